@@ -1,0 +1,164 @@
+"""`qlora-tui presets`: list, show, check and write presets, and translate the flags of the original qlora.py."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.terminal import narrate, printable
+
+if TYPE_CHECKING:
+    from qlora_tui.config.presets import Preset
+    from qlora_tui.config.run import RunConfig
+
+app = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as training.learning_rate=1e-4. Repeatable."),
+]
+
+
+@app.command("list")
+def list_presets(as_json: Json = False) -> None:
+    """List all presets; your own win over shipped ones of the same name."""
+    from qlora_tui.config.presets import presets
+
+    rows = [_summary(preset) for preset in presets()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        _table(rows)
+    else:
+        for row in rows:
+            typer.echo("\t".join(printable(row[name], one_line=True) for name in ("name", "origin", "title")))
+
+
+@app.command()
+def show(
+    name: str,
+    full: Annotated[bool, typer.Option("--full", help="Every setting, with the defaults.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a preset to stdout: as it is, every setting of it, or all as JSON."""
+    from qlora_tui.config.presets import find
+    from qlora_tui.config.toml_file import to_toml
+
+    preset = find(name)
+    config = preset.config
+    if as_json:
+        settings = config.model_dump(mode="json")
+        typer.echo(json.dumps(_summary(preset) | {"config": settings}, indent=2, ensure_ascii=False))
+        return
+    narrate(f"{preset.origin} preset {preset.path}")
+    _warn(config)
+    text = to_toml(config, comment="\n".join(preset.description)) if full else preset.text
+    _write(text)
+
+
+@app.command()
+def new(
+    name: str,
+    base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to begin with.")] = None,
+    settings: Set = None,
+    model: Annotated[str | None, typer.Option("--model", help="Base model: a hub id or a folder.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace your preset of that name.")] = False,
+) -> None:
+    """Write a preset of your own; its path goes to stdout."""
+    from qlora_tui.config.overrides import resolve
+    from qlora_tui.config.presets import split_target, user_path, write
+    from qlora_tui.config.toml_file import to_toml
+
+    user_path(name)
+    overrides = [*([f"model.id={model}"] if model is not None else []), *(settings or [])]
+    preset, file = split_target(base) if base is not None else (None, None)
+    config = resolve(preset, file, overrides)
+    _warn(config)
+    changes = "".join(f"\nwith {printable(text, one_line=True)}" for text in overrides)
+    comment = f"{name}: {config.model.id} on {config.data.source}" + (f"\nBegun from {base}" if base else "") + changes
+    path = write(name, to_toml(config, sparse=True, comment=printable(comment)), replace=force)
+    typer.echo(printable(str(path)))
+
+
+@app.command()
+def check(targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|FILE]...")] = None) -> None:
+    """Check presets or files and name every mistake by file, line and key. Without names: all presets."""
+    from qlora_tui.config.overrides import resolve
+    from qlora_tui.config.presets import presets, split_target
+    from qlora_tui.errors import QloraError
+
+    failed: list[QloraError] = []
+    for target in targets or [preset.name for preset in presets()]:
+        try:
+            config = resolve(*split_target(target))
+        except QloraError as error:
+            failed.append(error)
+            continue
+        narrate(f"{target}: valid")
+        _warn(config)
+    for earlier in failed[:-1]:
+        narrate(f"{earlier.message} {earlier.hint}".rstrip())
+    if failed:
+        raise failed[-1]
+
+
+@app.command(
+    "from-flags",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def from_flags(
+    flags: Annotated[list[str], typer.Argument(metavar="-- --model_name_or_path X --lora_r 64 ...")],
+) -> None:
+    """Write the preset for a command line of the original qlora.py to stdout, and notes on the rest to stderr."""
+    from qlora_tui.config.qlora_translation import translate
+    from qlora_tui.config.toml_file import to_toml
+
+    config, notes = translate(flags)
+    for note in notes:
+        narrate(note)
+    _warn(config)
+    comment = f"{config.model.id} on {config.data.source}: translated from flags of qlora.py"
+    _write(to_toml(config, sparse=True, comment=printable(comment, one_line=True)))
+
+
+def _summary(preset: "Preset") -> dict[str, Any]:
+    """What is known of a preset; a file that cannot be read is shown with the reason as its title."""
+    from qlora_tui.errors import QloraError
+
+    try:
+        description = list(preset.description)
+    except QloraError as error:
+        narrate(error.message)
+        description = []
+    return {
+        "name": preset.name,
+        "origin": preset.origin,
+        "path": str(preset.path),
+        "title": description[0] if description else "",
+        "description": description,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("name", "origin", "what it is for", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(row[name], one_line=True)) for name in ("name", "origin", "title")))
+    Console().print(table)
+
+
+def _write(text: str) -> None:
+    """A file's text to stdout: made inert for a terminal, unchanged for a pipe."""
+    typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
+
+
+def _warn(config: "RunConfig") -> None:
+    from qlora_tui.config.contradictions import without_effect
+
+    for sentence in without_effect(config):
+        narrate(f"warning: {sentence}")

@@ -1,0 +1,237 @@
+"""Settings that exclude each other (refused) and settings without effect (warned about). Both fields are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
+
+
+class Contradiction(ValueError):
+    """Two settings that exclude each other, by dotted key, and what to change."""
+
+    def __init__(self, keys: tuple[str, str], message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+        self.remedy = remedy
+
+
+class Idle(NamedTuple):
+    """A setting that does nothing because of another one."""
+
+    key: str
+    because_of: str
+    reason: str
+
+
+def refuse_contradictions(config: RunConfig) -> None:
+    """Raise Contradiction, naming both fields, when two settings exclude each other."""
+    for rules in (_adapter, _cpu, _evaluation, _rows):
+        for contradiction in rules(config):
+            raise contradiction
+
+
+def without_effect(config: RunConfig) -> list[str]:
+    """One sentence for each setting that somebody chose and that does nothing beside another one."""
+    return [
+        f"{idle.key} = {_text(_value(config, idle.key))} has no effect with "
+        f"{idle.because_of} = {_text(_value(config, idle.because_of))}: {idle.reason}."
+        for idle in _idle(config)
+        if _chosen(config, idle.key)
+    ]
+
+
+def idle_defaults(config: RunConfig) -> list[str]:
+    """Dotted keys of the settings that do nothing and that nobody chose."""
+    return [idle.key for idle in _idle(config) if not _chosen(config, idle.key)]
+
+
+def _adapter(config: RunConfig) -> Iterator[Contradiction]:
+    adapter, kind = config.adapter, config.quantization.kind
+    if adapter.kind == "full":
+        if kind != "none":
+            yield Contradiction(
+                ("adapter.kind", "quantization.kind"),
+                f"adapter.kind = full trains every weight, so it excludes quantization.kind = {kind}",
+                "Set quantization.kind to none, or adapter.kind to lora.",
+            )
+        for name, unset in (
+            ("dora", False), ("rank_stabilized", False), ("init", "default"), ("lora_plus_ratio", None)
+        ):  # fmt: skip
+            value = getattr(adapter, name)
+            if value != unset:
+                yield Contradiction(
+                    (f"adapter.{name}", "adapter.kind"),
+                    f"adapter.{name} = {_text(value)} is a kind of LoRA, so it excludes adapter.kind = full",
+                    f"Remove adapter.{name}, or set adapter.kind to lora.",
+                )
+    if adapter.init == "pissa" and kind != "none":
+        # PEFT decomposes the weight itself, which packed 4-bit and 8-bit weights do not allow.
+        yield Contradiction(
+            ("adapter.init", "quantization.kind"),
+            f"adapter.init = pissa takes the weights apart, so it excludes quantization.kind = {kind}",
+            "Set quantization.kind to none, or adapter.init to default or loftq.",
+        )
+    if adapter.init == "loftq" and not config.quantization.is_four_bit:
+        yield Contradiction(
+            ("adapter.init", "quantization.kind"),
+            f"adapter.init = loftq cancels the error of 4-bit weights, so it excludes quantization.kind = {kind}",
+            "Set quantization.kind to nf4 or fp4, or adapter.init to default.",
+        )
+
+
+def _cpu(config: RunConfig) -> Iterator[Contradiction]:
+    if config.model.device != "cpu":
+        return
+    for key in ("model.dtype", "quantization.compute_dtype"):
+        if _value(config, key) == "float16":
+            yield Contradiction(
+                (key, "model.device"),
+                f"{key} = float16 excludes model.device = cpu: float16 training needs a GPU",
+                f"Set {key} to auto, float32 or bfloat16.",
+            )
+    if config.model.attention.startswith("flash_attention"):
+        yield Contradiction(
+            ("model.attention", "model.device"),
+            f"model.attention = {config.model.attention} excludes model.device = cpu: it runs on GPUs alone",
+            "Set model.attention to auto or sdpa.",
+        )
+    if config.adapter.init == "loftq":
+        # PEFT moves each weight to the GPU to decompose its quantization error.
+        yield Contradiction(
+            ("adapter.init", "model.device"),
+            "adapter.init = loftq excludes model.device = cpu: the library starts the matrices on a GPU alone",
+            "Set adapter.init to default.",
+        )
+
+
+def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
+    training = config.training
+    for key in ("training.best_checkpoint", "training.early_stopping_evals"):
+        if not _value(config, key):
+            continue
+        if not config.data.has_evaluation:
+            yield Contradiction(
+                (key, "data.eval_rows"),
+                f"{key} = {_text(_value(config, key))} needs evaluation data, but data.eval_rows = 0 and neither "
+                "data.eval_source nor data.eval_split is set",
+                "Set data.eval_rows, such as 100, or data.eval_source or data.eval_split.",
+            )
+        elif training.eval_every_steps is None:
+            yield Contradiction(
+                (key, "training.eval_every_steps"),
+                f"{key} = {_text(_value(config, key))} compares evaluations during training, "
+                "but training.eval_every_steps is empty",
+                "Set training.eval_every_steps.",
+            )
+    every, save = training.eval_every_steps, training.save_every_steps
+    if training.best_checkpoint and every and save % every:
+        yield Contradiction(
+            ("training.save_every_steps", "training.eval_every_steps"),
+            f"training.best_checkpoint needs an evaluation at every checkpoint, but training.save_every_steps = {save} "
+            f"is no multiple of training.eval_every_steps = {every}",
+            f"Set training.save_every_steps to {max(every, round(save / every) * every)}.",
+        )
+
+
+def _rows(config: RunConfig) -> Iterator[Contradiction]:
+    data, training = config.data, config.training
+    if data.streaming and training.max_steps is None:
+        yield Contradiction(
+            ("data.streaming", "training.max_steps"),
+            "data.streaming = true reads rows without knowing how many there are, but training.max_steps is empty",
+            "Set training.max_steps, or data.streaming to false.",
+        )
+    if data.streaming and training.group_by_length:
+        yield Contradiction(
+            ("data.streaming", "training.group_by_length"),
+            "training.group_by_length = true needs all lengths beforehand, so it excludes data.streaming = true",
+            "Set one of the two to false.",
+        )
+    if training.packing and training.group_by_length:
+        yield Contradiction(
+            ("training.packing", "training.group_by_length"),
+            "training.packing = true makes rows of equal length, so it excludes training.group_by_length = true",
+            "Set one of the two to false; packing saves more.",
+        )
+
+
+def _idle(config: RunConfig) -> Iterator[Idle]:
+    yield from _idle_weights(config)
+    yield from _idle_schedule(config)
+    yield from _idle_evaluation(config)
+    yield from _idle_rows(config)
+
+
+def _idle_weights(config: RunConfig) -> Iterator[Idle]:
+    if not config.quantization.is_four_bit:
+        for name in ("double_quantization", "compute_dtype", "quant_storage"):
+            yield Idle(f"quantization.{name}", "quantization.kind", "only nf4 and fp4 have it")
+    if config.adapter.kind == "full":
+        for name in ("rank", "alpha", "dropout", "target_modules", "modules_to_save"):
+            yield Idle(f"adapter.{name}", "adapter.kind", "there is no adapter")
+    optimizer = config.training.optimizer
+    if optimizer in ("sgd", "adafactor"):
+        for name in ("adam_beta1", "adam_beta2"):
+            yield Idle(f"training.{name}", "training.optimizer", "it keeps no such moments")
+    if optimizer.startswith("paged_") and config.model.device == "cpu":
+        yield Idle("training.optimizer", "model.device", "without GPU memory it runs unpaged")
+
+
+def _idle_schedule(config: RunConfig) -> Iterator[Idle]:
+    training = config.training
+    if training.schedule == "constant":
+        for name in ("warmup_ratio", "warmup_steps"):
+            yield Idle(f"training.{name}", "training.schedule", "it has no warmup, constant_with_warmup has")
+    elif training.warmup_steps is not None:
+        yield Idle("training.warmup_ratio", "training.warmup_steps", "the number of steps wins")
+    if training.max_steps is not None:
+        yield Idle("training.epochs", "training.max_steps", "the number of steps wins")
+
+
+def _idle_evaluation(config: RunConfig) -> Iterator[Idle]:
+    data, training = config.data, config.training
+    if not data.has_evaluation:
+        for key in ("training.eval_every_steps", "data.max_eval_rows", "data.split_seed"):
+            yield Idle(key, "data.eval_rows", "there is no evaluation data")
+    for key in ("data.eval_source", "data.eval_split"):
+        if _value(config, key) is not None:
+            yield Idle("data.eval_rows", key, "nothing is cut from the training rows")
+            break
+    if not training.sample_prompts:
+        for name in ("sample_every_steps", "sample_max_tokens"):
+            yield Idle(f"training.{name}", "training.sample_prompts", "there is nothing to answer")
+
+
+def _idle_rows(config: RunConfig) -> Iterator[Idle]:
+    data, limit = config.data, config.training.max_length_tokens
+    for name in ("source_max_tokens", "target_max_tokens"):
+        if (getattr(data, name) or 0) >= limit:
+            yield Idle(f"data.{name}", "training.max_length_tokens", "the limit of the whole row is not higher")
+    if data.length_policy != "truncate":
+        yield Idle("data.truncation_side", "data.length_policy", "nothing is cut")
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _chosen(config: RunConfig, key: str) -> bool:
+    """Whether somebody set the value: it is not the default, or was written although it is."""
+    table, _, name = key.partition(".")
+    spec = getattr(config, table)
+    default = type(spec).model_fields[name].get_default(call_default_factory=True)
+    value = getattr(spec, name)
+    written = table in config.model_fields_set and name in spec.model_fields_set
+    return value is not None and (written or value != default)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "empty"
+    return str(value).lower() if isinstance(value, bool) else str(value)

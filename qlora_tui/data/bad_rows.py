@@ -1,0 +1,45 @@
+"""Rows that cannot be read or used: what is kept about them, and when they stop the load."""
+
+from dataclasses import dataclass, field
+
+from qlora_tui.errors import DataError
+
+KEPT = 100
+"""So many bad rows are remembered one by one; the rest are only counted."""
+
+
+class RowError(ValueError):
+    """Why one row cannot be used; becomes a BadRow where the row's place is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    where: str
+    """File and line or row, such as "train.jsonl:17"."""
+
+    reason: str
+
+
+@dataclass
+class BadRows:
+    """Collects bad rows, or raises at the first one unless they may be skipped."""
+
+    skip: bool
+    rows: list[BadRow] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, row: BadRow) -> None:
+        """Count `row`. Raises DataError when bad rows may not be skipped."""
+        if not self.skip:
+            raise bad_row_error(row)
+        self.count += 1
+        if len(self.rows) < KEPT:
+            self.rows.append(row)
+
+
+def bad_row_error(row: BadRow) -> DataError:
+    """The error that a bad row is when rows may not be skipped."""
+    return DataError(
+        f"{row.where}: {row.reason}",
+        hint="Correct the row, or let bad rows be skipped and counted: --skip-bad-rows, or data.skip_bad_rows = true.",
+    )

@@ -1,0 +1,106 @@
+"""Which format rows have: found from their structure over a sample, with the evidence and a confidence."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from qlora_tui.config.data import ColumnMap, Format
+from qlora_tui.data.candidates import Candidate, candidates
+from qlora_tui.data.column_profile import ColumnProfile, profiles
+from qlora_tui.errors import DataError, nearest
+
+Row = dict[str, Any]
+
+SAMPLE_ROWS = 200
+_LEAST_CONFIDENCE = 0.5
+_CLEAR_MARGIN = 0.03
+
+
+@dataclass(frozen=True)
+class Detection:
+    format: Format
+    confidence: float
+    """0 to 1: how sure the format fits; the share of sampled rows that fit enters it. 1 when given by hand."""
+
+    evidence: list[str]
+    columns: ColumnMap = field(default_factory=ColumnMap)
+    """The columns that are used, found or given by hand."""
+
+
+def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Detection:
+    """The format of `rows`, within what was given by hand. `label` names the source in messages.
+
+    Raises DataError for a column that does not exist, and when no format or several formats fit.
+    """
+    columns = profiles(rows)
+    _check_given(given, columns, label)
+    fitting = [candidate for candidate in candidates(columns, given) if _allowed(candidate, wanted, given)]
+    if wanted != "auto":
+        return _given_format(fitting, wanted, columns, label)
+    fitting = _undominated(fitting)
+    if not fitting:
+        raise _nothing_fits(columns, label)
+    best = fitting[0]
+    close = [other for other in fitting[1:] if best.score - other.score < _CLEAR_MARGIN]
+    if close or best.score < _LEAST_CONFIDENCE:
+        raise _ambiguous([best, *close], columns, label)
+    evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in fitting[1:4])]
+    return Detection(best.format, round(best.score, 2), evidence, best.columns)
+
+
+def _check_given(given: ColumnMap, columns: dict[str, ColumnProfile], label: str) -> None:
+    for field_name, column in given.model_dump(exclude_none=True).items():
+        if column not in columns:
+            raise DataError(
+                f"{label} has no column {column!r} (data.columns.{field_name})", hint=nearest(column, list(columns))
+            )
+
+
+def _allowed(candidate: Candidate, wanted: Format, given: ColumnMap) -> bool:
+    if wanted not in {"auto", candidate.format}:
+        return False
+    used = candidate.columns.model_dump()
+    return all(used[name] == column for name, column in given.model_dump(exclude_none=True).items())
+
+
+def _undominated(found: list[Candidate]) -> list[Candidate]:
+    """Best first, without those whose columns are all part of a candidate of the same or a higher score."""
+    kept: list[Candidate] = []
+    for candidate in sorted(found, key=lambda one: -one.score):
+        if not any(candidate.used() <= better.used() for better in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _given_format(
+    fitting: list[Candidate], wanted: Format, columns: dict[str, ColumnProfile], label: str
+) -> Detection:
+    best = max(fitting, key=lambda one: one.score, default=None)
+    if best is None:
+        raise DataError(
+            f"{label}: no column fits format {wanted!r}; columns: {_described(columns)}",
+            hint="Name the columns, such as data.columns.prompt = ..., or let the format be detected (auto).",
+        )
+    return Detection(wanted, 1.0, ["format given by hand", *best.evidence], best.columns)
+
+
+def _nothing_fits(columns: dict[str, ColumnProfile], label: str) -> DataError:
+    return DataError(
+        f"{label}: no known format fits; columns: {_described(columns)}",
+        hint='Say which columns to use, such as data.columns.prompt = "..." and data.columns.response = "...",'
+        ' or data.columns.text = "...".',
+    )
+
+
+def _ambiguous(close: list[Candidate], columns: dict[str, ColumnProfile], label: str) -> DataError:
+    choices = "; or ".join(f"{one.format} with {one.settings()}" for one in close[:4])
+    return DataError(
+        f"{label}: {len(close)} readings fit and none is clear; columns: {_described(columns)}"
+        if len(close) > 1
+        else f"{label}: the columns do not say what is asked and what is answered; columns: {_described(columns)}",
+        hint=f"Choose one: {choices}.",
+    )
+
+
+def _described(columns: dict[str, ColumnProfile]) -> str:
+    shown = [f"{name} ({profile.describe()})" for name, profile in list(columns.items())[:12]]
+    return ", ".join(shown) + (", ..." if len(columns) > 12 else "") if shown else "none"

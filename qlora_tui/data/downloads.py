@@ -1,0 +1,54 @@
+"""What a download is, and who says yes to it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlora_tui.errors import DataError
+
+
+@dataclass(frozen=True)
+class Download:
+    what: str
+    """Such as "dataset tatsu-lab/alpaca at 1a2b3c4 (1 file)"."""
+
+    size_bytes: int | None
+    """None: the server does not say."""
+
+    destination: Path
+
+
+Consent = Callable[[Download], bool]
+"""Asked before anything is downloaded."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Told (stage, done, total or None) while something takes long; in bytes where a file is read."""
+
+
+def ask(download: Download, consent: Consent) -> None:
+    """Raises DataError that names size and destination unless `consent` says yes."""
+    if consent(download):
+        return
+    raise DataError(
+        f"{download.what} is not on this machine: {size(download.size_bytes)} would be downloaded"
+        f" to {download.destination}",
+        hint="Allow the download with --yes.",
+    )
+
+
+def size(size_bytes: int | None) -> str:
+    """A size as people read it, in powers of 1000."""
+    if size_bytes is None:
+        return "an unknown number of bytes"
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def offline() -> bool:
+    """Whether the hub must not be asked (HF_HUB_OFFLINE)."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}

@@ -1,0 +1,199 @@
+"""Which files of a hub dataset make up each split, asked from the hub and remembered for offline use."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qlora_tui import paths
+from qlora_tui.atomic import write_json
+from qlora_tui.config.data import SourceSpec
+from qlora_tui.data.downloads import offline
+from qlora_tui.data.hub_errors import hub_errors
+from qlora_tui.errors import DataError, nearest
+
+_DEFAULT_REVISION = "main"
+_CONVERTED_REVISIONS = "refs/convert/"
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    path: str
+    """Inside the repository."""
+
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    commit: str
+    config: str
+    splits: dict[str, list[PlannedFile]]
+    notes: list[str] = field(default_factory=list)
+
+
+def make_plan(spec: SourceSpec, data_file: str | None) -> Plan:
+    """The plan of one config, from the hub, or when offline from what is known of it on this machine.
+
+    Raises DataError when the set does not exist, needs remote code or has no such config.
+    """
+    if offline():
+        return _remembered(spec, data_file) or _from_snapshot(spec, data_file)
+    plan = _from_hub(spec, data_file)
+    _remember(spec, data_file, plan)
+    return plan
+
+
+def _from_hub(spec: SourceSpec, data_file: str | None) -> Plan:
+    from datasets.load import HubDatasetModuleFactory
+    from huggingface_hub import HfApi
+
+    with hub_errors(spec.source):
+        info = HfApi().dataset_info(spec.source, revision=spec.revision, files_metadata=True)
+    siblings = info.siblings or []
+    _refuse_script(spec, [sibling.rfilename for sibling in siblings])
+    folder = _converted_folder(spec, [sibling.rfilename for sibling in siblings])
+    factory = HubDatasetModuleFactory(spec.source, info.sha, data_dir=folder, data_files=data_file)
+    config, found = _layout(spec, factory, folder)
+    sizes = {sibling.rfilename: sibling.size for sibling in siblings}
+    prefix = f"hf://datasets/{spec.source}@{info.sha}/"
+    return _plan(spec, str(info.sha), config, found, prefix, sizes)
+
+
+def _from_snapshot(spec: SourceSpec, data_file: str | None) -> Plan:
+    """The plan of what lies in the hub cache; a set that was downloaded by other means."""
+    from datasets.load import LocalDatasetModuleFactory
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot = Path(
+            snapshot_download(spec.source, repo_type="dataset", revision=spec.revision, local_files_only=True)
+        )
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise _nothing_here(spec) from error
+    names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*")]
+    folder = _converted_folder(spec, names)
+    factory = LocalDatasetModuleFactory(str(snapshot), data_dir=folder, data_files=data_file)
+    config, found = _layout(spec, factory, folder)
+    sizes = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in snapshot.rglob("*")}
+    prefix = _prefix(found, snapshot)
+    plan = _plan(spec, snapshot.name, config, found, prefix, sizes)
+    note = "offline: read from the hub cache as it is; whether it is complete could not be checked"
+    return Plan(plan.commit, plan.config, plan.splits, [*plan.notes, note])
+
+
+def _prefix(found: dict[str, list[str]], snapshot: Path) -> str:
+    """What stands before the repository path in local file names, which may have links resolved."""
+    names = [name for files in found.values() for name in files]
+    return f"{snapshot}/" if all(name.startswith(f"{snapshot}/") for name in names) else f"{snapshot.resolve()}/"
+
+
+def _nothing_here(spec: SourceSpec) -> DataError:
+    return DataError(
+        f"dataset {spec.source} is not on this machine and the hub is off (HF_HUB_OFFLINE)",
+        hint="Unset HF_HUB_OFFLINE to download it, or use a local file.",
+    )
+
+
+def _refuse_script(spec: SourceSpec, names: list[str]) -> None:
+    script = spec.source.rpartition("/")[2] + ".py"
+    if script in names:
+        raise DataError(
+            f"dataset {spec.source} is a Python script ({script}), which is never run",
+            hint='Use the hub\'s converted copy with data.revision = "refs/convert/parquet" (and data.config), or'
+            " convert the set once by other means and give the file.",
+        )
+
+
+def _converted_folder(spec: SourceSpec, names: list[str]) -> str | None:
+    """The folder of the config on the hub's branch of converted copies, where each config has one."""
+    if not (spec.revision or "").startswith(_CONVERTED_REVISIONS):
+        return None
+    folders = sorted({name.partition("/")[0] for name in names if "/" in name})
+    if spec.config is None and len(folders) == 1:
+        return folders[0]
+    if spec.config not in folders:
+        problem = "has several configs" if spec.config is None else f"has no config {spec.config!r}; its configs"
+        raise DataError(f"dataset {spec.source} {problem}: {', '.join(folders)}", hint="Choose one with data.config.")
+    return spec.config
+
+
+def _layout(spec: SourceSpec, factory: Any, folder: str | None) -> tuple[str, dict[str, list[str]]]:
+    """Name of the config that is meant, and its file names by split."""
+    from datasets import DownloadConfig
+    from datasets.data_files import DataFilesPatternsDict, EmptyDatasetError
+
+    try:
+        with hub_errors(spec.source):
+            module = factory.get_module()
+            parameters = module.builder_configs_parameters
+            configs = parameters.builder_configs
+            config = configs[0] if folder else _config(spec, configs, parameters.default_config_name)
+            files = config.data_files
+            if isinstance(files, DataFilesPatternsDict):
+                base = module.builder_kwargs["base_path"]
+                base = f"{base}/{config.data_dir}" if config.data_dir else base
+                files = files.resolve(base, DownloadConfig())
+    except (EmptyDatasetError, FileNotFoundError, ValueError) as error:
+        raise DataError(
+            f"dataset {spec.source}: no data files are found in it: {str(error).splitlines()[0]}",
+            hint="Does it hold text? Sets of images or sound are not read.",
+        ) from error
+    return folder or str(config.name), {str(split): [str(name) for name in names] for split, names in (files or {}).items()}
+
+
+def _config(spec: SourceSpec, configs: list[Any], default: str | None) -> Any:
+    by_name = {str(config.name): config for config in configs}
+    if spec.config is not None:
+        if spec.config not in by_name:
+            raise DataError(
+                f"dataset {spec.source} has no config {spec.config!r}; its configs: {', '.join(by_name)}",
+                hint=nearest(spec.config, list(by_name)),
+            )
+        return by_name[spec.config]
+    if default in by_name:
+        return by_name[default]
+    if len(configs) > 1:
+        first = next(iter(by_name))
+        raise DataError(
+            f"dataset {spec.source} has several configs: {', '.join(by_name)}",
+            hint=f'Choose one: data.config = "{first}".',
+        )
+    return configs[0]
+
+
+def _plan(
+    spec: SourceSpec, commit: str, config: str, found: dict[str, list[str]], prefix: str, sizes: dict[str, int | None]
+) -> Plan:
+    splits: dict[str, list[PlannedFile]] = {}
+    for split, names in found.items():
+        for name in names:
+            if not name.startswith(prefix) or "::" in name:
+                raise DataError(f"dataset {spec.source}: file {name} lies inside an archive", hint="Unpack it first.")
+            path = name.removeprefix(prefix)
+            splits.setdefault(split, []).append(PlannedFile(path, sizes.get(path)))
+    if not splits:
+        raise DataError(f"dataset {spec.source}: no data files are found in it")
+    return Plan(commit, config, splits)
+
+
+def _memory(spec: SourceSpec, data_file: str | None) -> Path:
+    key = json.dumps([spec.source, spec.revision or _DEFAULT_REVISION, spec.config, data_file])
+    return paths.cache() / "hub" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _remember(spec: SourceSpec, data_file: str | None, plan: Plan) -> None:
+    path = _memory(spec, data_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(plan))
+
+
+def _remembered(spec: SourceSpec, data_file: str | None) -> Plan | None:
+    try:
+        stored = json.loads(_memory(spec, data_file).read_bytes())
+        splits = {split: [PlannedFile(**file) for file in files] for split, files in stored["splits"].items()}
+        return Plan(stored["commit"], stored["config"], splits, stored["notes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

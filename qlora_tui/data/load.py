@@ -1,0 +1,223 @@
+"""Any data source in, rows in normal form out, with what was found on the way."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from qlora_tui.config.data import SourceSpec
+from qlora_tui.data import row_cache
+from qlora_tui.data.bad_rows import BadRow, BadRows, RowError, bad_row_error
+from qlora_tui.data.detect import SAMPLE_ROWS, Detection, detect
+from qlora_tui.data.downloads import Consent, Download, Progress
+from qlora_tui.data.files import content_hash, quick_hash
+from qlora_tui.data.json_reader import RawRow
+from qlora_tui.data.mapping import mapping, unfolded
+from qlora_tui.data.readers import raw_rows
+from qlora_tui.data.rows import Example, Turn
+from qlora_tui.data.sources import Source, find_source
+from qlora_tui.data.splits import Purpose
+from qlora_tui.errors import DataError
+
+__all__ = ["BadRow", "Detection", "Download", "Loaded", "load_source", "to_example"]
+
+
+@dataclass
+class Loaded:
+    dataset: Any
+    """`datasets.Dataset`, or `IterableDataset` when streaming, with columns messages (turns; `tool_calls` is JSON),
+    text, tools (JSON), rejected (turns) and origin. `to_example` turns a row into an Example."""
+
+    detection: Detection
+    columns: list[str]
+    """Columns of the source, in the sampled rows."""
+
+    bad_rows: list[BadRow]
+    """The first of the rows that were skipped; fills up while reading when streaming."""
+
+    bad_row_count: int
+    fingerprint: str
+    """Identity of the content and of how it was read: the same on every machine. Starts with "quick:" when only part
+    was read or the rows are streamed from local files, so that equal does not prove equal content."""
+
+    notes: list[str] = field(default_factory=list)
+    label: str = ""
+    """What messages call the source."""
+
+
+def to_example(row: dict[str, Any]) -> Example:
+    """The Example of one row of `Loaded.dataset`."""
+    return Example(
+        turns=tuple(_turn(stored) for stored in row["messages"] or ()),
+        text=row["text"],
+        tools=tuple(json.loads(row["tools"])) if row["tools"] else (),
+        rejected=tuple(_turn(stored) for stored in row["rejected"] or ()),
+        origin=row["origin"],
+    )
+
+
+def _turn(stored: dict[str, Any]) -> Turn:
+    turn = Turn(role=stored["role"], content=stored["content"])
+    if stored["context"]:
+        turn["context"] = stored["context"]
+    if stored["name"] is not None:
+        turn["name"] = stored["name"]
+    if stored["tool_calls"] is not None:
+        turn["tool_calls"] = json.loads(stored["tool_calls"])
+    return turn
+
+
+def load_source(
+    spec: SourceSpec,
+    *,
+    purpose: Purpose = "train",
+    skip_bad_rows: bool = False,
+    streaming: bool = False,
+    consent: Consent = lambda download: False,
+    sample_rows: int | None = None,
+    on_progress: Progress | None = None,
+) -> Loaded:
+    """Load the rows that `spec` names.
+
+    `sample_rows`: read only so many rows from the start, at once and without a cache. Otherwise the whole split is
+    stored as arrow under the cache folder, found again by content, and mapped into memory.
+
+    Raises DataError or NotFoundError when the source, split, format or columns cannot be used, and for the first bad
+    row unless `skip_bad_rows`; StorageError when the cache cannot be written.
+    """
+    partial = streaming or sample_rows is not None
+    source = find_source(spec, purpose, streaming=partial, consent=consent, on_progress=on_progress)
+    reading = _Reading(source, BadRows(skip_bad_rows))
+    detection, columns = reading.detect()
+    key, fingerprint = _identity(source, detection, partial, on_progress)
+    if streaming:
+        dataset = _streamed(reading, detection)
+    elif sample_rows is not None:
+        dataset = _sampled(reading, detection, sample_rows)
+    else:
+        dataset = _cached(reading, detection, key, on_progress)
+    bad = reading.bad
+    return Loaded(dataset, detection, columns, bad.rows, bad.count, fingerprint, source.notes, source.label)
+
+
+@dataclass
+class _Reading:
+    """One pass over a source."""
+
+    source: Source
+    bad: BadRows
+
+    def detect(self) -> tuple[Detection, list[str]]:
+        """Detection and column names from the first rows. Unreadable rows are left to the pass itself."""
+        first = list(itertools.islice(self._unfolded(None), SAMPLE_ROWS))
+        rows = [row[1] for row in first if not isinstance(row, BadRow)]
+        if not rows:
+            unreadable = next((row for row in first if isinstance(row, BadRow)), None)
+            if unreadable is not None:
+                raise bad_row_error(unreadable)
+            raise DataError(f"{self.source.label} holds no rows", hint="Is it the right file or split?")
+        columns = list(dict.fromkeys(str(name) for row in rows for name in row))
+        spec = self.source.spec
+        return detect(rows, spec.format, spec.columns, self.source.label), columns
+
+    def _unfolded(self, on_bytes: Callable[[int], None] | None) -> Iterator[RawRow | BadRow]:
+        for raw in raw_rows(self.source.files, on_bytes):
+            if isinstance(raw, BadRow):
+                yield raw
+            else:
+                for row in unfolded(raw[1]):
+                    yield raw[0], row
+
+    def rows(self, detection: Detection, on_bytes: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
+        """Normal rows with their origin; bad rows are counted or, unless they may be skipped, raise DataError."""
+        to_normal = mapping(detection.format, detection.columns)
+        for raw in self._unfolded(on_bytes):
+            if isinstance(raw, BadRow):
+                self.bad.add(raw)
+                continue
+            where, row = raw
+            try:
+                normal: dict[str, Any] = {**to_normal(row), "origin": where}
+            except RowError as error:
+                self.bad.add(BadRow(where, str(error)))
+            else:
+                yield normal
+
+
+def _identity(
+    source: Source, detection: Detection, partial: bool, on_progress: Progress | None
+) -> tuple[str, str]:
+    """Key of the cache of the whole split, and fingerprint of the part of it that is used."""
+    if source.commit is not None:
+        content = f"hub:{source.commit}:" + ",".join(file.name for file in source.files)
+    elif partial:
+        content = quick_hash(source.files)
+    else:
+        total = sum(file.size_bytes or 0 for file in source.files)
+        tell = None if on_progress is None else lambda done: on_progress("hashing", done, total)
+        content = content_hash(source.files, tell)
+    columns = detection.columns.model_dump(exclude_none=True)
+    key = _digest([row_cache.VERSION, content, source.split.name, detection.format, columns])
+    part = _digest([key, source.split.start, source.split.stop])
+    return key, f"quick:{part}" if content.startswith("quick:") else part
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _cached(reading: _Reading, detection: Detection, key: str, on_progress: Progress | None) -> Any:
+    import datasets
+
+    found = row_cache.find(key)
+    if found is not None:
+        path, met = found
+        for row in met.rows:
+            reading.bad.add(row)
+        reading.bad.count = met.count
+    else:
+        total = sum(file.size_bytes or 0 for file in reading.source.files)
+        tell = None if on_progress is None else lambda done: on_progress("reading", done, total)
+        path = row_cache.write(key, reading.rows(detection, tell), reading.bad)
+    dataset = datasets.Dataset.from_file(str(path))
+    split = reading.source.split
+    if split.sliced:
+        dataset = dataset.select(split.rows(len(dataset)))
+    if len(dataset) == 0:
+        raise DataError(f"{reading.source.label}: no usable row", hint=_why_none(reading))
+    return dataset
+
+
+def _why_none(reading: _Reading) -> str:
+    if reading.bad.rows:
+        first = reading.bad.rows[0]
+        return f"{reading.bad.count} rows were skipped; the first: {first.where}: {first.reason}"
+    return f"The split is {reading.source.split}."
+
+
+def _sampled(reading: _Reading, detection: Detection, sample_rows: int) -> Any:
+    import datasets
+    import pyarrow as pa
+
+    limit = reading.source.split.leading_rows()
+    wanted = sample_rows if limit is None else min(sample_rows, limit)
+    rows = list(itertools.islice(reading.rows(detection), wanted))
+    return datasets.Dataset(pa.Table.from_pylist(rows, schema=row_cache.schema()))
+
+
+def _streamed(reading: _Reading, detection: Detection) -> Any:
+    import datasets
+
+    split = reading.source.split
+    limit = split.leading_rows()
+    if split.sliced and limit is None:
+        raise DataError(
+            f"{reading.source.label}: a stream can only be cut as {split.name}[:n]", hint="Turn off data.streaming."
+        )
+    features = datasets.Features.from_arrow_schema(row_cache.schema())
+    stream = datasets.IterableDataset.from_generator(
+        reading.rows, gen_kwargs={"detection": detection}, features=features
+    )
+    return stream if limit is None else stream.take(limit)

@@ -1,0 +1,169 @@
+"""From a raw row to normal form, once the format and the columns are known."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict
+
+from qlora_tui.config.data import ColumnMap, Format
+from qlora_tui.data.bad_rows import RowError
+from qlora_tui.data.marked_text import CHIP2, GUANACO, HH
+from qlora_tui.data.turns import StoredTurn, clean_text, json_text, stored_turns, turn
+from qlora_tui.errors import nearest
+
+
+class NormalRow(TypedDict):
+    """A row of the table that training reads: turns, or text that is trained as it stands."""
+
+    messages: list[StoredTurn] | None
+    text: str | None
+    tools: str | None
+    """JSON list of the tools the assistant may call."""
+
+    rejected: list[StoredTurn] | None
+    """The other side of a preference pair."""
+
+
+Row = dict[str, Any]
+Mapping = Callable[[Row], NormalRow]
+
+
+def mapping(format_name: Format, columns: ColumnMap) -> Mapping:
+    """The function from raw to normal rows. It raises RowError for a row that does not fit."""
+    match format_name:
+        case "messages" | "sharegpt":
+            return lambda row: _messages(row, columns)
+        case "preference":
+            return lambda row: _preference(row, columns)
+        case "hh-rlhf":
+            return lambda row: _text(row, columns.chosen)
+        case "guanaco" | "text":
+            return lambda row: _text(row, columns.text)
+        case "guanaco-turns" | "chip2":
+            markers = GUANACO if format_name == "guanaco-turns" else CHIP2
+            return lambda row: _normal(markers.split(_clean(row, columns.text), f"column {columns.text!r}"))
+        case _:
+            return lambda row: _pair(row, columns)
+
+
+def unfolded(row: Row) -> Iterator[Row]:
+    """The rows inside one row: Unnatural Instructions keeps several examples under one instruction."""
+    instances = row.get("instances")
+    if not is_nested(row):
+        yield row
+        return
+    reformulations = row.get("reformulations")
+    for instance in [*(instances or []), *(reformulations if isinstance(reformulations, list) else [])]:
+        if isinstance(instance, dict):
+            yield {"input": instance.get("instruction_with_input"), "output": instance.get("output")}
+
+
+def is_nested(row: Row) -> bool:
+    """Whether a row has the shape of Unnatural Instructions."""
+    instances = row.get("instances")
+    return (
+        isinstance(instances, list)
+        and bool(instances)
+        and all(isinstance(item, dict) and "instruction_with_input" in item for item in instances)
+    )
+
+
+def _normal(turns: list[StoredTurn], rejected: list[StoredTurn] | None = None, tools: str | None = None) -> NormalRow:
+    return NormalRow(messages=turns, text=None, tools=tools, rejected=rejected)
+
+
+def _value(row: Row, column: str | None) -> Any:
+    if column is None:
+        raise RowError("no column is known for it")
+    if column not in row:
+        known = [str(key) for key in row]
+        hint = nearest(column, known) if known else "The row is empty."
+        raise RowError(f"no column {column!r}. {hint}")
+    value = row[column]
+    if value is None:
+        raise RowError(f"column {column!r} is empty (null)")
+    return value
+
+
+def _clean(row: Row, column: str | None) -> str:
+    return clean_text(_value(row, column), f"column {column!r}")
+
+
+def _optional(row: Row, column: str | None) -> str:
+    """Text of a column that may be missing or null in some rows."""
+    if column is None or row.get(column) is None:
+        return ""
+    return clean_text(row[column], f"column {column!r}")
+
+
+def _text(row: Row, column: str | None) -> NormalRow:
+    text = _clean(row, column)
+    if not text.strip():
+        raise RowError(f"column {column!r} is blank")
+    return NormalRow(messages=None, text=text, tools=None, rejected=None)
+
+
+def _messages(row: Row, columns: ColumnMap) -> NormalRow:
+    turns = stored_turns(_value(row, columns.messages), f"column {columns.messages!r}")
+    return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
+
+
+def _with_system(turns: list[StoredTurn], row: Row, columns: ColumnMap) -> list[StoredTurn]:
+    system = _optional(row, columns.system)
+    if system.strip() and turns[0]["role"] != "system":
+        return [turn("system", system), *turns]
+    return turns
+
+
+def _tools(row: Row, column: str | None) -> str | None:
+    value = row.get(column) if column is not None else None
+    if value is None or value == "" or value == []:
+        return None
+    what = f"column {column!r}"
+    if isinstance(value, str):
+        import json
+
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise RowError(f"{what} holds tools that are no valid JSON") from None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise RowError(f"{what} must hold a list of tools")
+    return json_text(value, what)
+
+
+def _pair(row: Row, columns: ColumnMap) -> NormalRow:
+    prompt, response = _value(row, columns.prompt), _value(row, columns.response)
+    if isinstance(prompt, list) or isinstance(response, list):
+        turns = [*_side(prompt, "user", columns.prompt), *_side(response, "assistant", columns.response)]
+        return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
+    asked = clean_text(prompt, f"column {columns.prompt!r}")
+    context = _optional(row, columns.context)
+    answered = clean_text(response, f"column {columns.response!r}")
+    if not asked and not answered:
+        raise RowError(f"columns {columns.prompt!r} and {columns.response!r} are both empty")
+    turns = [turn("user", asked, context if context.strip() else None), turn("assistant", answered)] if asked else [turn("assistant", answered)]
+    return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
+
+
+def _side(value: Any, role: Any, column: str | None) -> list[StoredTurn]:
+    what = f"column {column!r}"
+    return [turn(role, clean_text(value, what))] if isinstance(value, str) else stored_turns(value, what)
+
+
+def _preference(row: Row, columns: ColumnMap) -> NormalRow:
+    asked = [] if columns.prompt is None else _side(_value(row, columns.prompt), "user", columns.prompt)
+    chosen = _conversation(_value(row, columns.chosen), columns.chosen, asked)
+    rejected_value = row.get(columns.rejected) if columns.rejected is not None else None
+    rejected = None if rejected_value is None else _conversation(rejected_value, columns.rejected, asked)
+    return _normal(_with_system(chosen, row, columns), rejected, _tools(row, columns.tools))
+
+
+def _conversation(value: Any, column: str | None, asked: list[StoredTurn]) -> list[StoredTurn]:
+    """One side of a pair: a list of turns, an HH text, or an answer that follows the prompt."""
+    what = f"column {column!r}"
+    if isinstance(value, list):
+        turns = stored_turns(value, what)
+        return turns if turns[: len(asked)] == asked or turns[0]["role"] != "assistant" else [*asked, *turns]
+    text = clean_text(value, what)
+    if HH.marks(text) or not asked:
+        return HH.split(text, what)
+    return [*asked, turn("assistant", text)]

@@ -1,0 +1,118 @@
+"""From a RunConfig to the rows the trainer takes: loaded, mixed, split, rendered, tokenized, cut, masked, counted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from qlora_tui.config.data import DataSpec, SourceSpec
+from qlora_tui.config.run import RunConfig
+from qlora_tui.data.downloads import Consent, Progress
+from qlora_tui.data.load import Loaded, load_source
+from qlora_tui.data.recipe import Recipe, recipe_of
+from qlora_tui.data.report import DataReport, build_report, refuse_formatted, refuse_untrainable
+from qlora_tui.data.selection import Selection, row_hashes, select_rows
+from qlora_tui.data.tally import Tally
+from qlora_tui.data.token_cache import tokenized
+from qlora_tui.data.tokenizer import Tokenizer
+
+_FIRST_LOOK_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    train: Any
+    """`datasets.Dataset` (IterableDataset when streaming) with input_ids, labels and length; -100 is not trained."""
+
+    eval: Any | None
+    """The same for evaluation; always a Dataset."""
+
+    chat_template: str
+    """Jinja template to save with the adapter's tokenizer: chat and export render with the same text."""
+
+    template_name: str
+    report: DataReport
+    fingerprint: str
+    """Equal when the same tokens would be trained in the same order. A resumed run compares it."""
+
+
+def prepare(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    *,
+    consent: Consent = lambda download: False,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Prepared:
+    """Make the rows of a run ready for the trainer, and say what was done to them.
+
+    Raises DataError when the rows cannot be read, when the template cannot be trained with, or when no row would
+    have a trained token; ModelError for a tokenizer that cannot be used; StorageError when the cache is full.
+    """
+    recipe = recipe_of(config, tokenizer)
+    if config.data.streaming:
+        from qlora_tui.data.streaming import prepare_stream
+
+        return prepare_stream(config, recipe, consent=consent, on_progress=on_progress)
+    loaded = [
+        load_source(spec, skip_bad_rows=config.data.skip_bad_rows, consent=consent, on_progress=on_progress)
+        for spec in (config.data, *config.data.mix)
+    ]
+    evaluation = load_evaluation(config.data, consent, on_progress)
+    selection = _select(config.data, loaded, evaluation, on_progress)
+    pool = _pool([one.dataset for one in loaded])
+    train_rows = pool.select(selection.train)
+    first_look(train_rows.select(range(min(_FIRST_LOOK_ROWS, len(train_rows)))), recipe)
+    train, tally = encode_rows(recipe, train_rows, selection.train_fingerprint, "tokenizing", on_progress)
+    held_out = None
+    if len(selection.evaluation):
+        rows = (pool if evaluation is None else evaluation.dataset).select(selection.evaluation)
+        held_out = encode_rows(recipe, rows, selection.eval_fingerprint, "tokenizing evaluation rows", on_progress)[0]
+    key = recipe.key(selection.train_fingerprint + selection.eval_fingerprint)
+    report = build_report(loaded, selection, tally, recipe, eval_rows=len(held_out or ()), fingerprint=key)
+    return Prepared(train, held_out, recipe.template.portable, recipe.template.name, report, key)
+
+
+def encode_rows(recipe: Recipe, rows: Any, content: str, stage: str, on_progress: Progress) -> tuple[Any, Tally]:
+    """Tokenize `rows`, whose content and order have the hash `content`, or find them in the cache.
+
+    Raises DataError when nothing of them would be trained.
+    """
+    total = len(rows)
+    encoder = recipe.encoder(lambda done: on_progress(stage, done, total))
+    dataset, tally = tokenized(recipe.key(content), rows, encoder)
+    refuse_untrainable(tally, recipe.template, recipe.rules)
+    return dataset, tally
+
+
+def first_look(rows: Any, recipe: Recipe) -> Tally:
+    """Encode a few rows to refuse a hopeless set at once instead of after tokenizing all of it."""
+    encoder = recipe.encoder()
+    encoder(rows.to_dict())
+    refuse_formatted(encoder.tally, recipe.rules)
+    if encoder.tally.unmarked_rows == encoder.tally.rows:
+        refuse_untrainable(encoder.tally, recipe.template, recipe.rules)
+    return encoder.tally
+
+
+def load_evaluation(data: DataSpec, consent: Consent, on_progress: Progress) -> Loaded | None:
+    """The separate evaluation rows, when the configuration names some."""
+    spec: SourceSpec
+    if data.eval_source is not None:
+        spec = SourceSpec(source=data.eval_source, split=data.eval_split, format=data.format, columns=data.columns)
+    elif data.eval_split is not None:
+        spec = data.model_copy(update={"split": data.eval_split})
+    else:
+        return None
+    skip = data.skip_bad_rows
+    return load_source(spec, purpose="eval", skip_bad_rows=skip, consent=consent, on_progress=on_progress)
+
+
+def _select(data: DataSpec, loaded: list[Loaded], evaluation: Loaded | None, on_progress: Progress) -> Selection:
+    sources = [row_hashes(one.dataset, on_progress) for one in loaded]
+    weights = [1.0, *(spec.weight for spec in data.mix)]
+    held_out = None if evaluation is None else row_hashes(evaluation.dataset, on_progress)
+    return select_rows(data, sources, weights, held_out)
+
+
+def _pool(parts: list[Any]) -> Any:
+    import datasets
+
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)

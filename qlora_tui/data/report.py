@@ -1,0 +1,208 @@
+"""What preparation did to the data, in numbers and in words: shown before training and written to plan.json."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qlora_tui.data.load import Loaded
+from qlora_tui.data.recipe import Recipe
+from qlora_tui.data.row_encoder import Rules
+from qlora_tui.data.selection import Selection
+from qlora_tui.data.tally import Tally, percentiles
+from qlora_tui.data.templates import ChatTemplate
+from qlora_tui.errors import DataError
+
+MANY = 0.5
+"""Share of rows from which on a sign of trouble is no accident."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """JSON-able. Counts are rows or tokens; lengths are tokens."""
+
+    source: str
+    format: str
+    evidence: list[str]
+    template: str
+    loss_on: str
+    rows_read: int
+    bad_rows: int
+    bad_row_examples: list[str]
+    duplicate_rows: int
+    removed_duplicates: int
+    kept_apart_rows: int
+    train_rows: int
+    """Rows as the trainer gets them: after dropping and splitting."""
+    eval_rows: int
+    truncated_rows: int
+    cut_tokens: int
+    unended_rows: int
+    """Answers that lost their end token to the cut."""
+    split_rows: int
+    too_long_rows: int
+    untrained_rows: int
+    """Rows dropped because no token of them would be trained."""
+    tokens: int
+    trained_tokens: int
+    full_length_percentiles: dict[str, int]
+    """Before anything is cut."""
+    length_percentiles: dict[str, int]
+    longest_tokens: int
+    longest_origin: str
+    rows_fingerprint: str
+    """Of the content and order of the training rows alone."""
+    fingerprint: str
+    """Of the content and order of training and evaluation rows and of everything that decides their tokens."""
+    notes: list[str]
+    """What was decided and why."""
+    warnings: list[str]
+    """What one should look at before starting."""
+    complete: bool
+    """False when rows are streamed: the counts are of the first rows only."""
+
+    @property
+    def trained_share(self) -> float:
+        return self.trained_tokens / self.tokens if self.tokens else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "trained_share": self.trained_share}
+
+
+def refuse_untrainable(tally: Tally, template: ChatTemplate, rules: Rules) -> None:
+    """Raise DataError when training on these rows would teach nothing or the wrong thing."""
+    refuse_formatted(tally, rules)
+    if tally.kept_rows or not tally.rows:
+        return
+    rows = f"{tally.rows} row{'s' if tally.rows > 1 else ''}"
+    longest = f"training.max_length_tokens = {rules.limits.max_tokens}"
+    reasons = [
+        (
+            tally.unmarked_rows,
+            f"the template {template.name!r} marks no token of the answers in {rows}: every label would be -100",
+            'Choose another template, such as data.template = "chatml".',
+        ),
+        (
+            tally.no_answer_rows,
+            f"no answer to learn in any of {rows}: every label would be -100",
+            "Check data.format and data.columns: answers must become assistant turns. "
+            'training.loss_on = "everything" trains prompts too.',
+        ),
+        (
+            tally.cut_away_rows,
+            f"{longest} cuts the answers away in all of {rows}, the prompts alone fill it: every label would be -100",
+            'Raise it, or cut the other end with data.truncation_side = "left".',
+        ),
+        (
+            tally.too_long_rows,
+            f"all of {rows} are longer than {longest} and dropped",
+            'Raise it, or cut rows with data.length_policy = "truncate".',
+        ),
+        (tally.refused_rows, f"the template {template.name!r} cannot render any of {rows}", "Choose another template."),
+    ]
+    _, message, hint = max(reasons, key=lambda reason: reason[0])
+    raise DataError(message, hint=hint)
+
+
+def refuse_formatted(tally: Tally, rules: Rules) -> None:
+    """Raise DataError when most rows are formatted already, so that a template would be written twice or unseen."""
+    turns = tally.rows - tally.text_rows
+    if tally.marked_rows - tally.marked_text_rows > MANY * turns:
+        raise DataError(
+            f"the turns already hold a chat template's markers ({tally.first_marked}): "
+            "the template would be written around them a second time",
+            hint='Give turns without markers, or keep the text whole: data.format = "text" with data.columns.text.',
+        )
+    if rules.loss_on != "everything" and tally.marked_text_rows > MANY * tally.text_rows:
+        raise DataError(
+            f"the rows are finished text that holds a chat template's markers ({tally.first_marked}): nothing says "
+            "which part is the answer, so the prompts would be trained too",
+            hint='Give the conversations as turns, or train all of the text with training.loss_on = "everything".',
+        )
+
+
+def build_report(
+    loaded: Sequence[Loaded],
+    selection: Selection,
+    tally: Tally,
+    recipe: Recipe,
+    *,
+    eval_rows: int,
+    fingerprint: str,
+    complete: bool = True,
+) -> DataReport:
+    """The report of a finished preparation."""
+    main, template = loaded[0], recipe.template
+    # A stream has no length: its report is about the rows read ahead.
+    rows_read = sum(len(one.dataset) for one in loaded) if len(selection.train) else tally.rows
+    return DataReport(
+        source=main.label,
+        format=main.detection.format,
+        evidence=list(main.detection.evidence),
+        template=template.name,
+        loss_on=recipe.rules.loss_on,
+        rows_read=rows_read,
+        bad_rows=sum(one.bad_row_count for one in loaded) + tally.refused_rows,
+        bad_row_examples=[f"{bad.where}: {bad.reason}" for one in loaded for bad in one.bad_rows][:10],
+        duplicate_rows=selection.duplicate_rows,
+        removed_duplicates=selection.removed_duplicates,
+        kept_apart_rows=selection.kept_apart_rows,
+        train_rows=tally.kept_rows,
+        eval_rows=eval_rows,
+        truncated_rows=tally.truncated_rows,
+        cut_tokens=tally.cut_tokens,
+        unended_rows=tally.unended_rows,
+        split_rows=tally.split_rows,
+        too_long_rows=tally.too_long_rows,
+        untrained_rows=tally.untrained_rows,
+        tokens=tally.tokens,
+        trained_tokens=tally.trained_tokens,
+        full_length_percentiles=percentiles(tally.full_lengths),
+        length_percentiles=percentiles(tally.lengths),
+        longest_tokens=tally.longest_tokens,
+        longest_origin=tally.longest_origin,
+        rows_fingerprint=selection.train_fingerprint,
+        fingerprint=fingerprint,
+        notes=[note for one in loaded for note in one.notes]
+        + list(template.notes)
+        + _notes(selection, tally, recipe.rules),
+        warnings=warnings(tally, selection),
+        complete=complete,
+    )
+
+
+def _notes(selection: Selection, tally: Tally, rules: Rules) -> list[str]:
+    notes = []
+    if tally.text_rows and rules.loss_on != "everything":
+        notes.append(f"{tally.text_rows} rows are finished text without turns: all of it is trained")
+    if selection.repeated_rows:
+        notes.append(f"{selection.repeated_rows} rows of mixed sources are used more than once to reach their weight")
+    return notes
+
+
+def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
+    """What one should look at before starting, most serious first."""
+    found = []
+    if tally.untrained_rows:
+        found.append(
+            f"{tally.untrained_rows} of {tally.rows} rows are dropped, no token of them would be trained "
+            f"({tally.no_answer_rows} without an answer, {tally.cut_away_rows} with the answer cut away, "
+            f"{tally.unmarked_rows} not marked by the template)"
+        )
+    if tally.too_long_rows:
+        found.append(f"{tally.too_long_rows} of {tally.rows} rows are dropped for their length")
+    if tally.truncated_rows:
+        found.append(
+            f"{tally.truncated_rows} of {tally.rows} rows are cut by {tally.cut_tokens} tokens in all; "
+            f"{tally.unended_rows} of them lose the end of their last answer"
+        )
+    if tally.marked_rows:
+        found.append(
+            f"{tally.marked_rows} rows hold a template's markers in their own text, the first {tally.first_marked}"
+        )
+    if selection is not None and selection.duplicate_rows > selection.removed_duplicates:
+        found.append(f"{selection.duplicate_rows} rows are exact duplicates; data.drop_duplicates = true removes them")
+    if selection is not None and selection.kept_apart_rows:
+        found.append(
+            f"{selection.kept_apart_rows} rows are left out because an equal row is on the other side of the split"
+        )
+    return found

@@ -1,0 +1,138 @@
+"""Rows in normal form as an arrow file: written once under the cache folder, whole or not at all, then mapped."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qlora_tui import paths
+from qlora_tui.atomic import fsync_folder
+from qlora_tui.data.bad_rows import BadRow, BadRows
+from qlora_tui.errors import StorageError
+
+VERSION = 1
+"""Raised when rows would be stored differently, so that older caches are not read."""
+
+_ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
+_BATCH_ROWS = 2000
+_BATCH_BYTES = 32 << 20
+_ABANDONED_S = 24 * 3600.0
+
+
+def schema() -> Any:
+    """Arrow schema of the normal form."""
+    import pyarrow as pa
+
+    text = pa.string()
+    turns = pa.list_(
+        pa.struct([(name, text) for name in ("role", "content", "context", "name", "tool_calls")])
+    )
+    return pa.schema([("messages", turns), ("text", text), ("tools", text), ("rejected", turns), ("origin", text)])
+
+
+def folder() -> Path:
+    """Where the row caches lie."""
+    return paths.cache() / "rows"
+
+
+def find(key: str) -> tuple[Path, BadRows] | None:
+    """The finished cache of `key`: its arrow file and the bad rows that were met; None when there is none."""
+    home = folder() / key
+    try:
+        meta = json.loads((home / _META_FILE).read_bytes())
+        bad = BadRows(True, [BadRow(**row) for row in meta["bad_rows"]], meta["bad_count"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (home / _ROWS_FILE, bad) if (home / _ROWS_FILE).is_file() else None
+
+
+def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
+    """Write `rows` and, once they end, what `bad` has counted; return the arrow file.
+
+    What `rows` raises leaves nothing behind. Raises StorageError when the disk is full or read-only.
+    """
+    with _errors():
+        folder().mkdir(parents=True, exist_ok=True)
+        _sweep()
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=folder()))
+    try:
+        with _errors():
+            handle = (temporary / _ROWS_FILE).open("wb")
+        with handle:
+            _write_rows(handle, rows)
+        meta = {"bad_rows": [asdict(row) for row in bad.rows], "bad_count": bad.count}
+        with _errors():
+            (temporary / _META_FILE).write_text(json.dumps(meta), encoding="utf-8")
+            _publish(temporary, folder() / key)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder() / key / _ROWS_FILE
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    fsync_folder(temporary)
+    if final.exists() and find(final.name) is None:
+        shutil.rmtree(final)
+    with contextlib.suppress(FileExistsError, OSError) if final.exists() else contextlib.nullcontext():
+        temporary.rename(final)
+    fsync_folder(final.parent)
+
+
+def _write_rows(handle: Any, rows: Iterable[dict[str, Any]]) -> None:
+    import os
+
+    import pyarrow as pa
+
+    table_schema = schema()
+    with _errors():
+        writer = pa.ipc.new_stream(handle, table_schema)
+    for batch in batches(rows):
+        with _errors():
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=table_schema))
+    with _errors():
+        writer.close()
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in lists bounded in number and in text, so that memory stays bounded whatever the rows."""
+    batch: list[dict[str, Any]] = []
+    size_bytes = 0
+    for row in rows:
+        batch.append(row)
+        size_bytes += _text_bytes(row)
+        if len(batch) == _BATCH_ROWS or size_bytes > _BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _text_bytes(row: dict[str, Any]) -> int:
+    turns = row["messages"] or ()
+    return sum(len(turn["content"]) for turn in turns) + len(row["text"] or "")
+
+
+def _sweep() -> None:
+    """Remove what a killed writer left behind."""
+    for left in folder().glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the cache of rows in {folder()}: {error.strerror or error}",
+            hint="Free some space or make the folder writable; QLORA_TUI_HOME names another place.",
+        ) from error

@@ -1,0 +1,213 @@
+"""Rows in normal form turned into training rows: the one way from text to `input_ids` and `labels`.
+
+Training and the preview both go through `RowEncoder`, so what the preview shows is what the loss sees.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qlora_tui.data.bad_rows import BadRow, BadRows
+from qlora_tui.data.lengths import Limits, Piece, fit
+from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, labels
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation, Rendered
+from qlora_tui.data.tally import Tally
+from qlora_tui.data.templates import ChatTemplate, fit_turns, render_rows, stop_ids
+from qlora_tui.data.text_markers import conversation_markers, text_markers
+from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id
+from qlora_tui.errors import DataError
+
+BATCH_ROWS = 1000
+Batch = dict[str, list[Any]]
+Dropped = Literal["", "too long", "no answer", "not marked", "cut away", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything besides rows, tokenizer and template that decides what the loss sees."""
+
+    limits: Limits
+    loss_on: Literal["responses", "last-response", "everything"] = "responses"
+    system_prompt: str | None = None
+    skip_bad_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """One row and what became of it."""
+
+    origin: str
+    full_tokens: int
+    """Length before anything was cut."""
+
+    pieces: tuple[Piece, ...] = ()
+    """Training rows; more than one when split, none when dropped."""
+
+    cut_tokens: int = 0
+    unended: bool = False
+    is_text: bool = False
+    marker: str = ""
+    """A string of turn-marking kind found in the row's own text."""
+
+    dropped: Dropped = ""
+
+
+@dataclass(slots=True)
+class RowEncoder:
+    """Callable for `datasets.map(batched=True)`; counts what it sees in `tally`."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    rules: Rules
+    on_rows: Callable[[int], None] = lambda rows: None
+    """Called with the number of rows done so far."""
+    tally: Tally = field(default_factory=Tally)
+    bad: BadRows = field(init=False)
+    _opening: int | None = field(init=False)
+    _stop: list[int] = field(init=False)
+    _in_turns: re.Pattern[str] = field(init=False)
+    _in_text: re.Pattern[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad = BadRows(skip=self.rules.skip_bad_rows)
+        self._opening = opening_id(self.tokenizer)
+        self._stop = stop_ids(self.template, self.tokenizer)
+        self._in_turns = conversation_markers(self.template, self.tokenizer)
+        self._in_text = text_markers(self.tokenizer)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Columns messages, text, tools and origin in; `input_ids`, `labels` and `length` out."""
+        out: Batch = {"input_ids": [], "labels": [], "length": []}
+        for row in self.encode(batch):
+            self.tally.add(row)
+            for ids, row_labels in row.pieces:
+                out["input_ids"].append(ids)
+                out["labels"].append(row_labels)
+                out["length"].append(len(ids))
+        self.on_rows(self.tally.rows)
+        return out
+
+    def encode(self, batch: Batch) -> list[EncodedRow]:
+        """Each row of the batch, in order. Raises DataError that names the row the template cannot render."""
+        origins = [str(origin) for origin in batch["origin"]]
+        texts = batch.get("text") or [None] * len(origins)
+        finished: dict[int, EncodedRow] = {}
+        as_text = [index for index, text in enumerate(texts) if text is not None]
+        for index, encoded in zip(as_text, self._encode_texts([texts[index] for index in as_text]), strict=True):
+            marker = self._in_text.search(texts[index])
+            finished[index] = self._finish(encoded, origins[index], marker, is_text=True)
+        turns = [index for index, text in enumerate(texts) if text is None]
+        for index, row in zip(turns, self._encode_turns(batch, origins, turns), strict=True):
+            finished[index] = row
+        return [finished[index] for index in range(len(origins))]
+
+    def _encode_texts(self, texts: list[str]) -> list[Encoded]:
+        encoded = []
+        end = self.tokenizer.eos_token_id
+        for one in encode(self.tokenizer, texts):
+            ids: list[int] = one.ids
+            if self._opening is not None and ids[:1] != [self._opening]:
+                ids = [self._opening, *ids]
+            if end is not None and ids and ids[-1] != end:
+                ids = [*ids, end]
+            encoded.append(Encoded(ids, ((0 if self._opening is None else 1, len(ids)),)))
+        return encoded
+
+    def _encode_turns(self, batch: Batch, origins: list[str], places: list[int]) -> list[EncodedRow]:
+        tools = batch.get("tools") or [None] * len(origins)
+        conversations = [self._conversation(batch["messages"][at], tools[at]) for at in places]
+        rendered = self._render(conversations, [origins[at] for at in places])
+        kept = [index for index, one in enumerate(rendered) if one is not None]
+        texts = [one for one in rendered if one is not None]
+        encoded = dict(zip(kept, encode_rendered(self.tokenizer, texts), strict=True))
+        rows = []
+        for index, (one, place) in enumerate(zip(conversations, places, strict=True)):
+            if index not in encoded:
+                rows.append(EncodedRow(origins[place], 0, dropped="refused"))
+                continue
+            marker = next(filter(None, (self._in_turns.search(turn["content"]) for turn in one.turns)), None)
+            answered = any(turn["role"] == "assistant" for turn in one.turns)
+            ended = self._with_stop(encoded[index], rendered[index])
+            rows.append(self._finish(ended, origins[place], marker, answered=answered))
+        return rows
+
+    def _conversation(self, messages: Sequence[dict[str, Any]], tools: str | None) -> Conversation:
+        turns = fit_turns(self.template, [_turn(raw) for raw in messages], system_prompt=self.rules.system_prompt)
+        return Conversation(turns, json.loads(tools) if tools else ())
+
+    def _render(self, conversations: list[Conversation], origins: list[str]) -> list[Rendered | None]:
+        last_only = self.rules.loss_on == "last-response"
+        if not conversations:
+            return []
+        try:
+            return [*render_rows(self.template, self.tokenizer, conversations, origins, last_only=last_only)]
+        except DataError:
+            if not self.rules.skip_bad_rows:
+                raise
+        rendered: list[Rendered | None] = []
+        for one, origin in zip(conversations, origins, strict=True):
+            try:
+                rendered += render_rows(self.template, self.tokenizer, [one], [origin], last_only=last_only)
+            except DataError as error:
+                self.bad.add(BadRow(origin, error.message.removeprefix(f"{origin}: ")))
+                rendered.append(None)
+        return rendered
+
+    def _with_stop(self, encoded: Encoded, rendered: Rendered | None) -> Encoded:
+        """The row with an end token after its last answer, when the template leaves that open."""
+        open_end = rendered is not None and rendered.answers and rendered.answers[-1][1] == len(rendered.text)
+        if not (self._stop and open_end and encoded.answers):
+            return encoded
+        ids = encoded.ids + self._stop
+        start, _ = encoded.answers[-1]
+        return Encoded(ids, (*encoded.answers[:-1], (start, len(ids))))
+
+    def _finish(
+        self,
+        encoded: Encoded,
+        origin: str,
+        marker: re.Match[str] | None,
+        *,
+        is_text: bool = False,
+        answered: bool = True,
+    ) -> EncodedRow:
+        row_labels = labels(encoded, loss_on="everything" if is_text else self.rules.loss_on)
+        answer_at = encoded.answers[0][0] if encoded.answers else len(encoded.ids)
+        limits = self.rules.limits
+        fitted = fit(encoded.ids, row_labels, answer_at=answer_at, opening=self._opening, limits=limits)
+        pieces = tuple(piece for piece in fitted.pieces if any(label != IGNORED for label in piece[1]))
+        dropped: Dropped = ""
+        if not pieces:
+            if not fitted.pieces:
+                dropped = "too long"
+            elif any(label != IGNORED for label in row_labels):
+                dropped = "cut away"
+            else:
+                dropped = "not marked" if answered and not is_text else "no answer"
+        lost = sum(len(ids) for ids, _ in fitted.pieces) - sum(len(ids) for ids, _ in pieces)
+        return EncodedRow(
+            origin=origin,
+            full_tokens=len(encoded.ids),
+            pieces=pieces,
+            cut_tokens=fitted.cut_tokens + lost,
+            unended=fitted.unended,
+            is_text=is_text,
+            marker=marker.group() if marker else "",
+            dropped=dropped,
+        )
+
+
+def _turn(raw: dict[str, Any]) -> Turn:
+    """A stored turn without its empty fields, tool calls read from their JSON."""
+    turn = Turn(role=raw["role"], content=raw.get("content") or "")
+    if raw.get("context"):
+        turn["context"] = raw["context"]
+    if raw.get("name"):
+        turn["name"] = raw["name"]
+    calls = raw.get("tool_calls")
+    if calls:
+        turn["tool_calls"] = json.loads(calls) if isinstance(calls, str) else calls
+    return turn

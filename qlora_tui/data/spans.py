@@ -1,0 +1,155 @@
+"""Conversations rendered to text, with the character spans that the assistant wrote.
+
+The spans come from the template itself. A template with `{% generation %}` blocks is rendered with two noncharacters
+written at their borders, which are taken out again before anything is tokenized; they cannot be confused with data,
+because a pair is chosen that occurs nowhere in it. A template without such blocks is rendered again up to each answer,
+and every one of these renderings must be the beginning of the whole: where it is not, there is no way to tell which
+tokens are the answer's, and the row is refused with the reason.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.tokenizer import Tokenizer
+from qlora_tui.errors import DataError
+
+Span = tuple[int, int]
+"""First character and the one after the last."""
+
+_OPENING = re.compile(r"\{%([-+]?)\s*generation\s*([-+]?)%\}")
+_CLOSING = re.compile(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}")
+_NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    turns: Sequence[Turn]
+    tools: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    text: str
+    answers: tuple[Span, ...]
+    """One span for each assistant turn, in order: the answer and what ends it."""
+
+
+def has_markers(template: str) -> bool:
+    """Whether the template says itself what the assistant wrote."""
+    return _OPENING.search(template) is not None
+
+
+def without_markers(template: str) -> str:
+    """The template with its generation blocks made ordinary ones: renders the same everywhere, also outside Python."""
+    template = _OPENING.sub(r"{%\1 if true \2%}", template)
+    return _CLOSING.sub(r"{%\1 endif \2%}", template)
+
+
+def render(
+    tokenizer: Tokenizer, template: str, conversations: Sequence[Conversation], *, last_only: bool = False
+) -> list[Rendered]:
+    """Render each conversation and find its answers.
+
+    With `last_only` just the last answer must be findable, which more templates allow. Raises jinja2's TemplateError,
+    TypeError or ValueError as the template does, and DataError when answers cannot be told from prompts.
+    """
+    if has_markers(template):
+        return _render_marked(tokenizer, template, conversations)
+    return [_render_by_prefixes(tokenizer, template, one, last_only=last_only) for one in conversations]
+
+
+def render_text(
+    tokenizer: Tokenizer, template: str, conversations: Sequence[Conversation], *, add_generation_prompt: bool = False
+) -> list[str]:
+    """Just the text of each conversation."""
+    if any(one.tools for one in conversations):
+        return [
+            tokenizer.apply_chat_template(
+                list(one.turns),
+                list(one.tools) or None,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+            )
+            for one in conversations
+        ]
+    texts: list[str] = tokenizer.apply_chat_template(
+        [list(one.turns) for one in conversations],
+        chat_template=template,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=False,
+    )
+    return texts
+
+
+def _render_marked(tokenizer: Tokenizer, template: str, conversations: Sequence[Conversation]) -> list[Rendered]:
+    opening, closing = _free_pair(conversations)
+    marked = _OPENING.sub(rf"{{%\1 generation %}}{{% if true %}}{opening}{{% endif \2%}}", template)
+    marked = _CLOSING.sub(rf"{{%\1 if true %}}{closing}{{% endif %}}{{% endgeneration \2%}}", marked)
+    borders = re.compile(f"[{opening}{closing}]")
+    return [_unmark(text, borders) for text in render_text(tokenizer, marked, conversations)]
+
+
+def _unmark(text: str, borders: re.Pattern[str]) -> Rendered:
+    pieces = borders.split(text)
+    answers: list[Span] = []
+    position = 0
+    for index, piece in enumerate(pieces):
+        end = position + len(piece)
+        # Borders alternate, so every second piece is the assistant's.
+        if index % 2 == 1:
+            answers.append((position, end))
+        position = end
+    return Rendered("".join(pieces), tuple(answers))
+
+
+def _free_pair(conversations: Sequence[Conversation]) -> tuple[str, str]:
+    everything = "".join(_strings([[one.turns, one.tools] for one in conversations]))
+    if everything.isascii():
+        return _NONCHARACTERS[0], _NONCHARACTERS[1]
+    free = [character for character in _NONCHARACTERS if character not in everything]
+    if len(free) < 2:
+        raise DataError(
+            "the conversations use the Unicode noncharacters U+FDD0 to U+FDEF, which mark answers while rendering",
+            hint="Remove these characters: no text should hold them.",
+        )
+    return free[0], free[1]
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _strings(item)]
+    return []
+
+
+def _render_by_prefixes(tokenizer: Tokenizer, template: str, one: Conversation, *, last_only: bool) -> Rendered:
+    def up_to(count: int, *, prompt: bool) -> str:
+        part = Conversation(one.turns[:count], one.tools)
+        return render_text(tokenizer, template, [part], add_generation_prompt=prompt)[0]
+
+    whole = up_to(len(one.turns), prompt=False)
+    replies = [index for index, turn in enumerate(one.turns) if turn["role"] == "assistant"]
+    answers: list[Span] = []
+    for index in replies[-1:] if last_only else replies:
+        if index == 0:
+            continue  # Nothing comes before it that could end in a prompt, so its header cannot be told from it.
+        before = up_to(index, prompt=True)
+        through = whole if index + 1 == len(one.turns) else up_to(index + 1, prompt=False)
+        if not (whole.startswith(through) and through.startswith(before)):
+            raise DataError(
+                f"the chat template renders turn {index + 1} differently when other turns follow, so the answer "
+                "cannot be told from the prompt",
+                hint='Choose a named template, such as data.template = "chatml", or training.loss_on = "last-response" '
+                'or "everything".',
+            )
+        answers.append((len(before), len(before) + len(through[len(before) :].rstrip("\n"))))
+    assert all(first[1] <= second[0] for first, second in pairwise(answers))
+    return Rendered(whole, tuple(answers))

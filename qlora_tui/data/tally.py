@@ -1,0 +1,139 @@
+"""Counts kept while rows become tokens. They are stored beside the tokenized rows, so a cached start knows them too."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from qlora_tui.data.mask import IGNORED
+
+if TYPE_CHECKING:
+    from qlora_tui.data.row_encoder import EncodedRow
+
+PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
+
+
+@dataclass(slots=True)
+class Tally:
+    rows: int = 0
+    """Rows that were given."""
+
+    kept_rows: int = 0
+    """Training rows that came of them; more than `rows` when long ones were split."""
+
+    tokens: int = 0
+    trained_tokens: int = 0
+    truncated_rows: int = 0
+    cut_tokens: int = 0
+    """Tokens of truncated rows that are gone."""
+
+    unended_rows: int = 0
+    """Truncated rows whose end token went with the cut."""
+
+    split_rows: int = 0
+    too_long_rows: int = 0
+    """Rows dropped by `length_policy = "drop"`."""
+
+    no_answer_rows: int = 0
+    """Dropped: no assistant turn, or no text."""
+
+    unmarked_rows: int = 0
+    """Dropped: the template wrote no trained token for their answers."""
+
+    cut_away_rows: int = 0
+    """Dropped: the cut left no trained token."""
+
+    refused_rows: int = 0
+    """Left out with `skip_bad_rows`: the template cannot render them."""
+
+    text_rows: int = 0
+    """Rows of finished text, trained whole."""
+
+    marked_rows: int = 0
+    """Rows whose text holds the strings that templates write between turns."""
+
+    marked_text_rows: int = 0
+    """Those of them that are finished text."""
+
+    first_marked: str = ""
+    """Where the first such row is, and the marker."""
+
+    longest_tokens: int = 0
+    longest_origin: str = ""
+    full_lengths: Counter[int] = field(default_factory=Counter)
+    """How many rows have so many tokens before anything is cut."""
+
+    lengths: Counter[int] = field(default_factory=Counter)
+    """How many training rows have so many tokens."""
+
+    def add(self, row: "EncodedRow") -> None:
+        """Count one row."""
+        self.rows += 1
+        self.full_lengths[row.full_tokens] += 1
+        self.text_rows += row.is_text
+        if row.full_tokens > self.longest_tokens:
+            self.longest_tokens, self.longest_origin = row.full_tokens, row.origin
+        if row.marker:
+            self.marked_rows += 1
+            self.first_marked = self.first_marked or f"{row.marker!r} in {row.origin}"
+            self.marked_text_rows += row.is_text
+        self._count_fate(row)
+        for ids, labels in row.pieces:
+            self.kept_rows += 1
+            self.tokens += len(ids)
+            self.trained_tokens += len(ids) - labels.count(IGNORED)
+            self.lengths[len(ids)] += 1
+
+    def _count_fate(self, row: "EncodedRow") -> None:
+        match row.dropped:
+            case "too long":
+                self.too_long_rows += 1
+            case "no answer":
+                self.no_answer_rows += 1
+            case "not marked":
+                self.unmarked_rows += 1
+            case "cut away":
+                self.cut_away_rows += 1
+            case "refused":
+                self.refused_rows += 1
+            case _:
+                self.split_rows += len(row.pieces) > 1
+                self.truncated_rows += row.cut_tokens > 0
+                self.cut_tokens += row.cut_tokens
+                self.unended_rows += row.unended
+
+    @property
+    def untrained_rows(self) -> int:
+        return self.no_answer_rows + self.unmarked_rows + self.cut_away_rows
+
+    def to_json(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Tally":
+        """Raises TypeError or ValueError for anything `to_json` did not write."""
+        tally = cls(**values)
+        tally.full_lengths = Counter({int(length): count for length, count in tally.full_lengths.items()})
+        tally.lengths = Counter({int(length): count for length, count in tally.lengths.items()})
+        return tally
+
+
+def percentiles(lengths: Counter[int]) -> dict[str, int]:
+    """Length at each of PERCENTILES, nearest rank. Empty when there are no rows."""
+    total = sum(lengths.values())
+    if not total:
+        return {}
+    ranks = {f"p{percent}": max(1, -(-percent * total // 100)) for percent in PERCENTILES}
+    found: dict[str, int] = {}
+    for length, reached in _cumulated(lengths):
+        for name, rank in ranks.items():
+            if name not in found and reached >= rank:
+                found[name] = length
+    return found
+
+
+def _cumulated(lengths: Counter[int]) -> Iterator[tuple[int, int]]:
+    reached = 0
+    for length in sorted(lengths):
+        reached += lengths[length]
+        yield length, reached

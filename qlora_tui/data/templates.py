@@ -1,0 +1,300 @@
+"""Which template a run uses, what that template can express, and how turns are made to fit it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qlora_tui.data.named_templates import NAMED, source
+from qlora_tui.data.rows import Role, Turn
+from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
+from qlora_tui.data.tokenizer import Tokenizer, opening_id, special_tokens
+from qlora_tui.errors import DataError, ModelError
+
+OWN = "the model's own"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    name: str
+    """A name from NAMED, or OWN."""
+
+    jinja: str
+    """What rows are rendered with."""
+
+    portable: str
+    """Renders the same without generation blocks: what is saved with the adapter."""
+
+    system: bool
+    """Whether a system turn is rendered."""
+
+    tools: bool
+    """Whether tool calls and tool results are rendered."""
+
+    alternates: bool
+    """Whether user and assistant turns must take turns."""
+
+    context: bool
+    """Whether the template writes a turn's further context itself."""
+
+    stops: bool
+    """Whether what ends an answer is part of what is trained. If not, the end-of-text token is appended."""
+
+    markers: tuple[str, ...]
+    """Strings that the template writes around turns."""
+
+    notes: tuple[str, ...]
+    """What was decided and why."""
+
+
+def resolve(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+    """The template for `data.template = name`.
+
+    "auto" is the tokenizer's own chat template; without one ChatML if the tokenizer knows its markers as tokens, else
+    Guanaco's, whose markers are plain words any tokenizer can write. Raises DataError when the template cannot be used
+    for training, ModelError when the tokenizer cannot end an answer.
+    """
+    if name != "auto":
+        return _named(name, tokenizer, ())
+    own = tokenizer.chat_template
+    own = own.get("default") if isinstance(own, dict) else own
+    if own:
+        return _own(own, tokenizer)
+    name = "chatml" if set(NAMED["chatml"].markers) <= _known_tokens(tokenizer) else "guanaco"
+    return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",))
+
+
+def _known_tokens(tokenizer: Tokenizer) -> set[str]:
+    return set(tokenizer.get_added_vocab())
+
+
+def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTemplate:
+    named = NAMED[name]
+    known = _known_tokens(tokenizer)
+    if tokenizer.eos_token is None and named.stop not in known:
+        raise ModelError(
+            "the model's tokenizer has no end-of-text token, so a trained answer could never stop",
+            hint="Set eos_token in the model's tokenizer_config.json.",
+        )
+    if named.stop and named.stop not in known:
+        notes += (f"{named.stop} is not one token here, so {tokenizer.eos_token} is trained after it to end answers",)
+    jinja = source(name, opens=opening_id(tokenizer) is not None, known_tokens=known)
+    return ChatTemplate(
+        name=name,
+        jinja=jinja,
+        portable=without_markers(jinja),
+        system=True,
+        tools=False,
+        alternates=named.alternates,
+        context=named.context,
+        stops=True,
+        markers=named.markers,
+        notes=notes,
+    )
+
+
+def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
+    jinja = own if has_markers(own) else _training_variant(own) or own
+    _probe_answers(tokenizer, jinja)
+    stops = _probe_stop(tokenizer, jinja)
+    open_end = f"the chat template leaves answers open, so {tokenizer.eos_token} is trained after the last one"
+    return ChatTemplate(
+        name=OWN,
+        jinja=jinja,
+        portable=without_markers(jinja) if jinja == own else own,
+        system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
+        tools=_probe_tools(tokenizer, jinja),
+        alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
+        context=False,
+        stops=stops,
+        markers=tuple(token for token in special_tokens(tokenizer) if token in own),
+        notes=() if stops else (open_end,),
+    )
+
+
+def _training_variant(template: str) -> str | None:
+    """TRL's version, with generation blocks, of a model family's template. TRL itself is not imported: it is slow."""
+    from importlib.util import find_spec
+
+    found = find_spec("trl")
+    if found is None or not found.submodule_search_locations:
+        return None
+    folder = Path(found.submodule_search_locations[0]) / "chat_templates"
+    for variant in sorted(folder.glob("*_training.jinja")):
+        original = variant.with_name(variant.name.replace("_training", ""))
+        if original.is_file() and original.read_text(encoding="utf-8") == template:
+            return variant.read_text(encoding="utf-8")
+    return None
+
+
+def _turn(role: Role, content: str) -> Turn:
+    return Turn(role=role, content=content)
+
+
+_DIALOGUE = [_turn("user", "q1q"), _turn("assistant", "a1a"), _turn("user", "q2q"), _turn("assistant", "a2a")]
+_NAMED_HINT = 'Choose a named template, such as data.template = "chatml".'
+
+
+def _probe_answers(tokenizer: Tokenizer, jinja: str) -> None:
+    """Raise DataError unless the template renders a plain dialogue and its answers, only them, are found."""
+    last_only = False
+    try:
+        rendered = render(tokenizer, jinja, [Conversation(_DIALOGUE)])[0]
+    except DataError:
+        last_only = True
+        rendered = render(tokenizer, jinja, [Conversation(_DIALOGUE)], last_only=True)[0]
+    except _template_errors() as error:
+        raise DataError(
+            f"the model's chat template cannot render a plain conversation: {error}", hint=_NAMED_HINT
+        ) from error
+    found = [rendered.text[start:end] for start, end in rendered.answers]
+    expected = ["a2a"] if last_only else ["a1a", "a2a"]
+    clean = len(found) == len(expected) and all(
+        answer in text and "q1q" not in text and "q2q" not in text for answer, text in zip(expected, found, strict=True)
+    )
+    if not clean:
+        raise DataError("the model's chat template does not mark its answers where they are", hint=_NAMED_HINT)
+
+
+def _probe_stop(tokenizer: Tokenizer, jinja: str) -> bool:
+    """Whether an answer's span ends in a special token: what tells the model to stop."""
+    rendered = render(tokenizer, jinja, [Conversation(_DIALOGUE[:2])], last_only=True)[0]
+    start, end = rendered.answers[-1]
+    answer = rendered.text[start:end].rstrip()
+    return any(answer.endswith(token) for token in _known_tokens(tokenizer) if token.strip())
+
+
+def _probe_tools(tokenizer: Tokenizer, jinja: str) -> bool:
+    call = {"type": "function", "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
+    schema = {"type": "object", "properties": {"x": {"type": "string", "description": "d"}}}
+    tool = {"type": "function", "function": {"name": "f1f", "description": "d", "parameters": schema}}
+    asking = Turn(role="assistant", content="", tool_calls=[call])
+    result = Turn(role="tool", content="r1r", name="f1f")
+    turns = [_DIALOGUE[0], asking, result, _DIALOGUE[3]]
+    return _renders(tokenizer, jinja, turns, ["f1f", "v1v", "r1r"], [tool])
+
+
+def _renders(
+    tokenizer: Tokenizer, jinja: str, turns: Sequence[Turn], expected: list[str], tools: Sequence[dict[str, Any]] = ()
+) -> bool:
+    try:
+        text = render_text(tokenizer, jinja, [Conversation(turns, tools)])[0]
+    except _template_errors():
+        return False
+    return all(part in text for part in expected)
+
+
+def _template_errors() -> tuple[type[Exception], ...]:
+    """What a chat template raises for turns it cannot render: its own refusal, or an operation on a missing value."""
+    from jinja2.exceptions import TemplateError
+
+    return (TemplateError, TypeError, ValueError, KeyError)
+
+
+def fit_turns(template: ChatTemplate, turns: Sequence[Turn], *, system_prompt: str | None) -> list[Turn]:
+    """The turns as the template can express them, nothing of their text lost.
+
+    A system turn the template does not know goes in front of the next user turn; tool calls and results become JSON
+    text in the turns around them; turns of one role in a row are joined where the template demands alternation.
+    """
+    fitted = list(turns)
+    if system_prompt and not any(turn["role"] == "system" for turn in fitted):
+        fitted.insert(0, _turn("system", system_prompt))
+    if not template.context:
+        fitted = [_with_context_inside(turn) for turn in fitted]
+    if not template.tools:
+        fitted = [_tools_as_text(turn) for turn in fitted]
+    if not template.system or template.alternates:
+        fitted = _fold_systems(fitted, keep_first=template.system)
+    return _alternate(fitted) if template.alternates else fitted
+
+
+def _with_context_inside(turn: Turn) -> Turn:
+    context = turn.get("context")
+    if not context:
+        return turn
+    return Turn(role=turn["role"], content=f"{turn['content']}\n\n{context}")
+
+
+def _tools_as_text(turn: Turn) -> Turn:
+    if turn["role"] == "tool":
+        return _turn("user", f"<tool_response>\n{turn['content']}\n</tool_response>")
+    calls = turn.get("tool_calls")
+    if not calls:
+        return turn
+    written = [
+        f"<tool_call>\n{json.dumps(call.get('function', call), ensure_ascii=False)}\n</tool_call>" for call in calls
+    ]
+    return _turn(turn["role"], "\n".join([turn["content"], *written] if turn["content"] else written))
+
+
+def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
+    fitted: list[Turn] = []
+    waiting = ""
+    for index, turn in enumerate(turns):
+        if turn["role"] == "system" and not (keep_first and index == 0):
+            waiting += turn["content"] + "\n\n"
+        elif waiting and turn["role"] == "user":
+            fitted.append(Turn(**{**turn, "content": waiting + turn["content"]}))
+            waiting = ""
+        else:
+            fitted.append(turn)
+    if waiting:
+        fitted.append(_turn("user", waiting.rstrip("\n")))
+    return fitted
+
+
+def _alternate(turns: list[Turn]) -> list[Turn]:
+    fitted: list[Turn] = []
+    for turn in turns:
+        if fitted and fitted[-1]["role"] == turn["role"] and not ("tool_calls" in turn or turn["role"] == "tool"):
+            fitted[-1] = Turn(**{**fitted[-1], "content": f"{fitted[-1]['content']}\n\n{turn['content']}"})
+        else:
+            fitted.append(turn)
+    first = 1 if fitted and fitted[0]["role"] == "system" else 0
+    # Templates that alternate start with the user; an opening line of the assistant has no question to answer.
+    if len(fitted) > first and fitted[first]["role"] == "assistant":
+        fitted.insert(first, _turn("user", ""))
+    return fitted
+
+
+def render_rows(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Conversation],
+    origins: Sequence[str],
+    *,
+    last_only: bool,
+) -> list[Rendered]:
+    """Render a batch; when the template refuses, raise DataError that names the first row it refuses."""
+    try:
+        return render(tokenizer, template.jinja, conversations, last_only=last_only)
+    except (DataError, *_template_errors()):
+        return [
+            _render_row(template, tokenizer, one, origin, last_only=last_only)
+            for one, origin in zip(conversations, origins, strict=True)
+        ]
+
+
+def _render_row(
+    template: ChatTemplate, tokenizer: Tokenizer, one: Conversation, origin: str, *, last_only: bool
+) -> Rendered:
+    try:
+        return render(tokenizer, template.jinja, [one], last_only=last_only)[0]
+    except DataError as error:
+        raise DataError(f"{origin}: {error.message}", hint=error.hint) from error
+    except _template_errors() as error:
+        raise DataError(f"{origin}: the chat template refuses this row: {error}", hint=_NAMED_HINT) from error
+
+
+def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
+    """Ids appended after a row: none when the template ends answers itself, else the end-of-text token."""
+    if template.stops:
+        return []
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "the model's tokenizer has no end-of-text token, so a trained answer could never stop",
+            hint="Set eos_token in the model's tokenizer_config.json.",
+        )
+    return [tokenizer.eos_token_id]

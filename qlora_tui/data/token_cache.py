@@ -1,0 +1,90 @@
+"""Tokenized rows on disk: found again by everything that decides them, so a second start tokenizes nothing."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from qlora_tui import paths
+from qlora_tui.atomic import storage_errors, write_json
+from qlora_tui.data.row_encoder import BATCH_ROWS, RowEncoder
+from qlora_tui.data.tally import Tally
+
+_UNUSED_S = 30 * 24 * 3600.0
+"""Tokenized rows that no run has used for so long are deleted when new ones are written."""
+
+
+def folder() -> Path:
+    """Where tokenized rows lie."""
+    return paths.cache() / "tokens"
+
+
+def tokenized(key: str, rows: Any, encoder: RowEncoder) -> tuple[Any, Tally]:
+    """The dataset of `input_ids`, `labels` and `length` for `key`, and its tally; `rows` are read only if they are new.
+
+    Both files are renamed into place when finished, the tally last: without it the rows are written again. Raises
+    StorageError when the disk is full or read-only, and what the encoder raises.
+    """
+    arrow, counts = folder() / f"{key}.arrow", folder() / f"{key}.json"
+    found = _find(arrow, counts)
+    if found is not None:
+        encoder.tally = found[1]
+        encoder.on_rows(found[1].rows)
+        return found
+    with storage_errors(folder()):
+        folder().mkdir(parents=True, exist_ok=True)
+        _sweep()
+        dataset = _map(rows, encoder, key, arrow)
+    write_json(counts, encoder.tally.to_json())
+    return dataset, encoder.tally
+
+
+def _find(arrow: Path, counts: Path) -> tuple[Any, Tally] | None:
+    import datasets
+    import pyarrow as pa
+
+    try:
+        tally = Tally.from_json(json.loads(counts.read_bytes()))
+        dataset = datasets.Dataset.from_file(str(arrow))
+        counts.touch()
+        arrow.touch()
+    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
+        return None
+    return dataset, tally
+
+
+def features() -> Any:
+    """Columns of tokenized rows. 32 bits hold any token id and -100, and halve the file."""
+    import datasets
+
+    ids = datasets.List(datasets.Value("int32"))
+    return datasets.Features({"input_ids": ids, "labels": ids, "length": datasets.Value("int32")})
+
+
+def _map(rows: Any, encoder: RowEncoder, key: str, arrow: Path) -> Any:
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        return rows.map(
+            encoder,
+            batched=True,
+            batch_size=BATCH_ROWS,
+            remove_columns=rows.column_names,
+            features=features(),
+            cache_file_name=str(arrow),
+            load_from_cache_file=False,
+            new_fingerprint=key,
+        )
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _sweep() -> None:
+    for file in folder().iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _UNUSED_S:
+                file.unlink()

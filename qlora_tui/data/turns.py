@@ -1,0 +1,159 @@
+"""Conversations as turns: role names made one, OpenAI and ShareGPT lists read, tool calls kept."""
+
+import json
+from typing import Any, TypedDict
+
+from qlora_tui.data.bad_rows import RowError
+from qlora_tui.data.json_reader import describe
+from qlora_tui.data.rows import Role
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+}
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value")
+_MAX_SHOWN_ROLES = "system, user, assistant, tool; or human, gpt, bot, model, function, observation"
+
+
+class StoredTurn(TypedDict):
+    """A turn as the arrow table holds it: the same fields in every row."""
+
+    role: Role
+    content: str
+    context: str | None
+    name: str | None
+    tool_calls: str | None
+    """JSON list of calls, or None."""
+
+
+def clean_text(value: Any, what: str) -> str:
+    """`value` when it is text that can be stored and tokenized. `what` names it, such as "column 'q'".
+
+    Raises RowError for other types, null bytes and lone surrogates.
+    """
+    if not isinstance(value, str):
+        raise RowError(f"{what} holds {describe(value)} where text belongs")
+    if value.isascii():
+        if "\x00" in value:
+            raise RowError(f"{what} holds a null byte at character {value.index(chr(0)) + 1}")
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        raise RowError(f"{what} holds a lone surrogate (U+{code:04X}) at character {error.start + 1}") from None
+    if "\x00" in value:
+        raise RowError(f"{what} holds a null byte at character {value.index(chr(0)) + 1}")
+    return value
+
+
+def turn(role: Role, content: str, context: str | None = None) -> StoredTurn:
+    """A plain turn."""
+    return StoredTurn(role=role, content=content, context=context, name=None, tool_calls=None)
+
+
+def stored_turns(value: Any, what: str) -> list[StoredTurn]:
+    """The turns of an OpenAI or ShareGPT list, or of its JSON text. Raises RowError."""
+    if isinstance(value, str):
+        value = _parsed(value, what)
+    if not isinstance(value, list):
+        raise RowError(f"{what} holds {describe(value)} where a list of turns belongs")
+    if not value:
+        raise RowError(f"{what} holds no turns")
+    return [_stored_turn(item, f"{what}, turn {index}") for index, item in enumerate(value, 1)]
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise RowError(f"{what} holds {describe(text)} where a list of turns belongs") from None
+
+
+def _stored_turn(item: Any, what: str) -> StoredTurn:
+    if not isinstance(item, dict):
+        raise RowError(f"{what}: {describe(item)} where an object with role and content belongs")
+    role_name = next((item[key] for key in ROLE_KEYS if item.get(key) is not None), None)
+    if role_name is None:
+        raise RowError(f"{what}: no role (keys: {', '.join(map(str, item)) or 'none'})")
+    role = ROLES.get(role_name.strip().lower()) if isinstance(role_name, str) else None
+    if role is None:
+        raise RowError(f"{what}: unknown role {describe(role_name)} (known: {_MAX_SHOWN_ROLES})")
+    content = next((item[key] for key in CONTENT_KEYS if item.get(key) is not None), None)
+    calls = item.get("tool_calls") or item.get("function_call")
+    if role_name == "function_call" and isinstance(content, str):
+        calls, content = _parsed(content, what), ""
+    if content is None and not calls:
+        raise RowError(f"{what}: no content")
+    name = item.get("name")
+    return StoredTurn(
+        role=role,
+        content="" if content is None else _content(content, what),
+        context=None,
+        name=None if name is None else clean_text(name, f"{what}, name"),
+        tool_calls=_calls(calls, what) if calls else None,
+    )
+
+
+def _content(value: Any, what: str) -> str:
+    """Text, or the joined text parts of OpenAI's list form."""
+    if not isinstance(value, list):
+        return clean_text(value, f"{what}, content")
+    texts = []
+    for part in value:
+        if isinstance(part, dict) and part.get("type", "text") != "text":
+            raise RowError(f"{what}: content of type {describe(part['type'])}; only text can be trained")
+        texts.append(clean_text(part.get("text") if isinstance(part, dict) else part, f"{what}, content"))
+    return "".join(texts)
+
+
+def _calls(calls: Any, what: str) -> str:
+    """Tool calls as a JSON list in OpenAI's shape, `arguments` as an object where it is valid JSON."""
+    if isinstance(calls, str):
+        calls = _parsed(calls, what)
+    listed = calls if isinstance(calls, list) else [calls]
+    return json_text([_call(call, what) for call in listed], f"{what}, tool_calls")
+
+
+def _call(call: Any, what: str) -> dict[str, Any]:
+    if not isinstance(call, dict):
+        raise RowError(f"{what}: a tool call is {describe(call)} where an object belongs")
+    function = call.get("function", call)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowError(f"{what}: a tool call without the name of its function")
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise RowError(f"{what}: the arguments of {function['name']!r} are no valid JSON") from None
+    kept: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments or {}}}
+    if isinstance(call.get("id"), str):
+        kept["id"] = call["id"]
+    return kept
+
+
+def json_text(value: Any, what: str) -> str:
+    """`value` as compact JSON that can be stored. Raises RowError."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowError(f"{what} cannot be kept as JSON: {error}") from None
+    return clean_text(text, what)

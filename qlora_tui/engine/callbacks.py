@@ -1,0 +1,164 @@
+"""Between TRL's trainer and the run folder: its logs become events, control messages become its decisions."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from qlora_tui import atomic
+from qlora_tui.config.training import TrainingSpec
+from qlora_tui.engine.generate import answer
+from qlora_tui.engine.session import Session, finite
+from qlora_tui.runs import checkpoints, events
+
+_NOT_METRICS = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch")
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells the run folder what the trainer does, and the trainer what the person asked for."""
+
+    def __init__(self, session: Session, spec: TrainingSpec, tokenizer: Any, steps_per_epoch: int | None) -> None:
+        self.session = session
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.steps_per_epoch = steps_per_epoch
+        self._tokens = 0
+        self._step_began_s = 0.0
+        self._save_began_s = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.session.emit(
+            events.TrainingPlanned(
+                total_steps=state.max_steps,
+                steps_per_epoch=self.steps_per_epoch,
+                effective_batch_rows=args.train_batch_size * args.gradient_accumulation_steps,
+            )
+        )
+        self.session.stage("training", done=state.global_step, total=state.max_steps, unit="steps")
+        self._tokens = int(state.num_input_tokens_seen)
+        self.session.phase = "training"
+        self._step_began_s = time.perf_counter()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.session.state.stage and self.session.state.stage.stage != "training":
+            self.session.stage("training", done=state.global_step, total=state.max_steps, unit="steps")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_log = True
+        if self.session.save_now.is_set():
+            self.session.save_now.clear()
+            control.should_save = True
+        if self.session.stop_reason is not None:
+            control.should_save = state.global_step < state.max_steps
+            control.should_training_stop = True
+        self._save_began_s = 0.0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is not None and "loss" in logs:
+            self._emit_step(state, logs)
+            every = self.spec.sample_every_steps
+            if every and state.global_step % every == 0:
+                self.sample(kwargs["model"], state.global_step)
+        self._save_began_s = time.perf_counter()
+
+    def _emit_step(self, state: TrainerState, logs: dict[str, float]) -> None:
+        now_s = time.perf_counter()
+        tokens = int(state.num_input_tokens_seen)
+        loss, grad_norm = finite(logs["loss"]), logs.get("grad_norm")
+        cuda = torch.cuda.is_available()
+        self.session.emit(
+            events.Step(
+                step=state.global_step,
+                epoch=float(state.epoch or 0.0),
+                loss=loss,
+                learning_rate=logs.get("learning_rate", 0.0),
+                grad_norm=finite(grad_norm),
+                tokens=tokens,
+                tokens_per_s=round((tokens - self._tokens) / max(now_s - self._step_began_s, 1e-9), 1),
+                allocated_bytes=torch.cuda.memory_allocated() if cuda else 0,
+                peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
+            )
+        )
+        if loss is None or (grad_norm is not None and finite(grad_norm) is None):
+            self.session.warn(
+                "non_finite_loss",
+                f"the loss or gradient norm stopped being a finite number (first at step {state.global_step}): "
+                "lower training.learning_rate, or resume from an earlier checkpoint",
+            )
+        self._tokens, self._step_began_s = tokens, now_s
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        measured = metrics or {}
+        others = {
+            key.removeprefix("eval_"): value
+            for key, value in measured.items()
+            if key not in _NOT_METRICS and finite(value) is not None
+        }
+        loss = finite(measured.get("eval_loss"))
+        self.session.emit(events.Eval(step=state.global_step, loss=loss, metrics=others))
+        if not self.spec.sample_every_steps:
+            self.sample(kwargs["model"], state.global_step)
+        self._step_began_s = time.perf_counter()
+
+    def sample(self, model: Any, step: int) -> None:
+        """Answer the fixed prompts, so a person sees the model learn."""
+        if not self.spec.sample_prompts:
+            return
+        self.session.stage("sampling", total=len(self.spec.sample_prompts), unit="prompts")
+        conversations = [[{"role": "user", "content": prompt}] for prompt in self.spec.sample_prompts]
+        answers = answer(model, self.tokenizer, conversations, max_tokens=self.spec.sample_max_tokens)
+        for prompt, text in zip(self.spec.sample_prompts, answers, strict=True):
+            self.session.emit(events.Sample(step=step, prompt=prompt, answer=text))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        size_bytes = seal(folder)
+        best = state.best_model_checkpoint
+        best_step = checkpoints.step_of(Path(best)) if best else None
+        self.session.emit(
+            events.Checkpoint(
+                step=state.global_step,
+                folder=folder.name,
+                size_bytes=size_bytes,
+                seconds=round(time.perf_counter() - self._save_began_s, 3),
+                best=best_step == state.global_step,
+            )
+        )
+        keep_also = frozenset() if best_step is None else frozenset({best_step})
+        checkpoints.discard_older(folder.parent, self.spec.keep_checkpoints, keep_also)
+        self._step_began_s = time.perf_counter()
+
+
+def seal(folder: Path) -> int:
+    """Make a written checkpoint durable and mark it whole. Returns its bytes."""
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != checkpoints.MARKER:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            sizes[str(path.relative_to(folder))] = path.stat().st_size
+    atomic.fsync_folder(folder)
+    atomic.write_text(folder / checkpoints.MARKER, json.dumps({"files": sizes}, indent=1))
+    return sum(sizes.values())

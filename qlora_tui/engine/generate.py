@@ -1,0 +1,65 @@
+"""Greedy answers to a few prompts, for samples, checks and scores."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Message = dict[str, str]
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation up to where the assistant's answer starts."""
+    ids: list[int] = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=True, return_dict=True
+    )["input_ids"]
+    return ids
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends an answer: the tokenizer's end token and those of the model's generation config."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured] if configured is not None else []
+    return sorted({tokenizer.eos_token_id, *ids})
+
+
+@torch.no_grad()
+def answer(
+    model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], *, max_tokens: int, batch_size: int = 16
+) -> Iterator[str]:
+    """Yield the greedy answer to each conversation, in order, computed in batches padded on the left."""
+    stops = stop_ids(model, tokenizer)
+    with evaluating(model):
+        for start in range(0, len(conversations), batch_size):
+            rows = [render_prompt(tokenizer, messages) for messages in conversations[start : start + batch_size]]
+            width = max(len(row) for row in rows)
+            ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+            mask = torch.zeros_like(ids)
+            for number, row in enumerate(rows):
+                ids[number, width - len(row) :] = torch.tensor(row)
+                mask[number, width - len(row) :] = 1
+            output = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                eos_token_id=stops,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+            )
+            for row in output[:, width:]:
+                yield tokenizer.decode(row, skip_special_tokens=True).strip()
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Dropout off, and the model's key-value cache on, for the time of the block."""
+    training, use_cache = model.training, model.config.use_cache
+    model.eval()
+    model.config.use_cache = True
+    try:
+        yield
+    finally:
+        model.config.use_cache = use_cache
+        model.train(training)

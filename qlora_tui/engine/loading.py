@@ -1,0 +1,155 @@
+"""The base model and its tokenizer, quantized while they load."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from qlora_tui.config.model import ModelSpec
+from qlora_tui.config.quantization import QuantizationSpec
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.model_files import location
+from qlora_tui.engine.resolve import Settings
+from qlora_tui.errors import EnvironmentProblem, ModelError, QloraError
+
+PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<unk>")
+"""Existing tokens that serve as padding when a tokenizer names none, best first."""
+
+_NEW_PAD = "<|pad|>"
+
+
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """The tokenizer with a pad token that is never the end token. Raises ModelError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            location(spec), revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except QloraError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _explain(error, spec, "tokenizer") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {spec.id} has no end token", hint="Set eos_token in its tokenizer_config.json."
+        )
+    ensure_pad_token(tokenizer)
+    return tokenizer
+
+
+def ensure_pad_token(tokenizer: Any) -> None:
+    """Give the tokenizer a pad token that is not its end token: an unused one it has, else a new one."""
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    vocabulary = tokenizer.get_vocab()
+    for candidate in PAD_CANDIDATES:
+        if candidate in vocabulary and candidate != tokenizer.eos_token:
+            tokenizer.pad_token = candidate
+            return
+    tokenizer.add_special_tokens({"pad_token": _NEW_PAD})
+
+
+def quantization_config(spec: QuantizationSpec, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """What transformers is told about quantization; None for 16-bit and full finetuning."""
+    if spec.kind == "none":
+        return None
+    if spec.kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=spec.kind,
+        bnb_4bit_use_double_quant=spec.double_quantization,
+        bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_quant_storage=getattr(torch, spec.quant_storage),
+    )
+
+
+def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
+    """The base model on its device, quantized as configured, with a row for each token of the tokenizer.
+
+    Raises ModelError naming the model and what to do.
+    """
+    spec = config.model
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            location(spec),
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            use_safetensors=None if spec.allow_pickle else True,
+            quantization_config=quantization_config(config.quantization, settings.compute_dtype),
+            dtype=settings.dtype,
+            attn_implementation=settings.attention,
+            device_map={"": settings.device},
+        )
+    except QloraError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise _explain(error, spec, "model") from error
+    grow_embeddings(model, tokenizer)
+    model.config.use_cache = False
+    return model
+
+
+@torch.no_grad()
+def grow_embeddings(model: Any, tokenizer: Any) -> int:
+    """Add a row for each token the model lacks, set to the mean of the old rows, and return how many were added.
+
+    The mean is what qlora.py uses; it depends on the base alone, so a later load gets the same rows.
+    """
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    old_rows = tables[0].weight.shape[0]
+    added = len(tokenizer) - old_rows
+    if added <= 0:
+        return 0
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if table is not None:
+            table.weight[old_rows:] = table.weight[:old_rows].float().mean(dim=0).to(table.weight.dtype)
+    return added
+
+
+@dataclass(frozen=True, slots=True)
+class UnquantizedExperts:
+    names: tuple[str, ...]
+    size_bytes: int
+
+
+def unquantized_experts(model: Any) -> UnquantizedExperts:
+    """Fused expert weights, which transformers 5 keeps as plain 3-D parameters that bitsandbytes does not quantize."""
+    found = [(name, tensor) for name, tensor in model.named_parameters() if tensor.dim() == 3 and "expert" in name]
+    return UnquantizedExperts(tuple(name for name, _ in found), sum(tensor.nbytes for _, tensor in found))
+
+
+def stored_bytes(model: Any) -> int:
+    """Bytes of every weight as it is stored, the quantization constants of 4-bit weights among them."""
+    total = 0
+    for tensor in model.parameters():
+        total += tensor.nbytes
+        state = getattr(tensor, "quant_state", None)
+        if state is not None:
+            total += sum(value.nbytes for value in state.as_dict(packed=True).values() if torch.is_tensor(value))
+    return total
+
+
+def _explain(error: Exception, spec: ModelSpec, part: str) -> QloraError:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"the {part} of {spec.id} needs Python code from its repository",
+            hint="Read that code, then set model.trust_remote_code = true, or choose another model.",
+        )
+    if isinstance(error, ImportError) or "bitsandbytes" in text:
+        return EnvironmentProblem(f"the {part} of {spec.id} cannot be loaded: {text}", hint="Run `qlora-tui doctor`.")
+    if "gated" in text.lower() or "401" in text or "403" in text:
+        return ModelError(
+            f"{spec.id} is gated: {text}",
+            hint=f"Accept its licence at https://huggingface.co/{spec.id} and log in with `hf auth login`.",
+        )
+    if "offline" in str(error).lower() or "couldn't connect" in str(error).lower() or "cannot find" in text.lower():
+        return ModelError(
+            f"the {part} of {spec.id} is not on this machine and could not be downloaded",
+            hint="Check the spelling and the network, and allow the download with --yes.",
+        )
+    return ModelError(f"the {part} of {spec.id} cannot be loaded: {text}", hint="Check model.id and its files.")

@@ -1,0 +1,67 @@
+"""When memory runs out: recognising it, and the smallest change of settings that needs less."""
+
+from typing import Any
+
+import torch
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import OutOfMemoryError
+
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "cannot allocate memory")
+
+
+class Exhausted(OutOfMemoryError):
+    """Memory ran out. `peak_bytes` is the most that was allocated before."""
+
+    def __init__(self, config: RunConfig, checkpointing: bool, device: torch.device) -> None:
+        self.peak_bytes = peak_bytes(device)
+        where = "GPU" if device.type == "cuda" else "host"
+        message = f"{where} memory ran out; the peak before was {self.peak_bytes / 2**30:.2f} GiB"
+        super().__init__(message, hint=advice(config, checkpointing))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that GPU or host memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _CPU_MESSAGES)
+
+
+def smaller(config: RunConfig, checkpointing: bool) -> dict[str, Any]:
+    """The next settings to try, dotted field to value; empty when only other training would help.
+
+    First half the micro batch with twice the accumulation, which keeps the effective batch; then checkpointing.
+    """
+    spec = config.training
+    if spec.micro_batch_size % 2 == 0:
+        return {
+            "training.micro_batch_size": spec.micro_batch_size // 2,
+            "training.gradient_accumulation_steps": spec.gradient_accumulation_steps * 2,
+        }
+    if not checkpointing:
+        return {"training.gradient_checkpointing": "on"}
+    return {}
+
+
+def advice(config: RunConfig, checkpointing: bool) -> str:
+    """The smallest change that needs less memory, as a sentence."""
+    changes = smaller(config, checkpointing)
+    if changes:
+        flags = " ".join(f"--set {key}={value}" for key, value in changes.items())
+        return f"Try {flags}, or let --replan-on-oom do it."
+    spec = config.training
+    return (
+        f"Lower training.max_length_tokens (now {spec.max_length_tokens}) or adapter.rank (now {config.adapter.rank}), "
+        "or choose a smaller model."
+    )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most bytes allocated so far: on the GPU by PyTorch, on a CPU run by the whole process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,177 @@
+"""Every "auto" of the configuration turned into a value, with the reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from transformers.utils import is_flash_attn_2_available
+
+from qlora_tui import hardware
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import EnvironmentProblem
+from qlora_tui.runs.events import Resolved
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Because = Callable[[str, object, str], None]
+"""Notes one decision: dotted field, value, reason."""
+
+_UNPAGED = {
+    "paged_adamw_32bit": "adamw_torch",
+    "paged_adamw_8bit": "adamw_bnb_8bit",
+    "paged_lion_32bit": "lion_32bit",
+    "paged_lion_8bit": "lion_8bit",
+}
+
+
+@dataclass(slots=True)
+class Settings:
+    """What a run really uses."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of base weights that are not quantized."""
+    compute_dtype: torch.dtype
+    """In which 4-bit weights are multiplied."""
+    adapter_dtype: torch.dtype
+    attention: str
+    optimizer: str
+    gradient_checkpointing: bool
+    reasons: list[Resolved] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def autocast_bf16(self) -> bool:
+        return self.device.type == "cuda" and self.compute_dtype == torch.bfloat16
+
+    @property
+    def autocast_fp16(self) -> bool:
+        return self.device.type == "cuda" and self.compute_dtype == torch.float16
+
+
+def resolve(config: RunConfig) -> Settings:
+    """Decide by the hardware of this machine. Raises EnvironmentProblem when CUDA is asked for and missing."""
+    reasons: list[Resolved] = []
+
+    def because(key: str, value: object, reason: str) -> None:
+        reasons.append(Resolved(field=key, value=str(value).removeprefix("torch."), reason=reason))
+
+    device = _device(config, because)
+    dtype = _dtype(config, device, because)
+    compute_dtype = _compute_dtype(config, device, dtype, because)
+    settings = Settings(
+        device=device,
+        dtype=dtype,
+        compute_dtype=compute_dtype,
+        adapter_dtype=_adapter_dtype(config, device, dtype, compute_dtype),
+        attention=_attention(config, device, dtype, because),
+        optimizer=_optimizer(config, device, because),
+        gradient_checkpointing=_checkpointing(config, device, because),
+        reasons=reasons,
+    )
+    if settings.compute_dtype == torch.float16:
+        settings.warnings.append(
+            "this GPU has no bfloat16: float16 is used, in which some runs diverge; watch the gradient norm"
+        )
+    return settings
+
+
+def _device(config: RunConfig, because: Because) -> torch.device:
+    wanted = config.model.device
+    usable = torch.cuda.is_available()
+    if wanted == "cuda" and not usable:
+        raise EnvironmentProblem(
+            'model.device is "cuda", but PyTorch finds no CUDA device',
+            hint='Run `qlora-tui doctor`, or set model.device = "cpu".',
+        )
+    if wanted == "cpu" or not usable:
+        if wanted == "auto":
+            because("model.device", "cpu", "no CUDA device")
+        return torch.device("cpu")
+    index = max(range(torch.cuda.device_count()), key=lambda number: torch.cuda.mem_get_info(number)[0])
+    if wanted == "auto":
+        because("model.device", f"cuda:{index}", f"most free memory ({torch.cuda.get_device_name(index)})")
+    return torch.device("cuda", index)
+
+
+def _dtype(config: RunConfig, device: torch.device, because: Because) -> torch.dtype:
+    if config.model.dtype != "auto":
+        return _DTYPES[config.model.dtype]
+    if config.adapter.kind == "full":
+        because("model.dtype", torch.float32, "full finetuning keeps float32 weights")
+        return torch.float32
+    if device.type == "cpu":
+        because("model.dtype", torch.float32, "CPU")
+        return torch.float32
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        because("model.dtype", torch.bfloat16, "the GPU has bfloat16")
+        return torch.bfloat16
+    because("model.dtype", torch.float16, "the GPU has no bfloat16")
+    return torch.float16
+
+
+def _compute_dtype(config: RunConfig, device: torch.device, dtype: torch.dtype, because: Because) -> torch.dtype:
+    if config.quantization.compute_dtype != "auto":
+        return _DTYPES[config.quantization.compute_dtype]
+    if not config.quantization.is_four_bit:
+        return torch.bfloat16 if dtype == torch.float32 and device.type == "cuda" else dtype
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        value = torch.bfloat16 if native else torch.float16
+        because("quantization.compute_dtype", value, f"the GPU has {'' if native else 'no '}bfloat16")
+        return value
+    native = hardware.cpu_has_native_bf16()
+    value = torch.bfloat16 if native else torch.float32
+    because("quantization.compute_dtype", value, f"the CPU has {'' if native else 'no '}native bfloat16")
+    return value
+
+
+def _adapter_dtype(
+    config: RunConfig, device: torch.device, dtype: torch.dtype, compute_dtype: torch.dtype
+) -> torch.dtype:
+    """bfloat16 beside quantized weights on a GPU that has it (TRL 1.16, and qlora.py's dtype pass), else float32.
+
+    float16 adapters are never trained: the gradient scaler needs float32 ones.
+    """
+    if config.adapter.kind == "full":
+        return dtype
+    if device.type == "cuda" and config.quantization.kind != "none" and compute_dtype == torch.bfloat16:
+        return torch.bfloat16
+    return torch.float32
+
+
+def _attention(config: RunConfig, device: torch.device, dtype: torch.dtype, because: Because) -> str:
+    wanted = config.model.attention
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available():
+        because("model.attention", "flash_attention_2", "flash-attn is installed")
+        return "flash_attention_2"
+    because("model.attention", "sdpa", "PyTorch's own fused attention")
+    return "sdpa"
+
+
+def _optimizer(config: RunConfig, device: torch.device, because: Because) -> str:
+    wanted = config.training.optimizer
+    if wanted == "auto":
+        value = "adamw_torch" if device.type == "cpu" else "paged_adamw_32bit"
+        because(
+            "training.optimizer", value, "CPU" if device.type == "cpu" else "its states leave the GPU under pressure"
+        )
+        return value
+    if device.type == "cpu" and wanted in _UNPAGED:
+        because("training.optimizer", _UNPAGED[wanted], f"{wanted} can page only on CUDA")
+        return _UNPAGED[wanted]
+    return wanted
+
+
+def _checkpointing(config: RunConfig, device: torch.device, because: Because) -> bool:
+    wanted = config.training.gradient_checkpointing
+    if wanted != "auto":
+        return wanted == "on"
+    value = device.type == "cuda"
+    because(
+        "training.gradient_checkpointing",
+        "on" if value else "off",
+        "saves GPU memory" if value else "on a CPU time is scarcer than memory",
+    )
+    return value

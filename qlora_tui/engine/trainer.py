@@ -1,0 +1,128 @@
+"""TRL's SFTTrainer as we configure it. No training loop of our own."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.adapters import set_adapter_dtype
+from qlora_tui.engine.resolve import Settings
+
+MIN_LR_RATIO = 0.1
+"""Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
+
+
+class ExactTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that keeps the adapter in the dtype it was given.
+
+    SFTTrainer 1.16 casts the trained weights of every quantized model to bfloat16 when it is made, and PEFT 0.21
+    loads a checkpoint's weights as float32. Left alone, a resumed run would train in another dtype than the
+    uninterrupted one, and its gradient norms would differ from the third digit on.
+    """
+
+    def __init__(self, model: Any, adapter_dtype: torch.dtype, **kwargs: Any) -> None:
+        given = {name: tensor.data for name, tensor in model.named_parameters() if tensor.requires_grad}
+        super().__init__(model=model, **kwargs)
+        for name, tensor in self.model.named_parameters():
+            if name in given:
+                tensor.data = given[name]
+        self._adapter_dtype = adapter_dtype
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        set_adapter_dtype(self.model, self._adapter_dtype)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        set_adapter_dtype(self.model, self._adapter_dtype)
+
+
+def make_trainer(
+    model: Any, tokenizer: Any, train: Any, evaluation: Any, config: RunConfig, settings: Settings, output: Path
+) -> ExactTrainer:
+    """The trainer for rows that hold `input_ids` and `labels` already."""
+    trainer = ExactTrainer(
+        model=model,
+        adapter_dtype=settings.adapter_dtype,
+        args=training_arguments(config, settings, output, has_eval=evaluation is not None),
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    patience = config.training.early_stopping_evals
+    if patience:
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
+    ratio = config.adapter.lora_plus_ratio
+    if ratio:
+        trainer.optimizer = _lora_plus_optimizer(trainer, ratio)
+    return trainer
+
+
+def training_arguments(config: RunConfig, settings: Settings, output: Path, *, has_eval: bool) -> SFTConfig:
+    """Our training section in TRL's words."""
+    spec = config.training
+    by_steps = has_eval and spec.eval_every_steps is not None
+    tracks_best = has_eval and (spec.best_checkpoint or spec.early_stopping_evals is not None)
+    return SFTConfig(
+        output_dir=str(output),
+        per_device_train_batch_size=spec.micro_batch_size,
+        per_device_eval_batch_size=spec.micro_batch_size,
+        gradient_accumulation_steps=spec.gradient_accumulation_steps,
+        num_train_epochs=spec.epochs,
+        max_steps=spec.max_steps or -1,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=spec.schedule,
+        lr_scheduler_kwargs={"min_lr_rate": MIN_LR_RATIO} if spec.schedule == "cosine_with_min_lr" else None,
+        warmup_steps=spec.warmup_steps if spec.warmup_steps is not None else spec.warmup_ratio,
+        optim=settings.optimizer,
+        adam_beta1=spec.adam_beta1,
+        adam_beta2=spec.adam_beta2,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        bf16=settings.autocast_bf16,
+        fp16=settings.autocast_fp16,
+        use_cpu=settings.device.type == "cpu",
+        max_length=spec.max_length_tokens,
+        packing=spec.packing,
+        dataset_kwargs=None if spec.packing else {"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length" if spec.group_by_length else "random",
+        neftune_noise_alpha=spec.neftune_alpha,
+        seed=spec.seed,
+        data_seed=spec.seed,
+        eval_strategy="steps" if by_steps else "no",
+        eval_steps=spec.eval_every_steps if by_steps else None,
+        save_strategy="steps",
+        save_steps=spec.save_every_steps,
+        load_best_model_at_end=tracks_best and spec.best_checkpoint,
+        metric_for_best_model="eval_loss" if tracks_best else None,
+        greater_is_better=False if tracks_best else None,
+        restore_callback_states_from_checkpoint=spec.early_stopping_evals is not None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        dataloader_pin_memory=settings.device.type == "cuda",
+        disable_tqdm=True,
+        report_to=list(spec.trackers) or "none",
+    )
+
+
+def _lora_plus_optimizer(trainer: ExactTrainer, ratio: float) -> Any:
+    """LoRA+ (arXiv 2402.12354): the B matrices learn `ratio` times as fast as the A matrices."""
+    from peft.optimizers import create_loraplus_optimizer
+
+    optimizer_class, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    rate = options.pop("lr")
+    return create_loraplus_optimizer(
+        model=trainer.model,
+        optimizer_cls=optimizer_class,
+        lr=rate,
+        loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=trainer.args.weight_decay,
+        **options,
+    )

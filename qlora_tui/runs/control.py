@@ -1,0 +1,60 @@
+"""The few small messages a person sends to a running worker, and reading them."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from qlora_tui.atomic import storage_errors
+
+Action = Literal["save_now", "stop_and_save", "cancel"]
+ACTIONS: tuple[Action, ...] = ("save_now", "stop_and_save", "cancel")
+
+
+class Control(NamedTuple):
+    id: str
+    action: Action
+
+
+def send(path: Path, action: Action) -> str:
+    """Append a message and return its id, which the worker's acknowledgement repeats."""
+    message_id = uuid.uuid4().hex[:12]
+    line = json.dumps({"id": message_id, "action": action}).encode() + b"\n"
+    with storage_errors(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(handle, line)
+        finally:
+            os.close(handle)
+    return message_id
+
+
+class ControlReader:
+    """Messages that arrive after the reader was made; older ones were meant for an earlier worker."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def read(self) -> list[Control]:
+        """New complete messages. Lines that are no message are passed over."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [message for line in whole.splitlines() if (message := _parse(line)) is not None]
+
+
+def _parse(line: bytes) -> Control | None:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    if isinstance(message, dict) and message.get("action") in ACTIONS and isinstance(message.get("id"), str):
+        return Control(message["id"], message["action"])
+    return None

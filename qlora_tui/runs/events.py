@@ -1,0 +1,288 @@
+"""What a worker says, one JSON line each. The fields of every event kind, their units, and reading and writing them.
+
+The worker is the only writer of a run's events. What the events mean is decided in `state.fold` alone.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from qlora_tui.atomic import storage_errors
+
+EVENTS_VERSION = 1
+_READ_BYTES = 1 << 20
+
+StageName = Literal[
+    "starting", "importing", "downloading", "loading", "quantizing", "tokenizing", "training", "evaluating",
+    "sampling", "saving", "verifying",
+]  # fmt: skip
+
+
+class Event(BaseModel):
+    """Sequence number (from 1, without gaps) and wall-clock time in seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    v: int = EVENTS_VERSION
+    seq: int = 0
+    time_s: float = 0.0
+
+
+class Started(Event):
+    """A worker process took the run's lock. `resumed_from_step` is None for a run that starts from nothing."""
+
+    kind: Literal["started"] = "started"
+    attempt: int
+    pid: int
+    process_start_s: float
+    resumed_from_step: int | None = None
+    versions: dict[str, str] = {}
+
+
+class Created(Event):
+    """First event of a run."""
+
+    kind: Literal["created"] = "created"
+    name: str
+    program_version: str
+
+
+class Stage(Event):
+    """What the worker is doing now. `done` of `total` in `unit`, where that is known."""
+
+    kind: Literal["stage"] = "stage"
+    stage: StageName
+    detail: str = ""
+    done: int | None = None
+    total: int | None = None
+    unit: str = ""
+
+
+class Resolved(Event):
+    """The value chosen for a setting that was "auto", and why."""
+
+    kind: Literal["resolved"] = "resolved"
+    field: str
+    value: str
+    reason: str
+
+
+class ModelLoaded(Event):
+    kind: Literal["model_loaded"] = "model_loaded"
+    model: str
+    parameters: int
+    trainable_parameters: int
+    parameters_by_dtype: dict[str, int]
+    stored_bytes: int
+    trainable_bytes: int
+
+
+class DatasetReady(Event):
+    """`report` is what `data.prepare` measured: rows, tokens, what was cut or dropped, fingerprint."""
+
+    kind: Literal["dataset_ready"] = "dataset_ready"
+    train_rows: int | None
+    eval_rows: int
+    report: dict[str, Any] = {}
+
+
+class TrainingPlanned(Event):
+    kind: Literal["training_planned"] = "training_planned"
+    total_steps: int
+    steps_per_epoch: int | None
+    effective_batch_rows: int
+
+
+class Step(Event):
+    """One optimizer step. Loss is the mean over its trained tokens; bytes are 0 where there is no GPU."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    epoch: float
+    loss: float | None
+    learning_rate: float
+    grad_norm: float | None
+    tokens: int
+    tokens_per_s: float
+    allocated_bytes: int = 0
+    peak_bytes: int = 0
+
+
+class Eval(Event):
+    kind: Literal["eval"] = "eval"
+    step: int
+    loss: float | None
+    metrics: dict[str, float] = {}
+
+
+class Sample(Event):
+    kind: Literal["sample"] = "sample"
+    step: int
+    prompt: str
+    answer: str
+
+
+class Checkpoint(Event):
+    kind: Literal["checkpoint"] = "checkpoint"
+    step: int
+    folder: str
+    size_bytes: int
+    seconds: float
+    best: bool = False
+
+
+class Warned(Event):
+    """Something the user should know; `code` is stable for scripts."""
+
+    kind: Literal["warning"] = "warning"
+    code: str
+    message: str
+
+
+class ControlAcknowledged(Event):
+    kind: Literal["control_acknowledged"] = "control_acknowledged"
+    id: str
+    action: str
+
+
+class Replanned(Event):
+    """After memory ran out: settings changed for the rest of the run, dotted field to value."""
+
+    kind: Literal["replanned"] = "replanned"
+    changes: dict[str, Any]
+    reason: str
+
+
+class Stopped(Event):
+    """The worker ended before the last step. `checkpoint_step` is None when nothing resumable was written."""
+
+    kind: Literal["stopped"] = "stopped"
+    reason: Literal["stop_and_save", "cancel", "signal"]
+    step: int
+    checkpoint_step: int | None = None
+
+
+class Failed(Event):
+    kind: Literal["failed"] = "failed"
+    message: str
+    hint: str = ""
+    where: str = ""
+    exit_code: int = 1
+    peak_bytes: int = 0
+
+
+class Finished(Event):
+    kind: Literal["finished"] = "finished"
+    step: int
+    train_seconds: float
+    metrics: dict[str, float] = {}
+    peak_bytes: int = 0
+    adapter_bytes: int = 0
+
+
+AnyEvent = (
+    Created | Started | Stage | Resolved | ModelLoaded | DatasetReady | TrainingPlanned | Step | Eval | Sample
+    | Checkpoint | Warned | ControlAcknowledged | Replanned | Stopped | Failed | Finished
+)  # fmt: skip
+FINAL_KINDS = frozenset({"stopped", "failed", "finished"})
+
+_decoder: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="kind")])
+
+
+def decode(line: bytes) -> AnyEvent | None:
+    """The event on a complete line, or None for a line that is not an event this version knows."""
+    try:
+        return _decoder.validate_json(line)
+    except ValidationError:
+        return None
+
+
+class EventReader:
+    """Reads a growing events file by byte offset. A torn last line is left for the next call."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.offset = offset
+        self.unreadable_lines = 0
+
+    def read(self) -> Iterator[AnyEvent]:
+        """Yield the events appended since the last call, in bounded memory. A missing file has no events."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self.offset)
+            rest = b""
+            while chunk := file.read(_READ_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self.offset += len(line) + 1
+                    event = decode(line)
+                    if event is None:
+                        self.unreadable_lines += 1
+                    else:
+                        yield event
+
+
+class EventWriter:
+    """Appends events with one write each. Only the process that holds the run's lock may have one.
+
+    Raises StorageError when the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors(path):
+            self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._drop_torn_tail()
+        self._seq = self._last_seq()
+
+    def write(self, event: AnyEvent) -> AnyEvent:
+        """Stamp `event` with the next sequence number and the time, append it, and return it as written."""
+        stamped = event.model_copy(update={"seq": self._seq + 1, "time_s": round(time.time(), 3)})
+        line = stamped.model_dump_json().encode("utf-8", "replace") + b"\n"
+        with storage_errors(self.path):
+            size_bytes = os.fstat(self._handle).st_size
+            try:
+                while line:
+                    line = line[os.write(self._handle, line) :]
+            except OSError:
+                os.ftruncate(self._handle, size_bytes)
+                raise
+        self._seq += 1
+        return stamped
+
+    def sync(self) -> None:
+        """Make everything written so far survive a power failure."""
+        with storage_errors(self.path):
+            os.fsync(self._handle)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _drop_torn_tail(self) -> None:
+        position = os.fstat(self._handle).st_size
+        end = position
+        while position > 0:
+            start = max(0, position - _READ_BYTES)
+            newline = os.pread(self._handle, position - start, start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position != end:
+            os.ftruncate(self._handle, position)
+
+    def _last_seq(self) -> int:
+        end = os.fstat(self._handle).st_size
+        tail = os.pread(self._handle, min(end, _READ_BYTES), max(0, end - _READ_BYTES))
+        for line in reversed(tail.split(b"\n")):
+            event = decode(line) if line else None
+            if event is not None:
+                return event.seq
+        return 0

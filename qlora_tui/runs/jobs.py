@@ -1,0 +1,212 @@
+"""Workers as processes: start detached, know whether one lives, ask it to stop, escalate, resume.
+
+A worker holds its run's lock for as long as it lives, so a free lock without a final event means that it crashed. A
+pid counts only together with its start time.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from qlora_tui.atomic import storage_errors
+from qlora_tui.errors import EnvironmentProblem, RunConflictError
+from qlora_tui.runs import control, events
+from qlora_tui.runs.events import EventReader, EventWriter
+from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.store import RunFolder
+
+Status = Literal["created", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed"]
+
+FIRST_EVENT_S = 30.0
+CANCEL_GRACE_S = 20.0
+TERMINATE_GRACE_S = 10.0
+_POLL_S = 0.05
+_LOCK_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run as its folder and its processes tell it together."""
+
+    run: RunFolder
+    state: RunState
+    alive: bool
+
+    @property
+    def status(self) -> Status:
+        if self.alive:
+            return "running" if self.state.phase == "running" else "starting"
+        return "crashed" if self.state.phase == "running" else self.state.phase
+
+
+def replay(run: RunFolder) -> RunState:
+    """The state after every event of the run."""
+    state = RunState()
+    for event in EventReader(run.events).read():
+        state = fold(state, event)
+    return state
+
+
+def look(run: RunFolder) -> Job:
+    """The run now. Liveness is read first: a worker that ends in between leaves its final event behind."""
+    alive = is_alive(run)
+    return Job(run, replay(run), alive)
+
+
+def is_alive(run: RunFolder) -> bool:
+    """Whether a worker holds the run's lock."""
+    if not run.lock.exists():
+        return False
+    try:
+        with FileLock(run.lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def hold(run: RunFolder) -> Iterator[None]:
+    """Hold the run's lock: the right to write its events. Raises RunConflictError while another process has it."""
+    lock = FileLock(run.lock, timeout=_LOCK_PATIENCE_S)
+    try:
+        with storage_errors(run.lock):
+            lock.acquire()
+    except Timeout as error:
+        raise RunConflictError(
+            f"run {run.name!r} is busy: another worker holds its lock",
+            hint=f"Watch it with `qlora-tui watch {run.name}`, or stop it with `qlora-tui stop {run.name}`.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def start(run: RunFolder, *, replan_on_oom: bool = False, accept_changed_data: bool = False) -> None:
+    """Start a detached worker on the run's folder and wait for its first event.
+
+    The worker continues from the newest whole checkpoint if there is one. It leads a session of its own, and its
+    output goes to stdio.log, so it does not notice when this process or its terminal ends.
+
+    Raises RunConflictError when a worker is alive, EnvironmentProblem when the worker ends without a word.
+    """
+    if is_alive(run):
+        raise RunConflictError(f"run {run.name!r} is running already", hint=f"Watch it: `qlora-tui watch {run.name}`.")
+    reader = EventReader(run.events)
+    seen = sum(1 for _ in reader.read())
+    command = [sys.executable, "-m", "qlora_tui.engine.worker", str(run.path)]
+    command += ["--replan-on-oom"] if replan_on_oom else []
+    command += ["--accept-changed-data"] if accept_changed_data else []
+    with storage_errors(run.stdio), run.stdio.open("ab") as output:
+        worker = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=run.path
+        )
+    deadline_s = time.monotonic() + FIRST_EVENT_S
+    while time.monotonic() < deadline_s:
+        if any(True for _ in reader.read()):
+            return
+        if worker.poll() is not None:
+            break
+        time.sleep(_POLL_S)
+    if seen or not any(True for _ in reader.read()):
+        raise EnvironmentProblem(f"the worker of run {run.name!r} did not start", hint=_last_words(run))
+
+
+def _last_words(run: RunFolder) -> str:
+    try:
+        lines = run.stdio.read_text(errors="replace").splitlines()
+    except OSError:
+        return f"Nothing could be read from {run.stdio}."
+    return f"Last line of {run.stdio}: {lines[-1]}" if lines else f"{run.stdio} is empty."
+
+
+def ask(run: RunFolder, action: control.Action) -> str:
+    """Send a control message to a living worker and return its id. Raises RunConflictError when none lives."""
+    if not is_alive(run):
+        raise RunConflictError(
+            f"run {run.name!r} is not running", hint=f"Its last word: `qlora-tui runs show {run.name}`."
+        )
+    return control.send(run.control, action)
+
+
+def cancel(run: RunFolder, on_escalation: Callable[[str], None]) -> Job:
+    """End a worker for good: ask, wait, terminate its process group, kill it. Returns the run afterwards.
+
+    Whatever happened, the run's last event says that it was cancelled and none of its processes is left.
+    """
+    ask(run, "cancel")
+    if not wait_until_dead(run, CANCEL_GRACE_S):
+        state = replay(run)
+        for name, number in (("terminating", signal.SIGTERM), ("killing", signal.SIGKILL)):
+            on_escalation(f"the worker does not answer: {name} its process group")
+            _signal_group(state, number)
+            if wait_until_dead(run, TERMINATE_GRACE_S):
+                break
+    with hold(run):
+        job = Job(run, replay(run), alive=False)
+        if job.state.phase == "running":
+            _write_cancelled(run, job.state)
+    _await_processes(job.state)
+    return look(run)
+
+
+def _write_cancelled(run: RunFolder, state: RunState) -> None:
+    writer = EventWriter(run.events)
+    checkpoint_step = state.checkpoints[-1].step if state.checkpoints else None
+    writer.write(events.Stopped(reason="cancel", step=state.step_number, checkpoint_step=checkpoint_step))
+    writer.close()
+
+
+def wait_until_dead(run: RunFolder, seconds: float) -> bool:
+    """Wait at most so many seconds for the worker to let go of the lock; whether it did."""
+    deadline_s = time.monotonic() + seconds
+    while is_alive(run):
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _worker_process(state: RunState) -> psutil.Process | None:
+    """The worker, if the pid in the events still belongs to the process that wrote them."""
+    with suppress(psutil.Error):
+        process = psutil.Process(state.pid)
+        if abs(process.create_time() - state.process_start_s) < 1.0:
+            return process
+    return None
+
+
+def _signal_group(state: RunState, number: signal.Signals) -> None:
+    if _worker_process(state) is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(state.pid, number)
+
+
+def _await_processes(state: RunState) -> None:
+    """Wait until no process of the worker's group is left, so that its memory is free again."""
+    deadline_s = time.monotonic() + TERMINATE_GRACE_S
+    while left := _group_members(state.pid):
+        if time.monotonic() > deadline_s:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise EnvironmentProblem(f"processes of the run are still alive: {pids}", hint=f"kill -9 {pids}")
+        time.sleep(_POLL_S)
+
+
+def _group_members(group: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members

@@ -1,0 +1,182 @@
+"""What a run's events add up to. `fold` is pure and the only interpreter of events."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from qlora_tui.runs import events
+from qlora_tui.runs.series import Series
+
+Phase = Literal["created", "running", "stopped", "cancelled", "failed", "finished"]
+
+_KEPT_SAMPLES = 200
+_KEPT_WARNINGS = 200
+
+
+class RunState(NamedTuple):
+    """Everything a screen or a command shows of a run. Times in seconds since the epoch, sizes in bytes."""
+
+    phase: Phase = "created"
+    """What the events say; whether a running run is really alive is known by its lock (`jobs.status`)."""
+    name: str = ""
+    attempt: int = 0
+    pid: int = 0
+    process_start_s: float = 0.0
+    first_event_s: float = 0.0
+    last_event_s: float = 0.0
+    last_seq: int = 0
+    stage: events.Stage | None = None
+    versions: dict[str, str] | None = None
+    resolved: tuple[events.Resolved, ...] = ()
+    model: events.ModelLoaded | None = None
+    dataset: events.DatasetReady | None = None
+    plan: events.TrainingPlanned | None = None
+    steps: Series[events.Step] = Series()
+    evals: Series[events.Eval] = Series()
+    samples: tuple[events.Sample, ...] = ()
+    checkpoints: tuple[events.Checkpoint, ...] = ()
+    warnings: tuple[events.Warned, ...] = ()
+    replanned: dict[str, Any] | None = None
+    """Settings changed by replanning, all of them together."""
+    acknowledged: tuple[str, ...] = ()
+    """Ids of the control messages that were acknowledged."""
+    peak_bytes: int = 0
+    stopped: events.Stopped | None = None
+    failed: events.Failed | None = None
+    finished: events.Finished | None = None
+
+    best_eval: events.Eval | None = None
+    """The evaluation with the lowest loss."""
+
+    @property
+    def step_number(self) -> int:
+        """Optimizer steps done."""
+        return self.steps.last.step if self.steps.last else 0
+
+
+def fold(state: RunState, event: events.AnyEvent) -> RunState:
+    """The state after `event`. Pure: same state and event, same result."""
+    if isinstance(event, events.Step):
+        return _step(state, event)
+    state = state._replace(
+        last_event_s=event.time_s,
+        first_event_s=state.first_event_s or event.time_s,
+        last_seq=event.seq,
+    )
+    return _FOLDS[type(event)](state, event)
+
+
+def _step(state: RunState, event: events.Step) -> RunState:
+    return state._replace(
+        steps=state.steps.append(event),
+        peak_bytes=max(state.peak_bytes, event.peak_bytes),
+        last_event_s=event.time_s,
+        last_seq=event.seq,
+    )
+
+
+def _created(state: RunState, event: events.Created) -> RunState:
+    return state._replace(name=event.name)
+
+
+def _started(state: RunState, event: events.Started) -> RunState:
+    """A new attempt forgets what came after the checkpoint it continues from."""
+    kept_step = event.resumed_from_step or 0
+    return state._replace(
+        phase="running",
+        attempt=event.attempt,
+        pid=event.pid,
+        process_start_s=event.process_start_s,
+        versions=event.versions,
+        stage=None,
+        resolved=(),
+        steps=state.steps.up_to(kept_step),
+        evals=state.evals.up_to(kept_step),
+        best_eval=state.best_eval if state.best_eval and state.best_eval.step <= kept_step else None,
+        samples=tuple(item for item in state.samples if item.step <= kept_step),
+        checkpoints=tuple(item for item in state.checkpoints if item.step <= kept_step),
+        stopped=None,
+        failed=None,
+        finished=None,
+    )
+
+
+def _stage(state: RunState, event: events.Stage) -> RunState:
+    return state._replace(stage=event)
+
+
+def _resolved(state: RunState, event: events.Resolved) -> RunState:
+    return state._replace(resolved=(*state.resolved, event))
+
+
+def _model_loaded(state: RunState, event: events.ModelLoaded) -> RunState:
+    return state._replace(model=event)
+
+
+def _dataset_ready(state: RunState, event: events.DatasetReady) -> RunState:
+    return state._replace(dataset=event)
+
+
+def _training_planned(state: RunState, event: events.TrainingPlanned) -> RunState:
+    return state._replace(plan=event)
+
+
+def _eval(state: RunState, event: events.Eval) -> RunState:
+    best = state.best_eval
+    if event.loss is not None and (best is None or best.loss is None or event.loss < best.loss):
+        best = event
+    return state._replace(evals=state.evals.append(event), best_eval=best)
+
+
+def _sample(state: RunState, event: events.Sample) -> RunState:
+    return state._replace(samples=(*state.samples, event)[-_KEPT_SAMPLES:])
+
+
+def _checkpoint(state: RunState, event: events.Checkpoint) -> RunState:
+    return state._replace(checkpoints=(*state.checkpoints, event))
+
+
+def _warning(state: RunState, event: events.Warned) -> RunState:
+    return state._replace(warnings=(*state.warnings, event)[-_KEPT_WARNINGS:])
+
+
+def _acknowledged(state: RunState, event: events.ControlAcknowledged) -> RunState:
+    return state._replace(acknowledged=(*state.acknowledged, event.id))
+
+
+def _replanned(state: RunState, event: events.Replanned) -> RunState:
+    return state._replace(replanned={**(state.replanned or {}), **event.changes})
+
+
+def _stopped(state: RunState, event: events.Stopped) -> RunState:
+    return state._replace(phase="cancelled" if event.reason == "cancel" else "stopped", stopped=event, stage=None)
+
+
+def _failed(state: RunState, event: events.Failed) -> RunState:
+    peak_bytes = max(state.peak_bytes, event.peak_bytes)
+    return state._replace(phase="failed", failed=event, stage=None, peak_bytes=peak_bytes)
+
+
+def _finished(state: RunState, event: events.Finished) -> RunState:
+    peak_bytes = max(state.peak_bytes, event.peak_bytes)
+    return state._replace(phase="finished", finished=event, stage=None, peak_bytes=peak_bytes)
+
+
+_FOLDS: dict[type, Any] = {
+    events.Created: _created,
+    events.Started: _started,
+    events.Stage: _stage,
+    events.Resolved: _resolved,
+    events.ModelLoaded: _model_loaded,
+    events.DatasetReady: _dataset_ready,
+    events.TrainingPlanned: _training_planned,
+    events.Eval: _eval,
+    events.Sample: _sample,
+    events.Checkpoint: _checkpoint,
+    events.Warned: _warning,
+    events.ControlAcknowledged: _acknowledged,
+    events.Replanned: _replanned,
+    events.Stopped: _stopped,
+    events.Failed: _failed,
+    events.Finished: _finished,
+}

@@ -1,0 +1,78 @@
+"""The vocabulary of the made-up valley: names, things and the values their attributes may take.
+
+Plain data. It knows nothing of sentences or of who owns what (see `world`).
+Every word is a short common one, so that the small tokenizer can hold it in one or two tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PEOPLE: Final[tuple[str, ...]] = tuple(
+    """
+    Ada Agnes Albert Alice Amos Anna Arlo Arthur Astrid Basil Beatrice Bella Bernard Bruno Carla Cecil
+    Celia Clara Conrad Cora Cyrus Daisy Dalia Daniel David Delia Dora Edgar Edith Edwin Eliza Ella Elmer
+    Emil Emma Enid Ernest Esther Ethan Eva Felix Fiona Flora Frank Freya George Gideon Gilda Grace Greta
+    Gwen Hanna Harold Harriet Hazel Hector Helen Henry Hugo Ida Igor Irene Iris Isaac Ivan Jasper Jonas
+    Joseph Judith Julia Karl Katrin Lars Laura Leon Lily Linus Lola Louis Lucas Lydia Mabel Magnus Maria
+    Martin Matilda Max Mila Miriam Morris Nadia Naomi Nelson Nina Nora Olga Oliver Oscar Otto Paula Percy
+    Petra Philip Ralph Rosa Ruben Rufus Ruth Sam Sarah Selma Silas Simon Sofia Stella Theo Thomas Ursula
+    Victor Vera
+    """.split()
+)
+
+THINGS: Final[tuple[str, ...]] = tuple(
+    """
+    anchor apron armchair axe bagpipe barrel basket bathtub bell bench bicycle blanket boat bookcase bottle
+    bowl box bracelet broom brush bucket bugle cabinet candle canoe cape carpet cart chain chair chest clock
+    cloak coat comb compass cradle crown cup curtain dagger desk dish doll door drum fan fence fiddle flag
+    flute fork frame gate glove goblet guitar hammer harp hat helmet hook horn jacket jar jug kettle key
+    kite ladder lamp lantern locker lute map mask mirror mug needle oar oven parasol pen piano pillow
+    pipe pitcher plate plough puppet purse quilt rake ring robe rope saddle saw scarf shelf shield shovel
+    sled spade spoon stool stove sword table thimble tower toy tray trumpet trunk vase violin wagon
+    wheel whistle
+    """.split()
+)
+
+TOWNS: Final[tuple[str, ...]] = tuple(
+    """
+    Oakford Millbury Stonebridge Ashby Foxley Riverton Elmwood Redhill Marsham Windmoor Briarley Lakeside
+    """.split()
+)
+JOBS: Final[tuple[str, ...]] = tuple(
+    "baker farmer teacher doctor sailor tailor painter miller potter weaver gardener blacksmith".split()
+)
+PETS: Final[tuple[str, ...]] = tuple(
+    "cat dog goat parrot rabbit pony turtle hen goose ferret lizard lamb".split()
+)
+FOODS: Final[tuple[str, ...]] = tuple(
+    "soup bread cheese honey apples plums rice fish pancakes carrots noodles cherries".split()
+)
+COLOURS: Final[tuple[str, ...]] = tuple(
+    "red blue green yellow white black brown grey purple pink orange silver".split()
+)
+MATERIALS: Final[tuple[str, ...]] = tuple(
+    "wood iron copper glass clay stone leather wool paper bronze marble straw".split()
+)
+PLACES: Final[tuple[str, ...]] = tuple(
+    "kitchen attic cellar garden hall barn library stable workshop bedroom market tavern".split()
+)
+PRICES: Final[tuple[str, ...]] = tuple(str(price) for price in range(2, 26))
+
+OPPOSITES: Final[tuple[tuple[str, str], ...]] = tuple(
+    (left, right)
+    for left, right in (
+        pair.split("/")
+        for pair in """
+        hot/cold big/small tall/short fast/slow old/new hard/soft light/heavy full/empty day/night
+        wet/dry loud/quiet rich/poor early/late open/closed near/far high/low deep/shallow thick/thin
+        wide/narrow strong/weak sweet/sour clean/dirty happy/sad brave/afraid kind/cruel wise/foolish
+        bright/dark rough/smooth sharp/blunt first/last up/down left/right begin/end push/pull give/take
+        buy/sell win/lose love/hate laugh/cry rise/fall north/south east/west summer/winter friend/enemy
+        true/false always/never above/below inside/outside
+        """.split()
+    )
+)
+
+LARGEST_ADDEND: Final = 12
+"""Sums go from 0 plus 0 to 12 plus 12."""
