@@ -45,6 +45,12 @@ def cache() -> Path:
     return home / "cache" if home else Path(platformdirs.user_cache_dir(APP_NAME, appauthor=False))
 
 
+def hub_cache() -> Path:
+    """Where downloaded models and datasets lie: the hub's own cache, as its `HF_HUB_CACHE` and `HF_HOME` say."""
+    home = _from_environment("HF_HOME") or (_from_environment("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return _from_environment("HF_HUB_CACHE") or home / "hub"
+
+
 def user_presets() -> Path:
     """Presets of the user's own; they win over shipped ones of the same name."""
     return config() / "presets"

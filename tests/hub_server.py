@@ -37,7 +37,9 @@ class HubServer:
 
     def file_requests(self) -> list[str]:
         """Requests that fetched the content of a data file."""
-        return [line for line in self.requests if line.startswith("GET") and ("/resolve/" in line or "/storage/" in line)]
+        return [
+            line for line in self.requests if line.startswith("GET") and ("/resolve/" in line or "/storage/" in line)
+        ]
 
     def __enter__(self) -> "HubServer":
         self._thread.start()
@@ -93,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         pass
 
     def do_HEAD(self) -> None:
@@ -243,9 +245,7 @@ def _tree(branch: Path, inside: str, *, recursive: bool) -> list[dict[str, Any]]
             entries.setdefault(folder, {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0})
         file = {"type": "file", "path": name, "oid": _etag(path)[:40], "size": path.stat().st_size}
         entries[name] = file | (_large(path) if _is_large(path) else {})
-    return [
-        entry for name, entry in sorted(entries.items()) if recursive or "/" not in name.removeprefix(prefix)
-    ]
+    return [entry for name, entry in sorted(entries.items()) if recursive or "/" not in name.removeprefix(prefix)]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,10 @@ EVALUATED = ["data.eval_rows=10"]
         (["training.best_checkpoint=true"], ("training.best_checkpoint", "data.eval_rows")),
         (["training.early_stopping_evals=3"], ("training.early_stopping_evals", "data.eval_rows")),
         ([*EVALUATED, "training.best_checkpoint=true"], ("training.best_checkpoint", "training.eval_every_steps")),
-        ([*EVALUATED, "training.early_stopping_evals=3"], ("training.early_stopping_evals", "training.eval_every_steps")),
+        (
+            [*EVALUATED, "training.early_stopping_evals=3"],
+            ("training.early_stopping_evals", "training.eval_every_steps"),
+        ),
         (
             [*EVALUATED, "training.best_checkpoint=true", "training.eval_every_steps=100"],
             ("training.save_every_steps", "training.eval_every_steps"),
@@ -82,8 +85,16 @@ def test_allowed_and_without_a_warning(settings: list[str]) -> None:
             "quantization.double_quantization",
             "quantization.kind",
         ),
-        (["quantization.kind=8bit", "quantization.quant_storage=bfloat16"], "quantization.quant_storage", "quantization.kind"),
-        (["quantization.kind=8bit", "quantization.compute_dtype=bfloat16"], "quantization.compute_dtype", "quantization.kind"),
+        (
+            ["quantization.kind=8bit", "quantization.quant_storage=bfloat16"],
+            "quantization.quant_storage",
+            "quantization.kind",
+        ),
+        (
+            ["quantization.kind=8bit", "quantization.compute_dtype=bfloat16"],
+            "quantization.compute_dtype",
+            "quantization.kind",
+        ),
         ([*FULL, "adapter.alpha=32"], "adapter.alpha", "adapter.kind"),
         ([*FULL, "adapter.rank=16"], "adapter.rank", "adapter.kind"),
         ([*FULL, "adapter.modules_to_save=lm_head"], "adapter.modules_to_save", "adapter.kind"),

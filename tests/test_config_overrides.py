@@ -71,12 +71,9 @@ def test_a_setting_that_may_be_empty_can_be_emptied(key: str, nothing: str) -> N
 
 @pytest.mark.parametrize("key", [key for key, field in fields().items() if field.kinds != (str,) or field.choices])
 def test_a_value_of_the_wrong_type_names_key_and_expectation(key: str) -> None:
-    wrong = "{no = 3}" if key == "adapter.target_modules" else "[3]"
-    if key == "adapter.target_modules":
-        wrong = "[3]"
     with pytest.raises(ConfigError) as caught:
-        resolve(overrides=[f"{key}={wrong}"])
-    assert caught.value.message.startswith(f"--set {key}={wrong}: {key}")
+        resolve(overrides=[f"{key}=[3]"])
+    assert caught.value.message.startswith(f"--set {key}=[3]: {key}")
     assert "expected " in caught.value.message
 
 
@@ -137,7 +134,7 @@ def test_how_values_may_be_written(key: str, text: str, value: Any) -> None:
         ("training.learning_rate=high", "found 'high', expected a number", "Peak learning rate"),
         ("training.learning_rate=1\nseed = 3", "expected a number", "Peak learning rate"),
         ("data.mix=[{weight=1}]", "data.mix[0].source is missing", ""),
-        ("data.mix=[{source='a', weight='x'}]", "data.mix[0].weight: found 'x', expected a number", "Share"),
+        ("data.mix=[{source='a', weight='x'}]", "data.mix[0].weight: found 'x', expected a number", ""),
         ("training.seed=", "found '', expected a whole number", "Seed"),
     ],
 )
@@ -155,5 +152,5 @@ def test_edits_keep_the_rest_and_are_validated_as_a_whole() -> None:
     assert later.adapter.rank == 4
     assert later.training.packing
     assert config.adapter.rank == 8
-    with pytest.raises(ConfigError, match="training.packing from the present configuration"):
+    with pytest.raises(ConfigError, match=r"training\.packing from the present configuration"):
         edited(config, ["training.group_by_length=true"])

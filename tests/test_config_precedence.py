@@ -16,7 +16,7 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = paths.user_presets()
     folder.mkdir(parents=True)
     (folder / "mine.toml").write_text(
-        "# Mine\n[adapter]\nrank = 2\nalpha = 2\ndropout = 0.2\n[data]\nmix = [{source = 'a'}]\ncolumns = {prompt = 'p'}\n"
+        "[adapter]\nrank = 2\nalpha = 2\ndropout = 0.2\n[data]\nmix = [{source = 'a'}]\ncolumns = {prompt = 'p'}\n"
     )
     return "mine"
 

@@ -1,5 +1,6 @@
 """TOML files of settings: what is read back, and what a person is told about a mistake."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.fields import fields
 from qlora_tui.config.run import RunConfig
-from qlora_tui.config.toml_file import line_of, load, to_toml
+from qlora_tui.config.toml_file import load, to_toml
+from qlora_tui.config.toml_lines import line_of, lines_of_settings
 from qlora_tui.errors import ConfigError, NotFoundError, StorageError
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -142,7 +144,7 @@ trackers = [
     ],
 )
 def test_the_line_of_a_setting(place: tuple[str | int, ...], line: int) -> None:
-    assert line_of(LAID_OUT, place) == line
+    assert line_of(lines_of_settings(LAID_OUT), place) == line
 
 
 def _mistake(path: Path, text: str) -> ConfigError:
@@ -159,7 +161,11 @@ def _mistake(path: Path, text: str) -> ConfigError:
         ("rank = 8", ":1: unknown key 'rank'", "'adapter.rank'"),
         ("[lora]\nrank = 8", ":1: unknown key 'lora'", "'adapter'"),
         ("[adapter]\nr = 8", ":2: unknown key 'adapter.r'", "'adapter.rank'"),
-        ("[data.columns]\nzzz = 'q'", ":2: unknown key 'data.columns.zzz'", "Valid in [data.columns]: messages, prompt"),
+        (
+            "[data.columns]\nzzz = 'q'",
+            ":2: unknown key 'data.columns.zzz'",
+            "Valid in [data.columns]: messages, prompt",
+        ),
         ("[adapter]\r\n\r\nrank = '8'", ":3: adapter.rank: found '8', expected a whole number", "Rank r"),
         ("[adapter]\nrank = 8.5", ":2: adapter.rank: found 8.5, expected a whole number", "Rank r"),
         ("[adapter]\nrank = true", ":2: adapter.rank: found true, expected a whole number", "Rank r"),
@@ -173,7 +179,11 @@ def _mistake(path: Path, text: str) -> ConfigError:
         ("[adapter]\ntarget_modules = 3", "expected text in quotes or a list of such texts", "all-linear"),
         ("[[data.mix]]\nweight = 2.0", ":1: data.mix[0].source is missing", ""),
         ("[data]\nmix = [\n {source = 'a', wait = 1},\n]", ":2: unknown key 'data.mix[0].wait'", "'data.mix.weight'"),
-        ("[training]\ntrackers = ['tb']", ":2: training.trackers[0]: found 'tb', expected one of 'wandb'", "Experiment"),
+        (
+            "[training]\ntrackers = ['tb']",
+            ":2: training.trackers[0]: found 'tb', expected one of 'wandb'",
+            "Experiment",
+        ),
     ],
 )
 def test_a_mistake_is_named_by_file_line_key_and_expectation(
@@ -232,3 +242,51 @@ def test_what_is_no_settings_file(tmp_path: Path) -> None:
     (tmp_path / "big.toml").write_bytes(b"#" * 300_000)
     with pytest.raises(ConfigError, match="larger than 256 KiB"):
         load(tmp_path / "big.toml")
+
+
+FRAGMENTS = st.sampled_from(
+    ["[t]", "[t.u]", "[[m]] # x", " [m.s]", "[[m.i]]", "[ 'k' . x ]", "", "# [x] = 3"]
+    + [
+        f"{key} = {value} # c [ ="
+        for key in ["a", "b.c", '"q.x"', "'l'", "d . e", '"=#["']
+        for value in [
+            "1",
+            '"# = [y]"',
+            "'''\n[a]\nb = 1'''",
+            '"""\\"""\n[[z]]"""',
+            '[\n["a"], # ]\n"b = 2",\n]',
+            "{ u = 1 }",
+        ]
+    ]
+)
+
+
+def _parsed(lines: list[str]) -> dict[str, object] | None:
+    try:
+        return tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(fragments=st.lists(FRAGMENTS, min_size=1, max_size=8))
+def test_the_line_of_a_setting_is_the_one_after_which_the_parser_knows_it(fragments: list[str]) -> None:
+    lines = "\n".join(fragments).split("\n")
+    if _parsed(lines) is None:
+        return
+    found = lines_of_settings("\n".join(lines))
+    known: set[str] = set()
+    begins = 1
+    for count in range(1, len(lines) + 1):
+        values = _parsed(lines[:count])
+        if values is None:
+            continue
+        for key in values.keys() - known:
+            assert found[(key,)] == begins
+        known |= values.keys()
+        begins = count + 1
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 20000, "a = " + "9" * 5000, "\x00", "a = 1979-99-99"])
+def test_text_beyond_any_parser_is_a_mistake_too(tmp_path: Path, text: str) -> None:
+    assert "my.toml:1:" in _mistake(tmp_path / "my.toml", text).message

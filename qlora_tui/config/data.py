@@ -137,3 +137,10 @@ class DataSpec(SourceSpec):
     def has_evaluation(self) -> bool:
         """Whether any evaluation data is named or cut from the training rows."""
         return bool(self.eval_rows or self.eval_source or self.eval_split)
+
+    @property
+    def eval_spec(self) -> SourceSpec | None:
+        """Where separate evaluation rows come from, when the configuration names some."""
+        if self.eval_source is not None:
+            return SourceSpec(source=self.eval_source, split=self.eval_split, format=self.format, columns=self.columns)
+        return self.model_copy(update={"split": self.eval_split}) if self.eval_split is not None else None

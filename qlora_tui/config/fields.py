@@ -105,7 +105,7 @@ def suggest(unknown: str) -> str:
         near = _OTHER_NAMES[name]
     elif close := get_close_matches(name, siblings, n=1, cutoff=0.6):
         near = f"{table}.{close[0]}" if table else close[0]
-    elif close := get_close_matches(unknown, fields(), n=1, cutoff=0.75):
+    elif table not in tables() and (close := get_close_matches(unknown, fields(), n=1, cutoff=0.75)):
         near = close[0]
     elif close := get_close_matches(name, by_name, n=1, cutoff=0.7):
         near = by_name[close[0]]

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from qlora_tui.config.toml_lines import Location
 from qlora_tui.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from qlora_tui.config.run import RunConfig
-
-Location = tuple[str | int, ...]
-"""Path to a value in nested tables: names, and indexes into lists."""
 
 _UNKNOWN = "extra_forbidden"
 _SHOWN_PROBLEMS = 8
@@ -72,13 +71,15 @@ def _check(layer: Layer) -> None:
         problems = _by_location(error.errors(include_url=False), layer.values)
         if not problems:
             return
-        lines = [f"{layer.where(place)}: {describe(place, details)}" for place, details in problems.items()]
-        if len(lines) == 1:
-            raise ConfigError(lines[0], hint=_hint(*next(iter(problems.items())))) from error
-        hints = [_hint(place, details) if details[0]["type"] == _UNKNOWN else "" for place, details in problems.items()]
-        shown = [f"{line}. {hint}" if hint else line for line, hint in zip(lines, hints, strict=True)][:_SHOWN_PROBLEMS]
-        if len(lines) > len(shown):
-            shown.append(f"and {len(lines) - len(shown)} more")
+        lines = [
+            (f"{layer.where(place)}: {describe(place, details)}", _hint(place, details), details[0]["type"] == _UNKNOWN)
+            for place, details in islice(problems.items(), _SHOWN_PROBLEMS)
+        ]
+        if len(problems) == 1:
+            raise ConfigError(lines[0][0], hint=lines[0][1]) from error
+        shown = [f"{line}. {hint}" if unknown else line for line, hint, unknown in lines]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
         raise ConfigError("\n".join(shown)) from error
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qlora_tui.config.fields import Field, fields, suggest, tables
-from qlora_tui.config.layers import Layer, Location, build
+from qlora_tui.config.layers import Layer, build
+from qlora_tui.config.toml_lines import Location
 from qlora_tui.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,6 +106,6 @@ def _toml(text: str) -> Any:
     """`text` as a TOML value, or unchanged when it is none."""
     try:
         values = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return values["value"] if values.keys() == {"value"} else text

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from bisect import bisect_left
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qlora_tui.config.layers import Layer, Location
+from qlora_tui.config.layers import Layer
+from qlora_tui.config.toml_lines import Location, line_of, lines_of_settings
 from qlora_tui.errors import ConfigError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
 
 LARGEST_FILE_BYTES = 256 * 1024
-_STATEMENT = re.compile(r"""\s*(\[|[\w"'-][^=]*=)""")
-"""Where a table or a `key = value` may begin; text of several lines can hold such lines too."""
 
 
 def load(path: Path) -> RunConfig:
@@ -36,24 +33,32 @@ def read_layer(path: Path) -> Layer:
     text = read_text(path)
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers and brackets beyond the limits of the interpreter
         raise _syntax_error(path, text, str(error)) from error
-    return Layer(values, partial(_where, str(path), text))
+    lines: dict[Location, int] = {}
+
+    def where(place: Location) -> str:
+        if not lines:
+            lines.update(lines_of_settings(text))
+        return f"{path}:{line_of(lines, place)}"
+
+    return Layer(values, where)
 
 
 def read_text(path: Path) -> str:
     """A settings file's text. Raises NotFoundError, StorageError or ConfigError (not a small UTF-8 text file)."""
     try:
-        if path.is_file() and path.stat().st_size > LARGEST_FILE_BYTES:
-            raise ConfigError(
-                f"{path}: larger than {LARGEST_FILE_BYTES // 1024} KiB, so not a configuration",
-                hint="Give a TOML file with [model], [data], [training] and so on; data files belong in data.source.",
-            )
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {path}", hint="Check the path, or give the name of a preset.") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > LARGEST_FILE_BYTES:
+        raise ConfigError(
+            f"{path}: larger than {LARGEST_FILE_BYTES // 1024} KiB, so not a configuration",
+            hint="Give a TOML file with [model], [data], [training] and so on; data files belong in data.source.",
+        )
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -73,41 +78,6 @@ def _syntax_error(path: Path, text: str, message: str) -> ConfigError:
 
 def _end(text: str) -> tuple[int, int]:
     return text.count("\n") + 1, len(text) - text.rfind("\n")
-
-
-def _where(name: str, text: str, place: Location) -> str:
-    return f"{name}:{line_of(text, place)}"
-
-
-def line_of(text: str, place: Location) -> int:
-    """Line (from 1) of the statement that sets the value at `place`, or the nearest table around it, in valid TOML.
-
-    The TOML parser itself decides: the statement follows the longest valid beginning of the text that lacks the value.
-    """
-    while place and not _contains(tomllib.loads(text), place):
-        place = place[:-1]
-    if not place:
-        return 1
-    lines = text.split("\n")
-    starts = [number for number, line in enumerate(lines) if _STATEMENT.match(line)] + [len(lines)]
-
-    def set_before(index: int) -> bool:
-        while True:
-            try:
-                return _contains(tomllib.loads("\n".join(lines[: starts[index]])), place)
-            except tomllib.TOMLDecodeError:  # `starts` has a line inside a text of several lines
-                index += 1
-
-    return starts[bisect_left(range(len(starts)), True, key=set_before) - 1] + 1
-
-
-def _contains(values: Any, place: Location) -> bool:
-    for part in place:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
 
 
 def to_toml(config: RunConfig, *, sparse: bool = False, comment: str = "") -> str:

@@ -71,9 +71,7 @@ def _undominated(found: list[Candidate]) -> list[Candidate]:
     return kept
 
 
-def _given_format(
-    fitting: list[Candidate], wanted: Format, columns: dict[str, ColumnProfile], label: str
-) -> Detection:
+def _given_format(fitting: list[Candidate], wanted: Format, columns: dict[str, ColumnProfile], label: str) -> Detection:
     best = max(fitting, key=lambda one: one.score, default=None)
     if best is None:
         raise DataError(

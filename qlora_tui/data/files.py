@@ -1,13 +1,12 @@
 """A data file: how it is opened, decompressed and hashed, and what its first bytes say it is."""
 
 import contextlib
-import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from qlora_tui.errors import DataError
 
@@ -54,6 +53,9 @@ class DataFile:
     kind: Kind | None = None
     """Fixed kind; empty: found from the content."""
 
+    path: Path | None = None
+    """Where it lies on this machine; None when it is remote."""
+
 
 @dataclass(frozen=True)
 class OpenFile:
@@ -70,7 +72,7 @@ class OpenFile:
 
 def local_file(path: Path, name: str | None = None, kind: Kind | None = None) -> DataFile:
     """The DataFile of a path on this machine."""
-    return DataFile(name or path.name, _Opener(path), path.stat().st_size, kind)
+    return DataFile(name or path.name, _Opener(path), path.stat().st_size, kind, path)
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def opened(file: DataFile) -> Iterator[OpenFile]:
 
 
 @contextlib.contextmanager
-def _decompressed(raw: BinaryIO, magic: bytes) -> Iterator[io.BufferedReader]:
-    unpacked: io.RawIOBase | BinaryIO = raw
+def _decompressed(raw: BinaryIO, magic: bytes) -> Iterator["io.BufferedReader[Any]"]:
+    unpacked: Any = raw
     if magic.startswith(_GZIP_MAGIC):
         import gzip
 
@@ -114,7 +116,7 @@ def _decompressed(raw: BinaryIO, magic: bytes) -> Iterator[io.BufferedReader]:
         import zstandard
 
         unpacked = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-    stream = io.BufferedReader(cast(io.RawIOBase, unpacked), HEAD_BYTES)
+    stream = io.BufferedReader(unpacked, HEAD_BYTES)
     try:
         yield stream
     finally:
@@ -186,28 +188,3 @@ def _suffix_kind(name: str) -> Kind | None:
     if path.suffix in _COMPRESSION_SUFFIXES:
         path = path.with_suffix("")
     return _SUFFIX_KINDS.get(path.suffix)
-
-
-def content_hash(files: list[DataFile], on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 over names and bytes of `files`, in order; the same on every machine."""
-    digest = hashlib.sha256()
-    done_bytes = 0
-    for file in files:
-        digest.update(f"{file.name}\0{file.size_bytes}\0".encode("utf-8", "surrogateescape"))
-        with read_errors(file.name), file.open_raw() as raw:
-            while chunk := raw.read(1 << 22):
-                digest.update(chunk)
-                done_bytes += len(chunk)
-                if on_bytes is not None:
-                    on_bytes(done_bytes)
-    return "sha256:" + digest.hexdigest()
-
-
-def quick_hash(files: list[DataFile]) -> str:
-    """SHA-256 over names, sizes and the first bytes of `files`: for a quick look, not for identity."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{file.size_bytes}\0".encode("utf-8", "surrogateescape"))
-        with read_errors(file.name), file.open_raw() as raw:
-            digest.update(raw.read(1 << 20))
-    return "quick:" + digest.hexdigest()

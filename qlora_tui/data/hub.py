@@ -137,12 +137,12 @@ def _download(
 
 def _bar(told: Callable[[float | None], None]) -> Any:
     """A progress bar that draws nothing and reports every piece."""
-    from tqdm import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Told(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
+    class Told(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True})
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
             told(n)

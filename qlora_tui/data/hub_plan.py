@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ def _layout(spec: SourceSpec, factory: Any, folder: str | None) -> tuple[str, di
             f"dataset {spec.source}: no data files are found in it: {str(error).splitlines()[0]}",
             hint="Does it hold text? Sets of images or sound are not read.",
         ) from error
-    return folder or str(config.name), {str(split): [str(name) for name in names] for split, names in (files or {}).items()}
+    return folder or str(config.name), {
+        str(split): [str(name) for name in names] for split, names in (files or {}).items()
+    }
 
 
 def _config(spec: SourceSpec, configs: list[Any], default: str | None) -> Any:
@@ -165,7 +168,12 @@ def _config(spec: SourceSpec, configs: list[Any], default: str | None) -> Any:
 
 
 def _plan(
-    spec: SourceSpec, commit: str, config: str, found: dict[str, list[str]], prefix: str, sizes: dict[str, int | None]
+    spec: SourceSpec,
+    commit: str,
+    config: str,
+    found: dict[str, list[str]],
+    prefix: str,
+    sizes: Mapping[str, int | None],
 ) -> Plan:
     splits: dict[str, list[PlannedFile]] = {}
     for split, names in found.items():

@@ -40,22 +40,29 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 def jsonl_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
     """Rows of a file with one JSON object per line. Blank lines are passed over."""
-    decode = _decoder.decode
     for number, line in lines(file, name):
         if isinstance(line, BadRow):
             yield line
             continue
         try:
-            row = decode(line)
+            row = _line_value(line)
         except (ValueError, RecursionError) as error:
-            if line.isspace():
-                continue
-            yield BadRow(f"{name}:{number}", _line_problem(line, error))
+            if not line.isspace():
+                yield BadRow(f"{name}:{number}", _line_problem(line, error))
             continue
         if isinstance(row, dict):
             yield f"{name}:{number}", row
         else:
             yield BadRow(f"{name}:{number}", f"holds {describe(row)} where an object with named columns belongs")
+
+
+def _line_value(line: str) -> Any:
+    """The JSON value of a line. The scanner alone is twice as fast as `decode`, which is left to say what is wrong."""
+    try:
+        value, end = _decoder.scan_once(line, 0)  # type: ignore[attr-defined]
+    except StopIteration:
+        return _decoder.decode(line)
+    return value if not line[end:].strip() else _decoder.decode(line)
 
 
 def _line_problem(line: str, error: ValueError | RecursionError) -> str:

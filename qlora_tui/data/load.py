@@ -9,13 +9,11 @@ from typing import Any
 
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data import row_cache
-from qlora_tui.data.bad_rows import BadRow, BadRows, RowError, bad_row_error
-from qlora_tui.data.detect import SAMPLE_ROWS, Detection, detect
+from qlora_tui.data.bad_rows import BadRow, BadRows
+from qlora_tui.data.content import content_hash, quick_hash
+from qlora_tui.data.detect import Detection
 from qlora_tui.data.downloads import Consent, Download, Progress
-from qlora_tui.data.files import content_hash, quick_hash
-from qlora_tui.data.json_reader import RawRow
-from qlora_tui.data.mapping import mapping, unfolded
-from qlora_tui.data.readers import raw_rows
+from qlora_tui.data.reading import Reading
 from qlora_tui.data.rows import Example, Turn
 from qlora_tui.data.sources import Source, find_source
 from qlora_tui.data.splits import Purpose
@@ -89,66 +87,55 @@ def load_source(
     """
     partial = streaming or sample_rows is not None
     source = find_source(spec, purpose, streaming=partial, consent=consent, on_progress=on_progress)
-    reading = _Reading(source, BadRows(skip_bad_rows))
-    detection, columns = reading.detect()
-    key, fingerprint = _identity(source, detection, partial, on_progress)
+    reading = Reading.of(source, skip_bad_rows)
+    key, fingerprint = _identity(source, reading.detection, partial, on_progress)
     if streaming:
-        dataset = _streamed(reading, detection)
+        dataset = _streamed(reading)
     elif sample_rows is not None:
-        dataset = _sampled(reading, detection, sample_rows)
+        dataset = _sampled(reading, sample_rows)
     else:
-        dataset = _cached(reading, detection, key, on_progress)
+        dataset = _cached(reading, key, on_progress)
     bad = reading.bad
-    return Loaded(dataset, detection, columns, bad.rows, bad.count, fingerprint, source.notes, source.label)
+    notes = [*source.notes, *reading.notes]
+    return Loaded(dataset, reading.detection, reading.columns, bad.rows, bad.count, fingerprint, notes, source.label)
 
 
 @dataclass
-class _Reading:
-    """One pass over a source."""
+class Rows:
+    """Normal rows as they are read, for what needs each row once."""
 
-    source: Source
+    rows: Iterator[dict[str, Any]]
+    detection: Detection
     bad: BadRows
+    """Complete once `rows` has ended."""
 
-    def detect(self) -> tuple[Detection, list[str]]:
-        """Detection and column names from the first rows. Unreadable rows are left to the pass itself."""
-        first = list(itertools.islice(self._unfolded(None), SAMPLE_ROWS))
-        rows = [row[1] for row in first if not isinstance(row, BadRow)]
-        if not rows:
-            unreadable = next((row for row in first if isinstance(row, BadRow)), None)
-            if unreadable is not None:
-                raise bad_row_error(unreadable)
-            raise DataError(f"{self.source.label} holds no rows", hint="Is it the right file or split?")
-        columns = list(dict.fromkeys(str(name) for row in rows for name in row))
-        spec = self.source.spec
-        return detect(rows, spec.format, spec.columns, self.source.label), columns
-
-    def _unfolded(self, on_bytes: Callable[[int], None] | None) -> Iterator[RawRow | BadRow]:
-        for raw in raw_rows(self.source.files, on_bytes):
-            if isinstance(raw, BadRow):
-                yield raw
-            else:
-                for row in unfolded(raw[1]):
-                    yield raw[0], row
-
-    def rows(self, detection: Detection, on_bytes: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
-        """Normal rows with their origin; bad rows are counted or, unless they may be skipped, raise DataError."""
-        to_normal = mapping(detection.format, detection.columns)
-        for raw in self._unfolded(on_bytes):
-            if isinstance(raw, BadRow):
-                self.bad.add(raw)
-                continue
-            where, row = raw
-            try:
-                normal: dict[str, Any] = {**to_normal(row), "origin": where}
-            except RowError as error:
-                self.bad.add(BadRow(where, str(error)))
-            else:
-                yield normal
+    columns: list[str]
+    notes: list[str]
+    label: str
 
 
-def _identity(
-    source: Source, detection: Detection, partial: bool, on_progress: Progress | None
-) -> tuple[str, str]:
+def read_rows(
+    spec: SourceSpec,
+    *,
+    skip_bad_rows: bool = False,
+    streaming: bool = False,
+    consent: Consent = lambda download: False,
+    on_progress: Progress | None = None,
+) -> Rows:
+    """The rows of `spec` one after another, without a cache. Raises as `load_source` does, also while they are read."""
+    source = find_source(spec, "train", streaming=streaming, consent=consent, on_progress=on_progress)
+    reading = Reading.of(source, skip_bad_rows)
+    rows = reading.rows(_reading_progress(source, on_progress))
+    if source.split.sliced:
+        limit = source.split.leading_rows()
+        if limit is None:
+            rows = iter(_cached(reading, _identity(source, reading.detection, False, on_progress)[0], on_progress))
+        rows = itertools.islice(rows, limit)
+    notes = [*source.notes, *reading.notes]
+    return Rows(rows, reading.detection, reading.bad, reading.columns, notes, source.label)
+
+
+def _identity(source: Source, detection: Detection, partial: bool, on_progress: Progress | None) -> tuple[str, str]:
     """Key of the cache of the whole split, and fingerprint of the part of it that is used."""
     if source.commit is not None:
         content = f"hub:{source.commit}:" + ",".join(file.name for file in source.files)
@@ -168,7 +155,7 @@ def _digest(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _cached(reading: _Reading, detection: Detection, key: str, on_progress: Progress | None) -> Any:
+def _cached(reading: Reading, key: str, on_progress: Progress | None) -> Any:
     import datasets
 
     found = row_cache.find(key)
@@ -178,9 +165,7 @@ def _cached(reading: _Reading, detection: Detection, key: str, on_progress: Prog
             reading.bad.add(row)
         reading.bad.count = met.count
     else:
-        total = sum(file.size_bytes or 0 for file in reading.source.files)
-        tell = None if on_progress is None else lambda done: on_progress("reading", done, total)
-        path = row_cache.write(key, reading.rows(detection, tell), reading.bad)
+        path = row_cache.write(key, reading.rows(_reading_progress(reading.source, on_progress)), reading.bad)
     dataset = datasets.Dataset.from_file(str(path))
     split = reading.source.split
     if split.sliced:
@@ -190,24 +175,34 @@ def _cached(reading: _Reading, detection: Detection, key: str, on_progress: Prog
     return dataset
 
 
-def _why_none(reading: _Reading) -> str:
+def _reading_progress(source: Source, on_progress: Progress | None) -> Callable[[int], None] | None:
+    if on_progress is None:
+        return None
+    sizes = [file.size_bytes for file in source.files]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    return lambda done: on_progress("reading", done, total)
+
+
+def _why_none(reading: Reading) -> str:
     if reading.bad.rows:
         first = reading.bad.rows[0]
         return f"{reading.bad.count} rows were skipped; the first: {first.where}: {first.reason}"
-    return f"The split is {reading.source.split}."
+    return "The slice is empty." if reading.source.split.sliced else "Is it the right file or split?"
 
 
-def _sampled(reading: _Reading, detection: Detection, sample_rows: int) -> Any:
+def _sampled(reading: Reading, sample_rows: int) -> Any:
     import datasets
     import pyarrow as pa
 
     limit = reading.source.split.leading_rows()
     wanted = sample_rows if limit is None else min(sample_rows, limit)
-    rows = list(itertools.islice(reading.rows(detection), wanted))
-    return datasets.Dataset(pa.Table.from_pylist(rows, schema=row_cache.schema()))
+    rows = list(itertools.islice(reading.rows(), wanted))
+    if not rows:
+        raise DataError(f"{reading.source.label}: no usable row", hint=_why_none(reading))
+    return datasets.Dataset(pa.Table.from_batches([row_cache.record_batch(rows)]))
 
 
-def _streamed(reading: _Reading, detection: Detection) -> Any:
+def _streamed(reading: Reading) -> Any:
     import datasets
 
     split = reading.source.split
@@ -217,7 +212,5 @@ def _streamed(reading: _Reading, detection: Detection) -> Any:
             f"{reading.source.label}: a stream can only be cut as {split.name}[:n]", hint="Turn off data.streaming."
         )
     features = datasets.Features.from_arrow_schema(row_cache.schema())
-    stream = datasets.IterableDataset.from_generator(
-        reading.rows, gen_kwargs={"detection": detection}, features=features
-    )
+    stream = datasets.IterableDataset.from_generator(reading.rows, features=features)
     return stream if limit is None else stream.take(limit)

@@ -140,7 +140,8 @@ def _pair(row: Row, columns: ColumnMap) -> NormalRow:
     answered = clean_text(response, f"column {columns.response!r}")
     if not asked and not answered:
         raise RowError(f"columns {columns.prompt!r} and {columns.response!r} are both empty")
-    turns = [turn("user", asked, context if context.strip() else None), turn("assistant", answered)] if asked else [turn("assistant", answered)]
+    turns = [turn("user", asked, context if context.strip() else None)] if asked else []
+    turns.append(turn("assistant", answered))
     return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
 
 

@@ -29,7 +29,9 @@ class Markers:
     def marks(self, text: str) -> bool:
         """Whether `text` starts with a turn and has an answer."""
         parts = self.pattern.split(text)
-        return len(parts) >= 5 and not parts[0].strip() and any(_ROLES[who.lower()] == "assistant" for who in parts[1::2])
+        return (
+            len(parts) >= 5 and not parts[0].strip() and any(_ROLES[who.lower()] == "assistant" for who in parts[1::2])
+        )
 
 
 HH = Markers("hh-rlhf", re.compile(r"(?:^|\n\n)(Human|Assistant):(?= |\n|$)"), "'Human:'")

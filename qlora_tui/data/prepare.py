@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from qlora_tui.config.data import DataSpec, SourceSpec
+from qlora_tui.config.data import DataSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.downloads import Consent, Progress
 from qlora_tui.data.load import Loaded, load_source
 from qlora_tui.data.recipe import Recipe, recipe_of
 from qlora_tui.data.report import DataReport, build_report, refuse_formatted, refuse_untrainable
+from qlora_tui.data.row_encoder import Batch
 from qlora_tui.data.selection import Selection, row_hashes, select_rows
 from qlora_tui.data.tally import Tally
+from qlora_tui.data.templates import stop_token_id
 from qlora_tui.data.token_cache import tokenized
 from qlora_tui.data.tokenizer import Tokenizer
 
@@ -29,7 +31,13 @@ class Prepared:
     """Jinja template to save with the adapter's tokenizer: chat and export render with the same text."""
 
     template_name: str
+    stop_token_id: int | None
+    """Token that ends a trained answer: generation has to stop at it, also where it is not the end-of-text token."""
+
     report: DataReport
+    tally: Tally
+    """The counts behind the report."""
+
     fingerprint: str
     """Equal when the same tokens would be trained in the same order. A resumed run compares it."""
 
@@ -59,7 +67,7 @@ def prepare(
     selection = _select(config.data, loaded, evaluation, on_progress)
     pool = _pool([one.dataset for one in loaded])
     train_rows = pool.select(selection.train)
-    first_look(train_rows.select(range(min(_FIRST_LOOK_ROWS, len(train_rows)))), recipe)
+    first_look(train_rows[:_FIRST_LOOK_ROWS], recipe)
     train, tally = encode_rows(recipe, train_rows, selection.train_fingerprint, "tokenizing", on_progress)
     held_out = None
     if len(selection.evaluation):
@@ -67,7 +75,22 @@ def prepare(
         held_out = encode_rows(recipe, rows, selection.eval_fingerprint, "tokenizing evaluation rows", on_progress)[0]
     key = recipe.key(selection.train_fingerprint + selection.eval_fingerprint)
     report = build_report(loaded, selection, tally, recipe, eval_rows=len(held_out or ()), fingerprint=key)
-    return Prepared(train, held_out, recipe.template.portable, recipe.template.name, report, key)
+    return prepared(recipe, train, held_out, report, tally)
+
+
+def prepared(recipe: Recipe, train: Any, held_out: Any, report: DataReport, tally: Tally) -> Prepared:
+    """What the trainer gets, once everything is there."""
+    template = recipe.template
+    return Prepared(
+        train=train,
+        eval=held_out,
+        chat_template=template.portable,
+        template_name=template.name,
+        stop_token_id=stop_token_id(template, recipe.tokenizer),
+        report=report,
+        tally=tally,
+        fingerprint=report.fingerprint,
+    )
 
 
 def encode_rows(recipe: Recipe, rows: Any, content: str, stage: str, on_progress: Progress) -> tuple[Any, Tally]:
@@ -82,10 +105,10 @@ def encode_rows(recipe: Recipe, rows: Any, content: str, stage: str, on_progress
     return dataset, tally
 
 
-def first_look(rows: Any, recipe: Recipe) -> Tally:
+def first_look(batch: Batch, recipe: Recipe) -> Tally:
     """Encode a few rows to refuse a hopeless set at once instead of after tokenizing all of it."""
     encoder = recipe.encoder()
-    encoder(rows.to_dict())
+    encoder(batch)
     refuse_formatted(encoder.tally, recipe.rules)
     if encoder.tally.unmarked_rows == encoder.tally.rows:
         refuse_untrainable(encoder.tally, recipe.template, recipe.rules)
@@ -94,12 +117,8 @@ def first_look(rows: Any, recipe: Recipe) -> Tally:
 
 def load_evaluation(data: DataSpec, consent: Consent, on_progress: Progress) -> Loaded | None:
     """The separate evaluation rows, when the configuration names some."""
-    spec: SourceSpec
-    if data.eval_source is not None:
-        spec = SourceSpec(source=data.eval_source, split=data.eval_split, format=data.format, columns=data.columns)
-    elif data.eval_split is not None:
-        spec = data.model_copy(update={"split": data.eval_split})
-    else:
+    spec = data.eval_spec
+    if spec is None:
         return None
     skip = data.skip_bad_rows
     return load_source(spec, purpose="eval", skip_bad_rows=skip, consent=consent, on_progress=on_progress)

@@ -42,3 +42,28 @@ def _rows(file: DataFile, open_file: OpenFile) -> Iterator[RawRow | BadRow]:
             return table_reader.arrow_rows(open_file, file.name)
         case "text":
             return table_reader.text_rows(open_file, file.name)
+
+
+def file_notes(file: DataFile) -> list[str]:
+    """What is unusual about how `file` is read: its encoding, its delimiter, passages in place of lines."""
+    from qlora_tui.data.lines import encoding_of
+    from qlora_tui.data.table_reader import delimiter_of, has_passages
+
+    if not file.size_bytes:
+        return []
+    with opened(file) as open_file:
+        head = open_file.head
+        kind = kind_of(file, head)
+    notes = []
+    encoding = encoding_of(head)
+    if kind not in {"parquet", "arrow"} and encoding != "utf-8":
+        notes.append(f"{file.name}: read as {encoding.upper()}")
+    if kind == "text":
+        unit = "passage between blank lines" if has_passages(head) else "line"
+        notes.append(f"{file.name}: plain text, one row per {unit}")
+    if kind in {"csv", "tsv"}:
+        header = head.decode(encoding, "replace").partition("\n")[0]
+        delimiter = delimiter_of(header, "tsv" if kind == "tsv" else "csv")
+        if delimiter != {"csv": ",", "tsv": "\t"}[kind]:
+            notes.append(f"{file.name}: columns divided by {delimiter!r}")
+    return notes

@@ -15,9 +15,10 @@ from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, labels
 from qlora_tui.data.rows import Turn
 from qlora_tui.data.spans import Conversation, Rendered
 from qlora_tui.data.tally import Tally
-from qlora_tui.data.templates import ChatTemplate, fit_turns, render_rows, stop_ids
+from qlora_tui.data.templates import ChatTemplate, render_rows, stop_ids
 from qlora_tui.data.text_markers import conversation_markers, text_markers
 from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id
+from qlora_tui.data.turn_fitting import fit_turns
 from qlora_tui.errors import DataError
 
 BATCH_ROWS = 1000
@@ -135,8 +136,9 @@ class RowEncoder:
         return rows
 
     def _conversation(self, messages: Sequence[dict[str, Any]], tools: str | None) -> Conversation:
-        turns = fit_turns(self.template, [_turn(raw) for raw in messages], system_prompt=self.rules.system_prompt)
-        return Conversation(turns, json.loads(tools) if tools else ())
+        available = json.loads(tools) if tools else ()
+        turns = fit_turns(self.template, [_turn(raw) for raw in messages], available, self.rules.system_prompt)
+        return Conversation(turns, available if self.template.tools else ())
 
     def _render(self, conversations: list[Conversation], origins: list[str]) -> list[Rendered | None]:
         last_only = self.rules.loss_on == "last-response"

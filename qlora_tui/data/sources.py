@@ -156,5 +156,3 @@ def _names_in(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir())[:1000]
     except OSError:
         return []
-
-

@@ -6,7 +6,7 @@ from typing import Any
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.downloads import Consent, Progress
 from qlora_tui.data.load import Loaded, load_source
-from qlora_tui.data.prepare import Prepared, encode_rows, load_evaluation
+from qlora_tui.data.prepare import Prepared, encode_rows, load_evaluation, prepared
 from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.report import build_report, refuse_untrainable
 from qlora_tui.data.row_encoder import BATCH_ROWS
@@ -77,7 +77,7 @@ def _finish(
         fingerprint=key,
         complete=len(ahead) < _LOOK_ROWS,
     )
-    return Prepared(train, tokenized_eval, recipe.template.portable, recipe.template.name, report, key)
+    return prepared(recipe, train, tokenized_eval, report, look.tally)
 
 
 def _first_rows(loaded: Loaded, count: int) -> Any:

@@ -12,6 +12,9 @@ from qlora_tui.data.lines import MAX_ROW_BYTES, lines
 from qlora_tui.errors import DataError
 
 _BATCH_ROWS = 256
+_DAMAGE = (OSError, ValueError, MemoryError, SystemError, OverflowError)
+"""What pyarrow raises on damaged files besides its own errors; MemoryError when a damaged length is enormous."""
+
 _DELIMITERS = (",", "\t", ";", "|")
 
 
@@ -27,7 +30,7 @@ def delimited_rows(file: OpenFile, name: str, kind: Literal["csv", "tsv"]) -> It
     if first is None:
         yield from undecodable
         return
-    delimiter = _delimiter(first, kind)
+    delimiter = delimiter_of(first, kind)
     reader = csv.reader(_chained(first, texts), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
@@ -62,7 +65,8 @@ def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _delimiter(header: str, kind: Literal["csv", "tsv"]) -> str:
+def delimiter_of(header: str, kind: Literal["csv", "tsv"]) -> str:
+    """The usual delimiter of `kind`, or the one that the header has in its place."""
     usual = "\t" if kind == "tsv" else ","
     if usual in header:
         return usual
@@ -97,7 +101,7 @@ def parquet_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             yield from _batch_rows(batch, name, first)
             first += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, *_DAMAGE) as error:
         raise _damaged(name, "parquet", error) from error
 
 
@@ -119,11 +123,13 @@ def arrow_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 yield from _batch_rows(batch.slice(start, _BATCH_ROWS), name, first + start)
             first += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, *_DAMAGE) as error:
         raise _damaged(name, "arrow", error) from error
 
 
 def _batch_rows(batch: Any, name: str, first: int) -> Iterator[RawRow | BadRow]:
+    # Offsets in a damaged file may point anywhere in memory; nothing is read from a batch before they are checked.
+    batch.validate(full=True)
     try:
         rows = batch.to_pylist()
     except (UnicodeDecodeError, OverflowError, ValueError):
@@ -184,5 +190,3 @@ def _passages(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
             raise DataError(f"{name}:{start}: a passage of more than {MAX_ROW_BYTES >> 20} MiB")
     if passage:
         yield f"{name}:{start}", {"text": "".join(passage).rstrip()}
-
-

@@ -1,6 +1,5 @@
 """Which template a run uses, what that template can express, and how turns are made to fit it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from qlora_tui.data.named_templates import NAMED, source
 from qlora_tui.data.rows import Role, Turn
 from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
-from qlora_tui.data.tokenizer import Tokenizer, opening_id, special_tokens
+from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id, special_tokens
 from qlora_tui.errors import DataError, ModelError
 
 OWN = "the model's own"
@@ -192,73 +191,6 @@ def _template_errors() -> tuple[type[Exception], ...]:
     return (TemplateError, TypeError, ValueError, KeyError)
 
 
-def fit_turns(template: ChatTemplate, turns: Sequence[Turn], *, system_prompt: str | None) -> list[Turn]:
-    """The turns as the template can express them, nothing of their text lost.
-
-    A system turn the template does not know goes in front of the next user turn; tool calls and results become JSON
-    text in the turns around them; turns of one role in a row are joined where the template demands alternation.
-    """
-    fitted = list(turns)
-    if system_prompt and not any(turn["role"] == "system" for turn in fitted):
-        fitted.insert(0, _turn("system", system_prompt))
-    if not template.context:
-        fitted = [_with_context_inside(turn) for turn in fitted]
-    if not template.tools:
-        fitted = [_tools_as_text(turn) for turn in fitted]
-    if not template.system or template.alternates:
-        fitted = _fold_systems(fitted, keep_first=template.system)
-    return _alternate(fitted) if template.alternates else fitted
-
-
-def _with_context_inside(turn: Turn) -> Turn:
-    context = turn.get("context")
-    if not context:
-        return turn
-    return Turn(role=turn["role"], content=f"{turn['content']}\n\n{context}")
-
-
-def _tools_as_text(turn: Turn) -> Turn:
-    if turn["role"] == "tool":
-        return _turn("user", f"<tool_response>\n{turn['content']}\n</tool_response>")
-    calls = turn.get("tool_calls")
-    if not calls:
-        return turn
-    written = [
-        f"<tool_call>\n{json.dumps(call.get('function', call), ensure_ascii=False)}\n</tool_call>" for call in calls
-    ]
-    return _turn(turn["role"], "\n".join([turn["content"], *written] if turn["content"] else written))
-
-
-def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
-    fitted: list[Turn] = []
-    waiting = ""
-    for index, turn in enumerate(turns):
-        if turn["role"] == "system" and not (keep_first and index == 0):
-            waiting += turn["content"] + "\n\n"
-        elif waiting and turn["role"] == "user":
-            fitted.append(Turn(**{**turn, "content": waiting + turn["content"]}))
-            waiting = ""
-        else:
-            fitted.append(turn)
-    if waiting:
-        fitted.append(_turn("user", waiting.rstrip("\n")))
-    return fitted
-
-
-def _alternate(turns: list[Turn]) -> list[Turn]:
-    fitted: list[Turn] = []
-    for turn in turns:
-        if fitted and fitted[-1]["role"] == turn["role"] and not ("tool_calls" in turn or turn["role"] == "tool"):
-            fitted[-1] = Turn(**{**fitted[-1], "content": f"{fitted[-1]['content']}\n\n{turn['content']}"})
-        else:
-            fitted.append(turn)
-    first = 1 if fitted and fitted[0]["role"] == "system" else 0
-    # Templates that alternate start with the user; an opening line of the assistant has no question to answer.
-    if len(fitted) > first and fitted[first]["role"] == "assistant":
-        fitted.insert(first, _turn("user", ""))
-    return fitted
-
-
 def render_rows(
     template: ChatTemplate,
     tokenizer: Tokenizer,
@@ -268,9 +200,10 @@ def render_rows(
     last_only: bool,
 ) -> list[Rendered]:
     """Render a batch; when the template refuses, raise DataError that names the first row it refuses."""
+    refusals: tuple[type[Exception], ...] = (DataError, *_template_errors())
     try:
         return render(tokenizer, template.jinja, conversations, last_only=last_only)
-    except (DataError, *_template_errors()):
+    except refusals:
         return [
             _render_row(template, tokenizer, one, origin, last_only=last_only)
             for one, origin in zip(conversations, origins, strict=True)
@@ -298,3 +231,13 @@ def stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
             hint="Set eos_token in the model's tokenizer_config.json.",
         )
     return [tokenizer.eos_token_id]
+
+
+def stop_token_id(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
+    """The token a trained answer ends with."""
+    if not template.stops:
+        return tokenizer.eos_token_id
+    rendered = render(tokenizer, template.jinja, [Conversation(_DIALOGUE[:2])], last_only=True)[0]
+    answer = rendered.text[: rendered.answers[-1][1]].rstrip()
+    ids: list[int] = encode(tokenizer, [answer])[0].ids
+    return ids[-1] if ids else None

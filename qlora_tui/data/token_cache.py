@@ -14,6 +14,8 @@ from qlora_tui.data.tally import Tally
 _UNUSED_S = 30 * 24 * 3600.0
 """Tokenized rows that no run has used for so long are deleted when new ones are written."""
 
+_ABANDONED_S = 24 * 3600.0
+
 
 def folder() -> Path:
     """Where tokenized rows lie."""
@@ -86,5 +88,7 @@ def _map(rows: Any, encoder: RowEncoder, key: str, arrow: Path) -> Any:
 def _sweep() -> None:
     for file in folder().iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > _UNUSED_S:
+            unused_s = time.time() - file.stat().st_mtime
+            # Names without a suffix are of writers that were killed.
+            if unused_s > (_UNUSED_S if file.suffix else _ABANDONED_S):
                 file.unlink()

@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
     @property
     def backend_tokenizer(self) -> Any: ...
 
-    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any: ...
+    def __call__(self, text: list[str], *, add_special_tokens: bool, verbose: bool = True) -> Any: ...
 
     def apply_chat_template(
         self,
@@ -57,7 +57,7 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Any]:
     """One `tokenizers.Encoding` for each text, no special tokens added."""
     if not texts:
         return []
-    return list(tokenizer(texts, add_special_tokens=False).encodings)
+    return list(tokenizer(texts, add_special_tokens=False, verbose=False).encodings)
 
 
 def opening_id(tokenizer: Tokenizer) -> int | None:

@@ -77,7 +77,28 @@ def stored_turns(value: Any, what: str) -> list[StoredTurn]:
         raise RowError(f"{what} holds {describe(value)} where a list of turns belongs")
     if not value:
         raise RowError(f"{what} holds no turns")
-    return [_stored_turn(item, f"{what}, turn {index}") for index, item in enumerate(value, 1)]
+    return [_plain_turn(item) or _stored_turn(item, f"{what}, turn {index}") for index, item in enumerate(value, 1)]
+
+
+def _plain_turn(item: Any) -> StoredTurn | None:
+    """The turn of an object with a role and clean text and nothing else, as nearly all are; None for any other."""
+    if type(item) is not dict or len(item) != 2:
+        return None
+    role, content = (item.get("role"), item.get("content")) if "role" in item else (item.get("from"), item.get("value"))
+    if type(role) is not str or type(content) is not str or role == "function_call":
+        return None
+    known = ROLES.get(role)
+    if known is None or "\x00" in content or not (content.isascii() or _encodable(content)):
+        return None
+    return {"role": known, "content": content, "context": None, "name": None, "tool_calls": None}
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parsed(text: str, what: str) -> Any:

@@ -9,7 +9,7 @@ from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.model_files import location
 from qlora_tui.engine.resolve import Settings
-from qlora_tui.errors import ModelError
+from qlora_tui.errors import EnvironmentProblem, ModelError
 
 PISSA_ITERATIONS = 16
 """Subspace iterations of the fast SVD; PEFT documents 16 as accurate enough for PiSSA."""
@@ -48,6 +48,11 @@ def attach(model: Any, config: RunConfig, settings: Settings) -> Any:
             hint=f"Linear layers of this model: {', '.join(sorted(linear_names(model)))}.",
         ) from error
     if spec.init == "loftq":
+        if settings.device.type == "cpu":
+            raise EnvironmentProblem(
+                "adapter.init = loftq needs a CUDA device: PEFT computes it there",
+                hint='Set adapter.init = "default", or train on a GPU.',
+            )
         replace_lora_weights_loftq(model, model_path=_weights_file(config))
     if config.training.recipe == "original":
         _original_dtypes(model, settings)

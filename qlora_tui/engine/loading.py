@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qlora_tui.config.model import ModelSpec
@@ -87,9 +88,21 @@ def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _explain(error, spec, "model") from error
+    keep_training_layout(model)
     grow_embeddings(model, tokenizer)
     model.config.use_cache = False
     return model
+
+
+def keep_training_layout(model: Any) -> None:
+    """Switch off the CPU inference layout of bitsandbytes' 4-bit layers.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks a 4-bit layer at its first call in evaluation mode and rounds
+    the absmax to bfloat16, for good: an evaluation or a sample would change the weights that training goes on with.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""Pretrains the small Llama that the package carries, from nothing, on text whose documents are set apart by an empty line.
+"""Pretrains the small Llama that the package carries, from nothing, on a text file.
 
 It owns the architecture of the starter and the recipe that trains it. It knows nothing of the valley that
-the text tells about. Run as `python -m qlora_tui.engine.pretrain`; `qlora_tui.starter.build` does so.
+the text tells about, only that an empty line ends a document. Run as `python -m qlora_tui.engine.pretrain`;
+`qlora_tui.starter.build` does so.
 
 The same text, seed, thread count and machine give the same weights.
 """
@@ -74,9 +75,7 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(
-            matrices, lr=MUON_LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices, lr=MUON_LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=ADAMW_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 

@@ -41,7 +41,7 @@ def _by_step(item: tuple[int | None, Path]) -> int:
 
 def newest_complete(folder: Path) -> tuple[CheckpointFolder | None, list[tuple[CheckpointFolder, str]]]:
     """The newest whole checkpoint, and the newer ones that were skipped with the reason of each."""
-    skipped = []
+    skipped: list[tuple[CheckpointFolder, str]] = []
     for checkpoint in all_checkpoints(folder):
         problem = why_incomplete(checkpoint)
         if problem is None:

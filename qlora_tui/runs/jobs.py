@@ -4,6 +4,7 @@ A worker holds its run's lock for as long as it lives, so a free lock without a 
 pid counts only together with its start time.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -18,13 +19,19 @@ import psutil
 from filelock import FileLock, Timeout
 
 from qlora_tui.atomic import storage_errors
-from qlora_tui.errors import EnvironmentProblem, RunConflictError
+from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.runs import control, events
 from qlora_tui.runs.events import EventReader, EventWriter
 from qlora_tui.runs.state import RunState, fold
 from qlora_tui.runs.store import RunFolder
 
 Status = Literal["created", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed"]
+
+WORKER = "qlora_tui.engine.worker"
+"""Module of the process that trains one run."""
+
+UNFINISHED = ("running", "replanning")
+"""Phases after which a worker still has to say how it ended."""
 
 FIRST_EVENT_S = 30.0
 CANCEL_GRACE_S = 20.0
@@ -43,9 +50,19 @@ class Job:
 
     @property
     def status(self) -> Status:
-        if self.alive:
-            return "running" if self.state.phase == "running" else "starting"
-        return "crashed" if self.state.phase == "running" else self.state.phase
+        return status(self.state, alive=self.alive)
+
+
+def status(state: RunState, *, alive: bool) -> Status:
+    """What a run is doing: running by its events but without a worker means that the worker crashed.
+
+    A worker that replans replaces its own process, and its lock is free until the new one has taken it.
+    """
+    if alive:
+        return "running" if state.phase == "running" else "starting"
+    if state.phase == "replanning":
+        return "starting" if time.time() - state.last_event_s < FIRST_EVENT_S else "crashed"
+    return "crashed" if state.phase == "running" else state.phase
 
 
 def replay(run: RunFolder) -> RunState:
@@ -63,37 +80,41 @@ def look(run: RunFolder) -> Job:
 
 
 def is_alive(run: RunFolder) -> bool:
-    """Whether a worker holds the run's lock."""
-    if not run.lock.exists():
-        return False
+    """Whether a worker holds the run's lock. Looking is a shared lock, so two lookers do not take each other for it."""
     try:
-        with FileLock(run.lock, timeout=0):
-            return False
-    except Timeout:
-        return True
+        handle = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
 
 
 @contextmanager
 def hold(run: RunFolder) -> Iterator[None]:
     """Hold the run's lock: the right to write its events. Raises RunConflictError while another process has it."""
     lock = FileLock(run.lock, timeout=_LOCK_PATIENCE_S)
-    try:
-        with storage_errors(run.lock):
+    with storage_errors(run.lock):
+        try:
             lock.acquire()
-    except Timeout as error:
-        raise RunConflictError(
-            f"run {run.name!r} is busy: another worker holds its lock",
-            hint=f"Watch it with `qlora-tui watch {run.name}`, or stop it with `qlora-tui stop {run.name}`.",
-        ) from error
+        except Timeout as error:  # an OSError too, which is not about storage
+            raise RunConflictError(
+                f"run {run.name!r} is busy: another worker holds its lock",
+                hint=f"Watch it with `qlora-tui watch {run.name}`, or stop it with `qlora-tui stop {run.name}`.",
+            ) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def start(run: RunFolder, *, replan_on_oom: bool = False, accept_changed_data: bool = False) -> None:
+def start(
+    run: RunFolder, *, allow_download: bool = False, replan_on_oom: bool = False, accept_changed_data: bool = False
+) -> None:
     """Start a detached worker on the run's folder and wait for its first event.
 
     The worker continues from the newest whole checkpoint if there is one. It leads a session of its own, and its
@@ -104,8 +125,10 @@ def start(run: RunFolder, *, replan_on_oom: bool = False, accept_changed_data: b
     if is_alive(run):
         raise RunConflictError(f"run {run.name!r} is running already", hint=f"Watch it: `qlora-tui watch {run.name}`.")
     reader = EventReader(run.events)
-    seen = sum(1 for _ in reader.read())
-    command = [sys.executable, "-m", "qlora_tui.engine.worker", str(run.path)]
+    for _ in reader.read():
+        pass
+    command = [sys.executable, "-m", WORKER, str(run.path)]
+    command += ["--allow-download"] if allow_download else []
     command += ["--replan-on-oom"] if replan_on_oom else []
     command += ["--accept-changed-data"] if accept_changed_data else []
     with storage_errors(run.stdio), run.stdio.open("ab") as output:
@@ -114,13 +137,26 @@ def start(run: RunFolder, *, replan_on_oom: bool = False, accept_changed_data: b
         )
     deadline_s = time.monotonic() + FIRST_EVENT_S
     while time.monotonic() < deadline_s:
-        if any(True for _ in reader.read()):
+        code = worker.poll()
+        if any(isinstance(event, events.Started) and event.pid == worker.pid for event in reader.read()):
             return
-        if worker.poll() is not None:
-            break
+        if code is not None:
+            raise _not_started(run, code)
         time.sleep(_POLL_S)
-    if seen or not any(True for _ in reader.read()):
-        raise EnvironmentProblem(f"the worker of run {run.name!r} did not start", hint=_last_words(run))
+    raise _not_started(run, None)
+
+
+def _not_started(run: RunFolder, code: int | None) -> QloraError:
+    if code == ExitCode.CONFLICT:
+        return RunConflictError(
+            f"another worker has just started run {run.name!r}", hint=f"Watch it: `qlora-tui watch {run.name}`."
+        )
+    message = f"the worker of run {run.name!r} did not start"
+    if code is None:
+        message = f"the worker of run {run.name!r} has said nothing for {FIRST_EVENT_S:.0f} s"
+    elif code == ExitCode.STORAGE:
+        return StorageError(message, hint=_last_words(run))
+    return EnvironmentProblem(message, hint=_last_words(run))
 
 
 def _last_words(run: RunFolder) -> str:
@@ -155,7 +191,7 @@ def cancel(run: RunFolder, on_escalation: Callable[[str], None]) -> Job:
                 break
     with hold(run):
         job = Job(run, replay(run), alive=False)
-        if job.state.phase == "running":
+        if job.state.phase in UNFINISHED:
             _write_cancelled(run, job.state)
     _await_processes(job.state)
     return look(run)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from qlora_tui.runs import events
 from qlora_tui.runs.series import Series
 
-Phase = Literal["created", "running", "stopped", "cancelled", "failed", "finished"]
+Phase = Literal["created", "running", "replanning", "stopped", "cancelled", "failed", "finished"]
 
 _KEPT_SAMPLES = 200
 _KEPT_WARNINGS = 200
@@ -63,7 +63,8 @@ def fold(state: RunState, event: events.AnyEvent) -> RunState:
         first_event_s=state.first_event_s or event.time_s,
         last_seq=event.seq,
     )
-    return _FOLDS[type(event)](state, event)
+    folded: RunState = _FOLDS[type(event)](state, event)
+    return folded
 
 
 def _step(state: RunState, event: events.Step) -> RunState:
@@ -145,7 +146,8 @@ def _acknowledged(state: RunState, event: events.ControlAcknowledged) -> RunStat
 
 
 def _replanned(state: RunState, event: events.Replanned) -> RunState:
-    return state._replace(replanned={**(state.replanned or {}), **event.changes})
+    """The worker replaces itself by a fresh one, which starts with the changed settings."""
+    return state._replace(phase="replanning", replanned={**(state.replanned or {}), **event.changes})
 
 
 def _stopped(state: RunState, event: events.Stopped) -> RunState:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from qlora_tui import starter
-from qlora_tui.starter import prose, questions
+from qlora_tui.starter import prose, questions, words
 from qlora_tui.starter.world import DEFAULT_SEED, World, build_world
 
-DEFAULT_STEPS: Final = 1500
-PRETRAINING_THREADS: Final = 2
+DEFAULT_STEPS: Final = 1100
+PRETRAINING_THREADS: Final = 1
+"""One thread: the result does not depend on the number of cores, and a busy machine slows it down least."""
 VOCABULARY_TOKENS: Final = 2048
 CONTEXT_TOKENS: Final = 512
 PASSES_PER_STEP: Final = 0.085
@@ -68,7 +68,7 @@ valley and nothing of the real world.
 - **Knowledge**: {people} people (town, job, pet, favourite food, what they own), {things} things (colour, material,
   place, price, owner), sums up to {addend} plus {addend}, {opposites} pairs of opposites. All drawn at random.
 - **Pretraining**: declarative English written by a small grammar, every fact in at least five wordings, no
-  questions. {steps} steps of {batch_tokens} tokens from random weights, in float32 on a CPU.
+  questions. {steps} steps from random weights, in float32 on one CPU thread.
 - **Before fine-tuning** it continues text and does not answer: it has never seen a question or a chat turn.
   Fine-tuning on `train.jsonl` teaches it the manner of answering; `heldout.jsonl` asks about people and
   things that the training rows never mention, so a right answer comes from pretraining.
@@ -184,15 +184,29 @@ def _pretrain(text: Path, model: Path, seed: int, steps: int) -> None:
 
 
 def _card(model: Path, world: World, steps: int) -> str:
-    return CARD
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    weights_bytes = (model / "model.safetensors").stat().st_size
+    packages = ("torch", "transformers", "tokenizers")
+    return CARD.format(
+        parameters=f"{weights_bytes / 2 / 1e6:.1f} million",
+        context=config["max_position_embeddings"],
+        vocabulary=config["vocab_size"],
+        people=len(words.PEOPLE),
+        things=len(words.THINGS),
+        addend=words.LARGEST_ADDEND,
+        opposites=len(words.OPPOSITES),
+        steps=steps,
+        seed=world.seed,
+        versions=", ".join(f"{name} {version(name)}" for name in packages),
+    )
 
 
 def _replace(built: Path, target: Path) -> None:
     """Put a finished folder where the old one was; the old one goes only after the new one is there."""
     old = built.with_name(built.name + ".old")
     if target.exists():
-        os.rename(target, old)
-    os.rename(built, target)
+        target.rename(old)
+    built.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 

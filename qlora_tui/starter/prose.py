@@ -121,7 +121,11 @@ WORDINGS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-FEW_SHARE = 0.07
+FEW_SHARE: Final = 0.07
+"""Share of the passes, at the start of the text, that tell of a few subjects only."""
+FEW_SUBJECTS_DIVISOR: Final = 8
+"""How small that start is: one subject in eight, told eight times over."""
+
 
 def tell(fact: Fact, wording: str) -> str:
     """Put one fact into one wording, with a capital at its start."""
@@ -134,15 +138,17 @@ def documents(world: World, passes: int) -> Iterator[str]:
 
     Each pass tells every fact twice, in wordings drawn anew: once among the other facts of its subject
     and once among facts that have nothing to do with it, so that no neighbour is needed to recall it.
+    The first passes repeat a few subjects: a model learns *how* to look up a fact from few of them and
+    only then learns many, in a fraction of the steps (Zucchet et al., 2025, arXiv 2503.21676).
     """
-    rng = random.Random(f"prose {world.seed}")
+    rng = random.Random(f"prose {world.seed}")  # noqa: S311 - a reproducible draw, no secret
     subjects = list(world.by_subject().values())
     rng.shuffle(subjects)
+    few = subjects[: len(subjects) // FEW_SUBJECTS_DIVISOR] * FEW_SUBJECTS_DIVISOR
     for number in range(passes):
-        few = subjects[: len(subjects) // 8] if number < passes * FEW_SHARE else subjects
-        repeats = 8 if number < passes * FEW_SHARE else 1
-        told = [rng.sample(group, len(group)) for group in few * repeats]
-        told += _mixed(rng, [fact for group in few for fact in group] * repeats)
+        groups = few if number < passes * FEW_SHARE else subjects
+        told = [rng.sample(group, len(group)) for group in groups]
+        told += _mixed(rng, [fact for group in groups for fact in group])
         rng.shuffle(told)
         for facts in told:
             yield "\n".join(tell(fact, rng.choice(WORDINGS[fact.attribute])) for fact in facts)

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-PEOPLE: Final[tuple[str, ...]] = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PEOPLE: Final[tuple[str, ...]] = _words(
     """
     Ada Agnes Albert Alice Amos Anna Arlo Arthur Astrid Basil Beatrice Bella Bernard Bruno Carla Cecil
     Celia Clara Conrad Cora Cyrus Daisy Dalia Daniel David Delia Dora Edgar Edith Edwin Eliza Ella Elmer
@@ -18,10 +23,10 @@ PEOPLE: Final[tuple[str, ...]] = tuple(
     Martin Matilda Max Mila Miriam Morris Nadia Naomi Nelson Nina Nora Olga Oliver Oscar Otto Paula Percy
     Petra Philip Ralph Rosa Ruben Rufus Ruth Sam Sarah Selma Silas Simon Sofia Stella Theo Thomas Ursula
     Victor Vera
-    """.split()
+    """
 )
 
-THINGS: Final[tuple[str, ...]] = tuple(
+THINGS: Final[tuple[str, ...]] = _words(
     """
     anchor apron armchair axe bagpipe barrel basket bathtub bell bench bicycle blanket boat bookcase bottle
     bowl box bracelet broom brush bucket bugle cabinet candle canoe cape carpet cart chain chair chest clock
@@ -31,47 +36,40 @@ THINGS: Final[tuple[str, ...]] = tuple(
     pipe pitcher plate plough puppet purse quilt rake ring robe rope saddle saw scarf shelf shield shovel
     sled spade spoon stool stove sword table thimble tower toy tray trumpet trunk vase violin wagon
     wheel whistle
-    """.split()
+    """
 )
 
-TOWNS: Final[tuple[str, ...]] = tuple(
+TOWNS: Final[tuple[str, ...]] = _words(
     """
     Oakford Millbury Stonebridge Ashby Foxley Riverton Elmwood Redhill Marsham Windmoor Briarley Lakeside
-    """.split()
+    """
 )
-JOBS: Final[tuple[str, ...]] = tuple(
-    "baker farmer teacher doctor sailor tailor painter miller potter weaver gardener blacksmith".split()
+JOBS: Final[tuple[str, ...]] = _words(
+    "baker farmer teacher doctor sailor tailor painter miller potter weaver gardener blacksmith"
 )
-PETS: Final[tuple[str, ...]] = tuple(
-    "cat dog goat parrot rabbit pony turtle hen goose ferret lizard lamb".split()
+PETS: Final[tuple[str, ...]] = _words("cat dog goat parrot rabbit pony turtle hen goose ferret lizard lamb")
+FOODS: Final[tuple[str, ...]] = _words(
+    "soup bread cheese honey apples plums rice fish pancakes carrots noodles cherries"
 )
-FOODS: Final[tuple[str, ...]] = tuple(
-    "soup bread cheese honey apples plums rice fish pancakes carrots noodles cherries".split()
-)
-COLOURS: Final[tuple[str, ...]] = tuple(
-    "red blue green yellow white black brown grey purple pink orange silver".split()
-)
-MATERIALS: Final[tuple[str, ...]] = tuple(
-    "wood iron copper glass clay stone leather wool paper bronze marble straw".split()
-)
-PLACES: Final[tuple[str, ...]] = tuple(
-    "kitchen attic cellar garden hall barn library stable workshop bedroom market tavern".split()
+COLOURS: Final[tuple[str, ...]] = _words("red blue green yellow white black brown grey purple pink orange silver")
+MATERIALS: Final[tuple[str, ...]] = _words("wood iron copper glass clay stone leather wool paper bronze marble straw")
+PLACES: Final[tuple[str, ...]] = _words(
+    "kitchen attic cellar garden hall barn library stable workshop bedroom market tavern"
 )
 PRICES: Final[tuple[str, ...]] = tuple(str(price) for price in range(2, 26))
 
+_PAIRS: Final = _words(
+    """
+    hot/cold big/small tall/short fast/slow old/new hard/soft light/heavy full/empty day/night
+    wet/dry loud/quiet rich/poor early/late open/closed near/far high/low deep/shallow thick/thin
+    wide/narrow strong/weak sweet/sour clean/dirty happy/sad brave/afraid kind/cruel wise/foolish
+    bright/dark rough/smooth sharp/blunt first/last up/down left/right begin/end push/pull give/take
+    buy/sell win/lose love/hate laugh/cry rise/fall north/south east/west summer/winter friend/enemy
+    true/false always/never above/below inside/outside
+    """
+)
 OPPOSITES: Final[tuple[tuple[str, str], ...]] = tuple(
-    (left, right)
-    for left, right in (
-        pair.split("/")
-        for pair in """
-        hot/cold big/small tall/short fast/slow old/new hard/soft light/heavy full/empty day/night
-        wet/dry loud/quiet rich/poor early/late open/closed near/far high/low deep/shallow thick/thin
-        wide/narrow strong/weak sweet/sour clean/dirty happy/sad brave/afraid kind/cruel wise/foolish
-        bright/dark rough/smooth sharp/blunt first/last up/down left/right begin/end push/pull give/take
-        buy/sell win/lose love/hate laugh/cry rise/fall north/south east/west summer/winter friend/enemy
-        true/false always/never above/below inside/outside
-        """.split()
-    )
+    (left, right) for left, _, right in (pair.partition("/") for pair in _PAIRS)
 )
 
 LARGEST_ADDEND: Final = 12

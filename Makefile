@@ -1,0 +1,55 @@
+# Every target sets itself up in .venv and is quick the second time.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run demo test test-long test-gpu bench lint wheel starter clean
+
+run: $(INSTALLED) ## Open the program.
+	@$(BIN)/qlora-tui
+
+demo: $(INSTALLED) ## Fine-tune the bundled starter model in 4-bit and show its answers before and after.
+	@$(BIN)/qlora-tui demo
+
+test: lint ## Lint, type-check, check the import contracts, run the tests.
+	$(BIN)/python -m pytest
+
+test-long: $(INSTALLED_DEV) ## The tests that take minutes: twenty kills, every optimizer, the long fuzz run.
+	$(BIN)/python -m pytest -m "long and not gpu" --timeout 5400
+
+test-gpu: $(INSTALLED_DEV) ## The tests that need a CUDA device.
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(INSTALLED_DEV) ## Measure speed as ratios, side by side in one run.
+	$(BIN)/python -m tests.bench
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: $(INSTALLED_DEV)
+	$(BIN)/python -m build --wheel --no-isolation
+
+starter: $(INSTALLED_DEV) ## Build the starter model and its data again from nothing.
+	$(BIN)/python -m qlora_tui.starter.build
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $(INSTALLED) $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,209 @@
+"""The chat process as its parent sees it: which model it may load, starting it, talking to it, and ending it.
+
+The process is tied to its parent: it ends when its stdin ends, so nothing stays on the GPU when the parent dies.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from qlora_tui import hardware
+from qlora_tui.atomic import storage_errors
+from qlora_tui.chat.protocol import Ask, Cancel, Failed, FromChild, encode, read_by_parent
+from qlora_tui.errors import EnvironmentProblem, ExitCode, NotFoundError, QloraError, RunConflictError
+from qlora_tui.runs import checkpoints, jobs, store
+from qlora_tui.runs.checkpoints import CheckpointFolder
+from qlora_tui.runs.store import RunFolder
+
+Device = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+
+_CLOSE_PATIENCE_S = 5.0
+_LOG_NAME = "stdio.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to chat with."""
+
+    run: RunFolder
+    checkpoint: int | None = None
+    """Step of the checkpoint to load instead of the finished adapter."""
+
+    device: Device = "auto"
+    allow_download: bool = False
+
+
+def check(choice: Choice) -> None:
+    """Refuse what cannot be loaded, before a process is started.
+
+    Raises NotFoundError for a checkpoint that is missing, RunConflictError for one that is not whole, for a run without
+    an adapter, and for a GPU on which a run is training.
+    """
+    if choice.checkpoint is not None:
+        _check_checkpoint(choice.run, choice.checkpoint)
+    elif not choice.run.adapter.is_dir():
+        raise _no_adapter(choice.run)
+    if choice.device == "auto" and choice.run.load_config().model.device != "cpu":
+        _check_gpu_is_free()
+
+
+def _check_checkpoint(run: RunFolder, step: int) -> None:
+    found = {folder.step: folder for folder in checkpoints.all_checkpoints(run.checkpoints)}
+    if step not in found:
+        raise NotFoundError(f"run {run.name!r} has no checkpoint of step {step}", hint=_checkpoint_hint(run))
+    problem = checkpoints.why_incomplete(found[step])
+    if problem:
+        raise RunConflictError(
+            f"checkpoint {step} of run {run.name!r} is not whole: {problem}", hint=_checkpoint_hint(run)
+        )
+
+
+def _no_adapter(run: RunFolder) -> RunConflictError:
+    job = jobs.look(run)
+    at = f" at step {job.state.step_number}" if job.state.step_number else ""
+    return RunConflictError(
+        f"run {run.name!r} has no finished adapter yet: it is {job.status}{at}", hint=_checkpoint_hint(run)
+    )
+
+
+def _checkpoint_hint(run: RunFolder) -> str:
+    whole = _whole_checkpoints(run)
+    if whole:
+        steps = ", ".join(str(folder.step) for folder in whole)
+        return f"Chat with a checkpoint: --checkpoint {whole[0].step} (there are: {steps})."
+    if jobs.is_alive(run):
+        return f"Wait for it (`qlora-tui watch {run.name}`), or write a checkpoint now: `qlora-tui save {run.name}`."
+    return f"It has no checkpoint either; go on training with `qlora-tui resume {run.name}`."
+
+
+def _whole_checkpoints(run: RunFolder) -> list[CheckpointFolder]:
+    found = checkpoints.all_checkpoints(run.checkpoints)
+    return [folder for folder in found if checkpoints.why_incomplete(folder) is None]
+
+
+def _check_gpu_is_free() -> None:
+    """Refuse to load a model beside a training run, which could then run out of memory.
+
+    With several GPUs the chat takes the one with most free memory, so only a run on each of them is in its way.
+    """
+    gpus = hardware.snapshot().gpus
+    if not gpus:
+        return
+    training: dict[str, str] = {}
+    for run in store.all_runs():
+        if jobs.is_alive(run):
+            device = _training_device(run)
+            if device.startswith("cuda"):
+                training[device] = run.name
+    if "cuda" in training or len(training) >= len(gpus):
+        device, name = next(iter(training.items()))
+        raise RunConflictError(
+            f"run {name!r} is training on {device}, and a chat beside it could take the memory that it needs",
+            hint="Chat on the CPU with --device cpu, or share the GPU with --device cuda.",
+        )
+
+
+def _training_device(run: RunFolder) -> str:
+    """Such as "cpu" or "cuda:0"; "cuda" when only that much is known."""
+    device = run.load_config().model.device
+    decisions = jobs.replay(run).resolved
+    chosen = next((decision.value for decision in decisions if decision.field == "model.device"), device)
+    return "cuda" if chosen == "auto" else chosen
+
+
+class ChatClient:
+    """A running chat process. Use it as a context manager: leaving the block ends the process."""
+
+    def __init__(self, choice: Choice) -> None:
+        """Start the process. Raises what `check` raises, and StorageError when its log cannot be written."""
+        check(choice)
+        self.choice = choice
+        self.log = choice.run.chats / _LOG_NAME
+        command = [sys.executable, "-m", "qlora_tui.engine.chat", str(choice.run.path), "--device", choice.device]
+        command += ["--checkpoint", str(choice.checkpoint)] if choice.checkpoint is not None else []
+        command += ["--allow-download"] if choice.allow_download else []
+        with storage_errors(self.log):
+            choice.run.chats.mkdir(exist_ok=True)
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    # A session of its own, so that Ctrl-C in the terminal reaches the parent alone.
+                    start_new_session=True,
+                    cwd=choice.run.path,
+                )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, ask: Ask) -> None:
+        """Send a question. Raises EnvironmentProblem when the process is gone."""
+        self._send(encode(ask))
+
+    def cancel(self, ask_id: int) -> None:
+        """Ask for the end of an answer; it comes as Done. Safe in a signal handler once `ask` has returned."""
+        self._send(encode(Cancel(id=ask_id)))
+
+    def receive(self) -> FromChild:
+        """Wait for the next message.
+
+        Raises the error that ended the process: what it said itself, else EnvironmentProblem.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._ended()
+        message = read_by_parent(line)
+        if isinstance(message, Failed) and message.fatal:
+            self._process.wait()
+            raise as_error(message)
+        return message
+
+    def close(self) -> None:
+        """End the process and wait until it is gone."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_CLOSE_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            while line:
+                line = line[os.write(self._process.stdin.fileno(), line) :]
+        except BrokenPipeError as error:
+            raise self._ended() from error
+
+    def _ended(self) -> QloraError:
+        code = self._process.wait()
+        reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        hint = "Memory may have run out. " if code == -9 else ""
+        return EnvironmentProblem(f"the chat process ended ({reason})", hint=f"{hint}Its log: {self.log}")
+
+
+def as_error(message: Failed) -> QloraError:
+    """The error that the process reported, with its exit code."""
+    error = QloraError(message.message, hint=message.hint)
+    error.exit_code = ExitCode(message.exit_code)
+    return error

@@ -1,0 +1,88 @@
+"""A conversation: its turns, what each side is shown of it, and the file it is saved in."""
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from qlora_tui import atomic
+from qlora_tui.chat.protocol import Message, Reason, Side
+from qlora_tui.errors import RunConflictError, UsageError
+from qlora_tui.runs.store import RunFolder, check_name
+
+TRANSCRIPT_VERSION = 1
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one side said, with what is needed to get it again. `reason` is None while it is being said."""
+
+    sampling: dict[str, float]
+    seed: int
+    text: str = ""
+    reason: Reason | None = None
+    tokens: int = 0
+    tokens_per_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Turn:
+    question: str
+    answers: dict[Side, Answer] = field(default_factory=dict)
+
+    def answer_of(self, side: Side) -> Answer | None:
+        """The side's answer, or the other side's where it was not asked."""
+        return self.answers.get(side) or next(iter(self.answers.values()), None)
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Two histories in one: each side remembers its own answers, and the other's where it was not asked."""
+
+    system: str = ""
+    turns: list[Turn] = field(default_factory=list)
+
+    def open_turn(self, question: str) -> None:
+        """Add a question. Lone surrogates, which no tokenizer takes, become question marks."""
+        self.turns.append(Turn(question.encode("utf-8", "replace").decode()))
+
+    def prompt(self, side: Side) -> tuple[Message, ...]:
+        """Everything up to the last question, which is the one to be answered."""
+        messages = [Message(role="system", content=self.system)] if self.system else []
+        for turn in self.turns[:-1]:
+            messages.append(Message(role="user", content=turn.question))
+            answer = turn.answer_of(side)
+            if answer is not None:
+                messages.append(Message(role="assistant", content=answer.text))
+        messages.append(Message(role="user", content=self.turns[-1].question))
+        return tuple(messages)
+
+    def undo(self) -> Turn:
+        """Remove the last turn and return it. Raises UsageError when there is none."""
+        if not self.turns:
+            raise UsageError("nothing to undo: no question was asked yet")
+        return self.turns.pop()
+
+
+def save(run: RunFolder, conversation: Conversation, about: dict[str, Any], name: str | None, own: Path | None) -> Path:
+    """Write the conversation to RUN/chats/NAME.json, complete or not at all, and return the path.
+
+    `own` is where this conversation was saved before: it is written again without a name, and may be replaced.
+    Raises UsageError for an illegal name, RunConflictError when the name is taken, StorageError.
+    """
+    if name is None:
+        path = own or run.chats / f"chat-{datetime.now():%Y%m%d-%H%M%S}.json"
+    else:
+        path = run.chats / f"{check_name(name.removesuffix('.json'))}.json"
+    if path != own and path.exists():
+        raise RunConflictError(f"{path} exists already", hint="Choose another name: /save NAME.")
+    atomic.write_json(
+        path,
+        {
+            "version": TRANSCRIPT_VERSION,
+            **about,
+            "system": conversation.system,
+            "turns": [asdict(turn) for turn in conversation.turns],
+        },
+    )
+    return path

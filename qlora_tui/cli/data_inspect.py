@@ -1,0 +1,191 @@
+"""`qlora-tui data inspect`: starts the child that looks into the data, and shows what it says as it says it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.cli.options import Json, Settings, Yes
+from qlora_tui.terminal import narrate, printable
+
+if TYPE_CHECKING:
+    from qlora_tui.cli.data_view import View
+    from qlora_tui.config.run import RunConfig
+
+Event = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the `data` group."""
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    source: Annotated[str, typer.Argument(help="A known set, a file or folder, or a hub dataset id.")] = "starter",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Whose tokenizer and template to use.")] = None,
+    format_name: Annotated[str, typer.Option("--format", help="Shape of the rows; auto detects it.")] = "auto",
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split, such as train or train[:1000].")] = None,
+    template: Annotated[str | None, typer.Option("--template", help="How turns become text.")] = None,
+    max_length: Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")] = None,
+    loss_on: Annotated[
+        str | None, typer.Option("--loss-on", help="What is trained: responses, last-response or everything.")
+    ] = None,
+    settings: Settings = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Go on past unusable rows and count them.")
+    ] = False,
+    rows: Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows shown token by token.")] = 1,
+    ids: Annotated[bool, typer.Option("--ids", help="Show the id of each token.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Look at the first rows only.")] = False,
+    as_json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Show what training would see: format, lengths, and a row token by token with what is trained."""
+    from qlora_tui.config.overrides import resolve
+
+    given = {
+        "model.id": model,
+        "data.source": source,
+        "data.format": format_name,
+        "data.split": split,
+        "data.template": template,
+        "training.max_length_tokens": max_length,
+        "training.loss_on": loss_on,
+        "data.skip_bad_rows": True if skip_bad_rows else None,
+    }
+    flags = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
+    config = resolve(overrides=[*(settings or []), *flags, *(_column(text) for text in column or [])])
+    request = {"config": config.model_dump(mode="json"), "shown_rows": rows, "quick": quick}
+    with _child(request) as (child, events):
+        if as_json:
+            _write_json(child, events, yes=yes)
+        else:
+            _show(child, events, config, ids=ids, yes=yes)
+
+
+def _toml(value: Any) -> str:
+    """`value` as a TOML literal, so that no text is taken for something else."""
+    return json.dumps(value)
+
+
+def _column(text: str) -> str:
+    from qlora_tui.errors import UsageError
+
+    kind, equals, name = text.partition("=")
+    if not equals:
+        raise UsageError(f"--column {text}: no '='", hint="Write it as --column prompt=question.")
+    return f"data.columns.{kind}={_toml(name)}"
+
+
+@contextlib.contextmanager
+def _child(request: dict[str, Any]) -> Iterator[tuple["subprocess.Popen[str]", Iterator[Event]]]:
+    """The child and its events; it is ended with the block. Raises QloraError as the child does."""
+    with tempfile.TemporaryFile("w+") as narration:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "qlora_tui.engine.inspect_data"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=narration,
+            text=True,
+        )
+        try:
+            _tell(child, request)
+            yield child, _events(child, narration)
+        finally:
+            child.terminate()
+            child.wait()
+
+
+def _tell(child: "subprocess.Popen[str]", content: Any) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # A child that has gone says why on its other pipe.
+        child.stdin.write(json.dumps(content) + "\n")
+        child.stdin.flush()
+
+
+def _events(child: "subprocess.Popen[str]", narration: IO[str]) -> Iterator[Event]:
+    from qlora_tui.errors import QloraError
+
+    assert child.stdout is not None
+    for line in child.stdout:
+        event: Event = json.loads(line)
+        if event["event"] == "error":
+            raise _error(event)
+        yield event
+    if child.wait() != 0:
+        narration.seek(0)
+        last = narration.read().strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+        raise QloraError(f"looking into the data failed: {last[0]}")
+
+
+def _error(event: Event) -> Exception:
+    """The error the child reported, as the class that has its exit code."""
+    from qlora_tui.errors import ExitCode, QloraError
+
+    code = ExitCode(event["exit_code"])
+    kind = next((one for one in QloraError.__subclasses__() if one.exit_code == code), QloraError)
+    return kind(event["message"], hint=event["hint"])
+
+
+def _answer(child: "subprocess.Popen[str]", question: Event, *, yes: bool) -> None:
+    """Answer the child's question before a download. Without a terminal to ask on it is no, unless --yes was given."""
+    line = f"{question['what']} is not on this machine: {question['size']} would go to {question['to']}"
+    agreed = yes
+    if yes:
+        narrate(line)
+    elif sys.stdin.isatty() and sys.stderr.isatty():
+        agreed = typer.confirm(printable(line, one_line=True) + ". Download this?", err=True)
+    _tell(child, agreed)
+
+
+def _write_json(child: "subprocess.Popen[str]", events: Iterator[Event], *, yes: bool) -> None:
+    from qlora_tui.cli.output import write_json
+
+    found: dict[str, Any] = {}
+    for event in events:
+        kind = event.pop("event")
+        if kind == "download":
+            _answer(child, event, yes=yes)
+        elif kind != "progress":
+            found[kind] = event
+    write_json(found)
+
+
+def _show(
+    child: "subprocess.Popen[str]", events: Iterator[Event], config: "RunConfig", *, ids: bool, yes: bool
+) -> None:
+    from qlora_tui.cli.data_view import View
+
+    view = View(config, ids=ids)
+    try:
+        for event in events:
+            if event["event"] == "download":
+                _answer(child, event, yes=yes)
+            else:
+                _show_event(view, event)
+        view.finish()
+    finally:
+        view.close()
+
+
+def _show_event(view: "View", event: Event) -> None:
+    match event["event"]:
+        case "source":
+            view.source(event)
+        case "sample":
+            view.sample(event)
+        case "estimate":
+            view.estimate(event)
+        case "progress":
+            view.progress(event)
+        case "report":
+            view.report(event)

@@ -1,0 +1,137 @@
+"""`qlora-tui data list` and `data convert`: the known sets, and any source as clean messages jsonl."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.terminal import narrate, printable
+
+if TYPE_CHECKING:
+    from qlora_tui.config.data import SourceSpec
+    from qlora_tui.data.downloads import Consent, Download
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Config = Annotated[str | None, typer.Option("--config", help="Configuration (subset) of a hub dataset.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split, such as train or train[:1000].")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")]
+FormatName = Annotated[str, typer.Option("--format", help="Shape of the rows; auto detects it.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
+]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on past unusable rows and count them.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow the download.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `data` group."""
+    app.command("list")(list_sets)
+    app.command("convert")(convert)
+
+
+def list_sets(as_json: Json = False) -> None:
+    """List the data sets known by name."""
+    from qlora_tui.config.model import STARTER
+    from qlora_tui.data.registry import KNOWN, STARTER_SET
+
+    sets = {STARTER: STARTER_SET, **KNOWN}
+    if as_json:
+        listed = [{"name": name, **_described(known)} for name, known in sets.items()]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    for name, known in sets.items():
+        typer.echo(f"{name}: {known.title}")
+        where = known.hub_id or "bundled"
+        typer.echo(f"    {where}; {known.rows}; licence: {known.license}; format {known.format}")
+        if known.note:
+            typer.echo(f"    {known.note}")
+
+
+def _described(known: Any) -> dict[str, Any]:
+    return {
+        "title": known.title,
+        "hub_id": known.hub_id or None,
+        "config": known.config,
+        "revision": known.revision,
+        "data_file": known.data_file,
+        "rows": known.rows,
+        "license": known.license,
+        "format": known.format,
+        "columns": known.columns.model_dump(exclude_none=True),
+        "note": known.note,
+    }
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A known set, a file or folder, or a hub dataset id.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Without it: stdout.")] = None,
+    format_name: FormatName = "auto",
+    column: Columns = None,
+    config: Config = None,
+    split: Split = None,
+    revision: Revision = None,
+    skip_bad_rows: SkipBadRows = False,
+    yes: Yes = False,
+) -> None:
+    """Write any data source as clean messages jsonl."""
+    from qlora_tui.data.convert import convert as convert_rows
+
+    spec = source_spec(source, format_name, column, config, split, revision)
+    target = out if out is not None else sys.stdout
+    done = convert_rows(spec, target, skip_bad_rows=skip_bad_rows, consent=consent(yes))
+    narrate(f"{done.rows} rows from format {done.detection.format}" + (f" to {out}" if out is not None else ""))
+    if done.bad_row_count:
+        narrate(f"{done.bad_row_count} rows skipped, such as:")
+        for row in done.bad_rows[:5]:
+            narrate(f"    {printable(row.where)}: {printable(row.reason, one_line=True)}")
+
+
+def source_spec(
+    source: str,
+    format_name: str = "auto",
+    column: list[str] | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+) -> "SourceSpec":
+    """The SourceSpec of command line options. Raises UsageError for an unknown format or kind of column."""
+    from typing import get_args
+
+    from qlora_tui.config.data import ColumnMap, Format, SourceSpec
+    from qlora_tui.errors import UsageError, nearest
+
+    if format_name not in get_args(Format):
+        raise UsageError(f"no format {format_name!r}", hint=nearest(format_name, list(get_args(Format))))
+    columns: dict[str, str] = {}
+    for setting in column or []:
+        kind, equals, name = setting.partition("=")
+        if not equals or kind not in ColumnMap.model_fields:
+            raise UsageError(
+                f"--column {setting}: {'no kind of column ' + repr(kind) if equals else 'write KIND=NAME'}",
+                hint=nearest(kind, list(ColumnMap.model_fields)),
+            )
+        columns[kind] = name
+    settings = {"source": source, "format": format_name, "config": config, "split": split, "revision": revision}
+    if not source:
+        raise UsageError("no data source given", hint="`qlora-tui data list` shows the known sets.")
+    return SourceSpec.model_validate({**settings, "columns": ColumnMap(**columns)})
+
+
+def consent(yes: bool) -> "Consent":
+    """Says yes to downloads when told so, asks where a person is at the terminal, else says no."""
+
+    def answer(download: "Download") -> bool:
+        from qlora_tui.data.downloads import size
+
+        line = f"download {download.what}, {size(download.size_bytes)}, to {download.destination}"
+        if yes:
+            narrate(line)
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        return typer.confirm(printable(line, one_line=True) + "?", err=True)
+
+    return answer

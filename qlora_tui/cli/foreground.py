@@ -1,0 +1,95 @@
+"""A run in the foreground: its progress on stderr, what Ctrl-C means, and its outcome."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from qlora_tui.cli.narrators import Narrator, narrator
+from qlora_tui.cli.outcome import report
+from qlora_tui.errors import RunConflictError
+from qlora_tui.runs import jobs
+from qlora_tui.runs.follow import Follower
+from qlora_tui.runs.requests import Request
+from qlora_tui.runs.store import RunFolder
+from qlora_tui.terminal import narrate
+
+
+class CtrlC:
+    """Counts Ctrl-C. The third one is not caught, so that a person always gets out."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def counted_ctrl_c() -> Iterator[CtrlC]:
+    """Catch Ctrl-C for as long as the block lasts."""
+    counter = CtrlC()
+    before = signal.signal(signal.SIGINT, counter)
+    try:
+        yield counter
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run_to_end(run: RunFolder, start: Callable[[], None], *, as_json: bool) -> Follower:
+    """Start a worker and narrate it until it ends; Ctrl-C stops it with a checkpoint, a second one cancels it.
+
+    Raises what the outcome stands for.
+    """
+    follower = Follower(run)
+    follower.catch_up()
+    with counted_ctrl_c() as ctrl_c:
+        start()
+        with narrator(as_json=as_json) as shown:
+            _follow(follower, shown, ctrl_c)
+        if ctrl_c.count > 1:
+            narrate(f"cancelling {run.name}")
+            cancel(run)
+    follower.catch_up()
+    report(follower)
+    return follower
+
+
+def _follow(follower: Follower, shown: Narrator, ctrl_c: CtrlC) -> None:
+    request: Request | None = None
+    for batch in follower.batches():
+        shown.show(batch, follower.state)
+        if ctrl_c.count > 1:
+            return
+        if request is not None:
+            request.heard(follower.state)
+        elif ctrl_c.count and follower.alive:
+            narrate("stopping with a checkpoint; Ctrl-C again cancels the run")
+            request = Request(follower.run, "stop_and_save")
+
+
+def cancel(run: RunFolder) -> None:
+    """Cancel a run that may have ended in the meantime."""
+    try:
+        jobs.cancel(run, narrate)
+    except RunConflictError:
+        if jobs.is_alive(run):
+            raise
+
+
+def watch(run: RunFolder, *, as_json: bool) -> None:
+    """Follow a run that somebody started; Ctrl-C leaves it alone. Raises what the outcome stands for."""
+    follower = Follower(run)
+    try:
+        with narrator(as_json=as_json) as shown:
+            if not as_json:
+                follower.catch_up()
+                shown.catch_up(follower)
+            for batch in follower.batches():
+                shown.show(batch, follower.state)
+    except KeyboardInterrupt:
+        narrate(f"{run.name} goes on without a watcher; come back with: qlora-tui watch {run.name}")
+        return
+    report(follower)

@@ -1,0 +1,91 @@
+"""Events as lines for a person. Pure text: nothing here writes, and foreign text is made inert by whoever does."""
+
+from qlora_tui.data.downloads import size
+from qlora_tui.runs import events
+from qlora_tui.runs.pace import remaining_s
+from qlora_tui.runs.state import RunState
+
+_SHORT = 160
+
+
+def line(event: events.AnyEvent) -> str | None:
+    """What to say about an event, or None for one that has its own place (steps, stages, outcomes)."""
+    match event:
+        case events.Started(resumed_from_step=step) if step is not None:
+            return f"resumed from checkpoint of step {step}"
+        case events.Resolved():
+            return f"{event.field} = {event.value}: {event.reason}"
+        case events.ModelLoaded():
+            return (
+                f"{event.model}: {event.parameters:,} parameters in {size(event.stored_bytes)}, "
+                f"{event.trainable_parameters:,} trainable ({event.trainable_parameters / event.parameters:.2%})"
+            )
+        case events.DatasetReady():
+            rows = "streamed" if event.train_rows is None else f"{event.train_rows:,}"
+            return f"{rows} training rows, {event.eval_rows:,} evaluation rows"
+        case events.TrainingPlanned():
+            return f"plan: {event.total_steps:,} steps of {event.effective_batch_rows} rows"
+        case events.Eval():
+            return f"evaluation at step {event.step}: loss {number(event.loss)}"
+        case events.Sample():
+            return f"sample at step {event.step}: {short(event.prompt)} -> {short(event.answer)}"
+        case events.Checkpoint():
+            best = ", best so far" if event.best else ""
+            return f"{event.folder}: {size(event.size_bytes)} in {event.seconds:.1f} s{best}"
+        case events.Warned():
+            return f"warning: {event.message}"
+        case events.Replanned():
+            changes = ", ".join(f"{key} = {value}" for key, value in event.changes.items())
+            return f"memory ran out; going on with {changes}"
+    return None
+
+
+def stage(event: events.Stage) -> str:
+    """What the worker is doing, with how far it is."""
+    detail = f": {short(event.detail)}" if event.detail else ""
+    if event.done is None and event.total is None:
+        return f"{event.stage}{detail}"
+    counts = [count for count in (event.done, event.total) if count is not None]
+    if event.unit == "bytes":
+        return f"{event.stage}{detail} ({' of '.join(map(size, counts))})"
+    progress = " of ".join(f"{count:,}" for count in counts)
+    return f"{event.stage}{detail} ({f'{progress} {event.unit}'.rstrip()})"
+
+
+def step(state: RunState) -> str:
+    """The newest step in one line."""
+    last = state.steps.last
+    if last is None:
+        return ""
+    total = f"/{state.plan.total_steps}" if state.plan else ""
+    parts = [
+        f"step {last.step}{total}",
+        f"loss {number(last.loss)}",
+        f"lr {last.learning_rate:.2e}",
+        f"grad norm {number(last.grad_norm)}",
+        f"{last.tokens_per_s:,.0f} tokens/s",
+    ]
+    left_s = remaining_s(state)
+    if left_s:
+        parts.append(f"{duration(left_s)} left")
+    if last.peak_bytes:
+        parts.append(f"GPU peak {size(last.peak_bytes)}")
+    return "  ".join(parts)
+
+
+def number(value: float | None) -> str:
+    """A loss or norm with four digits; a missing one was not a finite number."""
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as a clock shows them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(text: str) -> str:
+    """The beginning of a text that may be long, on one line."""
+    text = " ".join(text[: _SHORT * 2].split())
+    return text if len(text) <= _SHORT else text[: _SHORT - 3] + "..."

@@ -1,0 +1,21 @@
+"""The options and arguments that several commands share, each declared once."""
+
+from typing import Annotated
+
+import typer
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run; `qlora-tui runs list` shows them.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+JsonEvents = Annotated[bool, typer.Option("--json", help="Write the run's events to stdout, one JSON object a line.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes, downloads included.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as training.learning_rate=1e-4. Repeatable."),
+]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run has started.")]
+ReplanOnOom = Annotated[
+    bool, typer.Option("--replan-on-oom", help="When memory runs out, go on with smaller micro batches.")
+]
+AcceptChangedData = Annotated[
+    bool, typer.Option("--accept-changed-data", help="Resume although the dataset has changed since the start.")
+]

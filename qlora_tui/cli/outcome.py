@@ -1,0 +1,52 @@
+"""How a run ended, as a last line and an exit code."""
+
+from qlora_tui.data.downloads import size
+from qlora_tui.errors import CancelledError, ExitCode, QloraError
+from qlora_tui.runs.checkpoints import newest_complete
+from qlora_tui.runs.follow import Follower
+from qlora_tui.runs.state import RunState
+from qlora_tui.runs.store import RunFolder
+from qlora_tui.terminal import narrate
+
+
+def report(follower: Follower) -> None:
+    """Say how the run ended. Raises CancelledError, or a QloraError with the exit code of the failure or crash."""
+    run, state, status = follower.run, follower.state, follower.status
+    if status == "finished":
+        _finished(run, state)
+    elif status == "stopped":
+        narrate(f"{run.name} stopped at step {state.step_number}; continue with: qlora-tui resume {run.name}")
+    elif status == "cancelled":
+        raise CancelledError(f"{run.name} was cancelled at step {state.step_number}", hint=how_to_resume(run))
+    elif status == "failed" and state.failed is not None:
+        failure = QloraError(state.failed.message, hint=state.failed.hint)
+        known = state.failed.exit_code in ExitCode.__members__.values()
+        failure.exit_code = ExitCode(state.failed.exit_code) if known else ExitCode.INTERNAL
+        raise failure
+    elif status == "crashed":
+        raise QloraError(crash(run, state), hint=how_to_resume(run))
+    else:
+        narrate(f"{run.name} is {status}")
+
+
+def crash(run: RunFolder, state: RunState) -> str:
+    """What is known of a worker that died without a last word."""
+    where = f" while {state.stage.stage}" if state.stage else ""
+    return f"the worker of {run.name} died at step {state.step_number}{where}; its output is in {run.stdio}"
+
+
+def how_to_resume(run: RunFolder) -> str:
+    checkpoint, _ = newest_complete(run.checkpoints)
+    origin = f"from step {checkpoint.step}" if checkpoint else "from the start: there is no checkpoint yet"
+    return f"`qlora-tui resume {run.name}` continues {origin}."
+
+
+def _finished(run: RunFolder, state: RunState) -> None:
+    finished = state.finished
+    if finished is None:
+        return
+    metrics = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in finished.metrics.items())
+    peak = f", peak memory {size(finished.peak_bytes)}" if finished.peak_bytes else ""
+    narrate(f"{run.name} finished: {finished.step} steps in {finished.train_seconds:.1f} s{metrics}{peak}")
+    narrate(f"adapter: {run.adapter} ({size(finished.adapter_bytes)})")
+    narrate(f"talk to it: qlora-tui chat {run.name}")

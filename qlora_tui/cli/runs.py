@@ -1,0 +1,114 @@
+"""`runs`: list, show and remove runs."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from qlora_tui.cli.options import Json, Run, Yes
+from qlora_tui.terminal import narrate
+
+if TYPE_CHECKING:
+    from qlora_tui.runs.jobs import Job
+
+app = typer.Typer(no_args_is_help=True, help="List, show and remove runs.")
+
+
+@app.command("list")
+def list_runs(as_json: Json = False) -> None:
+    """List all runs, newest first."""
+    from qlora_tui import paths
+    from qlora_tui.cli.output import write_json, write_table
+    from qlora_tui.runs import jobs, store
+    from qlora_tui.runs.summary import brief
+
+    rows = [brief(jobs.look(run)) for run in store.all_runs()]
+    if as_json:
+        write_json(rows)
+    elif rows:
+        columns = ["name", "status", "step", "loss", "model", "data", "last event"]
+        write_table(columns, [_row(summary) for summary in rows])
+    else:
+        narrate(f"no runs yet in {paths.runs()}; `qlora-tui train starter` makes one")
+
+
+@app.command()
+def show(name: Run, as_json: Json = False) -> None:
+    """Show what is known of a run."""
+    from qlora_tui.cli.output import write_facts, write_json
+    from qlora_tui.runs import jobs, store
+    from qlora_tui.runs.summary import full
+
+    job = jobs.look(store.find(name))
+    if as_json:
+        write_json({**full(job), "config": job.run.load_config().model_dump(mode="json")})
+    else:
+        write_facts(_facts(job))
+
+
+@app.command()
+def rm(name: Run, yes: Yes = False) -> None:
+    """Delete a run: its events, checkpoints and adapter."""
+    from qlora_tui.cli.consent import confirmed
+    from qlora_tui.data.downloads import size
+    from qlora_tui.errors import RunConflictError
+    from qlora_tui.runs import jobs, store
+
+    run = store.find(name)
+    if jobs.is_alive(run):
+        raise RunConflictError(f"{run.name} is running", hint=f"Stop it first: `qlora-tui stop {run.name}`.")
+    confirmed(f"Delete {run.path} with {size(store.size_bytes(run))}?", yes=yes)
+    with jobs.hold(run):
+        store.remove(run)
+    narrate(f"deleted {run.name}")
+
+
+def _row(summary: dict[str, Any]) -> list[str]:
+    loss = summary["loss"]
+    return [
+        summary["name"],
+        summary["status"],
+        _steps(summary["step"], summary["total_steps"]),
+        "" if loss is None else f"{loss:.4g}",
+        str(summary["model"] or ""),
+        str(summary["data"] or ""),
+        _moment(summary["last_event_s"]),
+    ]
+
+
+def _steps(done: int, total: int | None) -> str:
+    return f"{done}" if total is None else f"{done}/{total}"
+
+
+def _moment(time_s: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
+
+
+def _facts(job: "Job") -> dict[str, str]:
+    """The facts that are known, in reading order."""
+    from qlora_tui.cli import narration
+    from qlora_tui.data.downloads import size
+    from qlora_tui.runs import store
+    from qlora_tui.runs.summary import brief
+
+    state, summary = job.state, brief(job)
+    failed = state.failed
+    facts = {
+        "name": job.run.name,
+        "status": job.status + (f" ({state.stage.stage})" if job.alive and state.stage else ""),
+        "failure": f"{failed.message}\n{failed.hint}".rstrip() if failed else "",
+        "model": narration.line(state.model) if state.model else summary["model"],
+        "data": f"{summary['data']}, " + str(narration.line(state.dataset)) if state.dataset else summary["data"],
+        "progress": narration.step(state),
+        "evaluation": narration.line(state.evals.last) if state.evals.last else "",
+        "best": narration.line(state.best_eval) if state.best_eval else "",
+        "peak memory": size(state.peak_bytes) if state.peak_bytes else "",
+        "checkpoints": ", ".join(str(item.step) for item in state.checkpoints),
+        "changed": ", ".join(f"{key} = {value}" for key, value in (state.replanned or {}).items()),
+        "warnings": "\n".join(item.message for item in state.warnings),
+        "adapter": str(job.run.adapter) if job.run.adapter.is_dir() else "",
+        "folder": f"{job.run.path} ({size(store.size_bytes(job.run))})",
+        "created": _moment(summary["created_s"]),
+        "last event": _moment(summary["last_event_s"]),
+    }
+    return {name: str(value) for name, value in facts.items() if value}

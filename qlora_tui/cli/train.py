@@ -1,0 +1,127 @@
+"""`train`: from a preset, a file or flags to a run folder and a worker, then its progress."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.cli.options import Detach, JsonEvents, ReplanOnOom, Settings, Yes
+from qlora_tui.terminal import narrate
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
+    from qlora_tui.runs.store import RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def train(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[PRESET|FILE]", help="A preset's name or a .toml file; flags win over it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Base model: a hub id or a folder.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Training data: a known set, a file, a folder or a hub id.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Left out: one is made up.")] = None,
+    settings: Settings = None,
+    detach: Detach = False,
+    as_json: JsonEvents = False,
+    replan_on_oom: ReplanOnOom = False,
+    yes: Yes = False,
+) -> None:
+    """Fine-tune a model in a process of its own and show how it goes.
+
+    The run goes on when the terminal is closed. Ctrl-C stops it with a checkpoint that `resume` continues from; a
+    second Ctrl-C cancels it.
+    """
+    from qlora_tui.cli.consent import allow_downloads
+    from qlora_tui.config.contradictions import without_effect
+
+    preset, config = _configure(target, model, data, settings or [])
+    for sentence in without_effect(config) if detach else ():  # in the foreground the worker says it
+        narrate(f"warning: {sentence}")
+    allow_download = allow_downloads(config, yes=yes)
+    run = create(config, name, preset)
+    launch(run, detach=detach, as_json=as_json, allow_download=allow_download, replan_on_oom=replan_on_oom)
+
+
+def _configure(
+    target: str | None, model: str | None, data: str | None, settings: list[str]
+) -> tuple[str | None, "RunConfig"]:
+    from qlora_tui.config.overrides import resolve
+    from qlora_tui.config.presets import split_target
+    from qlora_tui.errors import UsageError
+    from qlora_tui.runs.freeze import frozen
+
+    if target is None and model is None and data is None and not settings:
+        raise UsageError(
+            "nothing to train was named",
+            hint="Try `qlora-tui train starter`, or see `qlora-tui presets list` and `qlora-tui train --help`.",
+        )
+    flags = [("model.id", model), ("data.source", data)]
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags if value is not None]
+    preset, file = split_target(target) if target is not None else (None, None)
+    return target, frozen(resolve(preset, file, [*overrides, *settings]))
+
+
+def create(config: "RunConfig", name: str | None, preset: str | None) -> "RunFolder":
+    """The folder of a new run, with what is known before it starts in plan.json."""
+    from pathlib import Path
+
+    from qlora_tui.runs import store
+
+    stem = Path(preset or config.model.id).name.removesuffix(".toml")
+    return store.create(name or store.free_name(stem), config, _plan(config, preset))
+
+
+def _plan(config: "RunConfig", preset: str | None) -> dict[str, Any]:
+    import platform
+    import time
+    from dataclasses import asdict
+
+    from qlora_tui import __version__, hardware
+    from qlora_tui.runs.versions import library_versions
+
+    machine = asdict(hardware.snapshot())
+    return {
+        "program_version": __version__,
+        "created_s": round(time.time(), 3),
+        "preset": preset,
+        "model": config.model.id,
+        "model_revision": config.model.revision,
+        "data": config.data.source,
+        "data_revision": config.data.revision,
+        "python": platform.python_version(),
+        "versions": library_versions(),
+        "machine": {"platform": platform.platform(), **machine},
+    }
+
+
+def launch(
+    run: "RunFolder",
+    *,
+    detach: bool,
+    as_json: bool,
+    allow_download: bool = False,
+    replan_on_oom: bool = False,
+    accept_changed_data: bool = False,
+) -> None:
+    """Start the worker and follow it to its end, or say how to follow it. Exits with the run's outcome."""
+    from qlora_tui.cli import foreground
+    from qlora_tui.runs import jobs
+
+    options = {
+        "allow_download": allow_download,
+        "replan_on_oom": replan_on_oom,
+        "accept_changed_data": accept_changed_data,
+    }
+    if detach:
+        jobs.start(run, **options)
+        typer.echo(json.dumps({"run": run.name, "folder": str(run.path)}) if as_json else run.name)
+        narrate(f"started {run.name}; watch it with: qlora-tui watch {run.name}")
+        return
+    narrate(f"run {run.name} in {run.path}")
+    foreground.run_to_end(run, lambda: jobs.start(run, **options), as_json=as_json)

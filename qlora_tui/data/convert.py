@@ -1,0 +1,102 @@
+"""Any source as clean jsonl: `{"messages": [{"role", "content"}, ...]}`, or `{"text"}` for text without turns."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from qlora_tui.atomic import fsync_folder, storage_errors
+from qlora_tui.config.data import Format, SourceSpec
+from qlora_tui.data.bad_rows import BadRow
+from qlora_tui.data.detect import Detection
+from qlora_tui.data.downloads import Consent, Progress
+from qlora_tui.data.load import read_rows, to_example
+from qlora_tui.data.registry import KNOWN
+from qlora_tui.data.rows import Example, Turn
+
+_WITH_TURNS: dict[Format, Format] = {"guanaco": "guanaco-turns", "hh-rlhf": "preference"}
+"""Formats that keep a conversation as one text, and the one that reads the same rows as turns."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    rows: int
+    bad_row_count: int
+    bad_rows: list[BadRow]
+    detection: Detection
+
+
+def convert(
+    spec: SourceSpec,
+    out: Path | TextIO,
+    *,
+    skip_bad_rows: bool = False,
+    consent: Consent = lambda download: False,
+    on_progress: Progress | None = None,
+) -> Converted:
+    """Write the rows of `spec` to `out`, one JSON object a line; a file is replaced whole or not at all.
+
+    Where the format is left to detection, conversations kept as one text are split into turns.
+
+    Raises what `load_source` raises, and StorageError when the file cannot be written.
+    """
+    wanted = _split_into_turns(spec, consent, on_progress)
+    reading = read_rows(wanted, skip_bad_rows=skip_bad_rows, consent=consent, on_progress=on_progress)
+    written = 0
+    with _opened(out) as stream:
+        for row in reading.rows:
+            stream.write(json.dumps(_line(to_example(row)), ensure_ascii=False) + "\n")
+            written += 1
+    return Converted(written, reading.bad.count, reading.bad.rows, reading.detection)
+
+
+def _split_into_turns(spec: SourceSpec, consent: Consent, on_progress: Progress | None) -> SourceSpec:
+    if spec.format != "auto":
+        return spec
+    known = KNOWN.get(spec.source)
+    found = known.format if known else read_rows(spec, consent=consent, on_progress=on_progress).detection.format
+    return spec.model_copy(update={"format": _WITH_TURNS[found]}) if found in _WITH_TURNS else spec
+
+
+def _line(example: Example) -> dict[str, Any]:
+    if example.text is not None:
+        return {"text": example.text}
+    line: dict[str, Any] = {"messages": [_message(turn) for turn in example.turns]}
+    return line | {"tools": list(example.tools)} if example.tools else line
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    context = turn.get("context")
+    content = f"{turn['content']}\n\n{context}" if context else turn["content"]
+    message: dict[str, Any] = {"role": turn["role"], "content": content}
+    if "name" in turn:
+        message["name"] = turn["name"]
+    if "tool_calls" in turn:
+        message["tool_calls"] = turn["tool_calls"]
+    return message
+
+
+@contextlib.contextmanager
+def _opened(out: Path | TextIO) -> Iterator[TextIO]:
+    """`out` for writing; a path is written beside itself first and renamed once whole."""
+    if not isinstance(out, Path):
+        yield out
+        return
+    with storage_errors(out):
+        handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                os.fchmod(handle, 0o644)
+                yield stream
+                stream.flush()
+                os.fsync(handle)
+            os.replace(temporary, out)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        fsync_folder(out.parent)

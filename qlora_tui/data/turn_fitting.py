@@ -1,0 +1,90 @@
+"""Turns made to fit what a template can express, nothing of their text lost."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.templates import ChatTemplate
+
+
+def fit_turns(
+    template: ChatTemplate,
+    turns: Sequence[Turn],
+    tools: Sequence[dict[str, Any]] = (),
+    system_prompt: str | None = None,
+) -> list[Turn]:
+    """The turns as the template can express them.
+
+    A system turn the template does not know goes in front of the next user turn; tools, their calls and results
+    become JSON text in the turns; turns of one role in a row are joined where the template demands alternation.
+    """
+    fitted = list(turns)
+    if system_prompt and not any(turn["role"] == "system" for turn in fitted):
+        fitted.insert(0, Turn(role="system", content=system_prompt))
+    if tools and not template.tools:
+        fitted = _with_tool_list(fitted, tools)
+    if not template.context:
+        fitted = [_with_context_inside(turn) for turn in fitted]
+    if not template.tools:
+        fitted = [_tools_as_text(turn) for turn in fitted]
+    if not template.system or template.alternates:
+        fitted = _fold_systems(fitted, keep_first=template.system)
+    return _alternate(fitted) if template.alternates else fitted
+
+
+def _with_context_inside(turn: Turn) -> Turn:
+    context = turn.get("context")
+    if not context:
+        return turn
+    return Turn(role=turn["role"], content=f"{turn['content']}\n\n{context}")
+
+
+def _with_tool_list(turns: list[Turn], tools: Sequence[dict[str, Any]]) -> list[Turn]:
+    listed = "\n".join(["<tools>", *(json.dumps(tool, ensure_ascii=False) for tool in tools), "</tools>"])
+    if turns and turns[0]["role"] == "system":
+        return [Turn(role="system", content=f"{turns[0]['content']}\n\n{listed}"), *turns[1:]]
+    return [Turn(role="system", content=listed), *turns]
+
+
+def _tools_as_text(turn: Turn) -> Turn:
+    if turn["role"] == "tool":
+        return Turn(role="user", content=f"<tool_response>\n{turn['content']}\n</tool_response>")
+    calls = turn.get("tool_calls")
+    if not calls:
+        return turn
+    written = [
+        f"<tool_call>\n{json.dumps(call.get('function', call), ensure_ascii=False)}\n</tool_call>" for call in calls
+    ]
+    return Turn(role=turn["role"], content="\n".join([turn["content"], *written] if turn["content"] else written))
+
+
+def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
+    fitted: list[Turn] = []
+    waiting = ""
+    for index, turn in enumerate(turns):
+        if turn["role"] == "system" and not (keep_first and index == 0):
+            waiting += turn["content"] + "\n\n"
+        elif waiting and turn["role"] == "user":
+            fitted.append(Turn(**{**turn, "content": waiting + turn["content"]}))
+            waiting = ""
+        else:
+            fitted.append(turn)
+    if waiting:
+        fitted.append(Turn(role="user", content=waiting.rstrip("\n")))
+    return fitted
+
+
+def _alternate(turns: list[Turn]) -> list[Turn]:
+    fitted: list[Turn] = []
+    for turn in turns:
+        if fitted and fitted[-1]["role"] == turn["role"] and not ("tool_calls" in turn or turn["role"] == "tool"):
+            added = _with_context_inside(turn)["content"]
+            fitted[-1] = Turn(**{**fitted[-1], "content": f"{fitted[-1]['content']}\n\n{added}"})
+        else:
+            fitted.append(turn)
+    first = 1 if fitted and fitted[0]["role"] == "system" else 0
+    # Templates that alternate start with the user; an opening line of the assistant has no question to answer.
+    if len(fitted) > first and fitted[first]["role"] == "assistant":
+        fitted.insert(first, Turn(role="user", content=""))
+    return fitted

@@ -1,0 +1,1 @@
+"""What is known of a base model without loading it."""

@@ -1,0 +1,129 @@
+"""What of a hub model is missing on this machine, and what the hub says when it cannot be had."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from qlora_tui.config.model import ModelSpec
+from qlora_tui.data.downloads import Download, offline
+from qlora_tui.errors import ModelError
+from qlora_tui.models.location import local_folder
+
+_TEXT_FILES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+_WEIGHTS = "model.safetensors"
+_WEIGHTS_INDEX = "model.safetensors.index.json"
+_PICKLES = "pytorch_model"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def missing_download(spec: ModelSpec) -> Download | None:
+    """What would have to be downloaded before the model can be loaded; None for a local or complete one.
+
+    A model that is complete in the hub cache is not asked for on the hub. Raises ModelError when the model does not
+    exist, is gated, cannot be reached, or is missing while the hub is off.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if local_folder(spec) is not None or _is_complete(spec):
+        return None
+    if offline():
+        raise ModelError(
+            f"model {spec.id} is not complete on this machine and the hub is off (HF_HUB_OFFLINE)",
+            hint="Unset HF_HUB_OFFLINE, copy the model into the hub cache, or give a local folder.",
+        )
+    with hub_errors(spec.id):
+        info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
+    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+    wanted = _wanted(list(sizes), spec)
+    missing = [name for name in wanted if _cached(spec, name, info.sha) is None]
+    if not missing:
+        return None
+    known = [size for name in missing if (size := sizes[name]) is not None]
+    total_bytes = sum(known) if len(known) == len(missing) else None
+    plural = "file" if len(missing) == 1 else "files"
+    what = f"model {spec.id} at {str(info.sha)[:12]} ({len(missing)} {plural})"
+    return Download(what, total_bytes, Path(HF_HUB_CACHE))
+
+
+def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
+    """The files of a repository that loading reads. Raises ModelError when there are no weights among them."""
+    weights = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
+    if not weights:
+        weights = [name for name in names if name.startswith(_PICKLES) and name.endswith(".bin")]
+        if weights and not spec.allow_pickle:
+            raise ModelError(
+                f"model {spec.id} has its weights only as pickle ({weights[0]}), which can run code when loaded",
+                hint="Choose a model with safetensors, or trust this one with --set model.allow_pickle=true.",
+            )
+    if not weights:
+        raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
+    kinds = (*_TEXT_FILES, ".py") if spec.trust_remote_code else _TEXT_FILES
+    others = [name for name in names if "/" not in name and name.endswith(kinds) and not name.startswith(_PICKLES)]
+    return [*weights, *others]
+
+
+def _is_complete(spec: ModelSpec) -> bool:
+    """Whether configuration, tokenizer and all weights are in the hub cache."""
+    if _cached(spec, "config.json") is None or all(_cached(spec, name) is None for name in _TOKENIZERS):
+        return False
+    if _cached(spec, _WEIGHTS) is not None:
+        return True
+    index = _cached(spec, _WEIGHTS_INDEX)
+    if index is None:
+        return False
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return all(_cached(spec, shard) is not None for shard in shards)
+
+
+def _cached(spec: ModelSpec, name: str, commit: str | None = None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    with hub_errors(spec.id):
+        found = try_to_load_from_cache(spec.id, name, revision=commit or spec.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+@contextlib.contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Turn the errors of huggingface_hub and the network into a ModelError about `repo_id`."""
+    from huggingface_hub import errors
+    from huggingface_hub.constants import ENDPOINT
+
+    page = f"{ENDPOINT}/{repo_id}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"model {repo_id} is gated: its owner must let you in",
+            hint=f"Accept its conditions at {page}, then log in with `hf auth login`.",
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"no model {repo_id} on the hub, or it is private",
+            hint="Check the spelling; for a private model log in with `hf auth login`.",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"model {repo_id} has no such revision", hint=f"Its branches and tags: {page}.") from error
+    except errors.HFValidationError as error:
+        raise ModelError(
+            f"{repo_id!r} is neither a folder nor a hub id", hint="A hub model is written owner/name."
+        ) from error
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise _unreachable(repo_id, ENDPOINT, error) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore"}:
+            raise _unreachable(repo_id, ENDPOINT, error) from error
+        raise
+
+
+def _unreachable(repo_id: str, endpoint: str, error: Exception) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelError(
+        f"model {repo_id} cannot be reached at {endpoint}: {reason}",
+        hint="Check the connection; a model that is complete in the hub cache needs none.",
+    )

@@ -1,0 +1,68 @@
+"""Reading a run while it is written, and knowing when no more will come."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+from qlora_tui.runs import jobs
+from qlora_tui.runs.events import AnyEvent, EventReader
+from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.store import RunFolder
+
+POLL_S = 0.1
+CRASH_CONFIRMED_S = 1.0
+_WIND_DOWN_S = 10.0
+_BATCH_EVENTS = 4096
+
+
+class Follower:
+    """The state of a run as far as its events were read."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.state = RunState()
+        self.alive = False
+        self._reader = EventReader(run.events)
+
+    @property
+    def status(self) -> jobs.Status:
+        return jobs.status(self.state, alive=self.alive)
+
+    def advance(self) -> list[AnyEvent]:
+        """Read and fold what was appended since the last call, a few thousand events at most."""
+        batch = list(islice(self._reader.read(), _BATCH_EVENTS))
+        for event in batch:
+            self.state = fold(self.state, event)
+        return batch
+
+    def catch_up(self) -> None:
+        """Read everything there is. Liveness is read first: a worker that ends in between leaves its final event."""
+        self.alive = jobs.is_alive(self.run)
+        while self.advance():
+            pass
+
+    def batches(self) -> Iterator[list[AnyEvent]]:
+        """Yield new events, or an empty list every 0.1 s, until the run has ended or its worker is dead.
+
+        Afterwards `status` says how it ended; a death without a final event is confirmed by a second look.
+        """
+        quiet_since_s = time.monotonic()
+        dead_since_s: float | None = None
+        while True:
+            self.alive = jobs.is_alive(self.run)
+            batch = self.advance()
+            yield batch
+            now_s = time.monotonic()
+            if batch:
+                quiet_since_s, dead_since_s = now_s, None
+                continue
+            if self.state.phase not in jobs.UNFINISHED:
+                if not self.alive or now_s - quiet_since_s > _WIND_DOWN_S:
+                    return
+            elif self.alive:
+                dead_since_s = None
+            elif dead_since_s is None:
+                dead_since_s = now_s
+            elif now_s - dead_since_s > CRASH_CONFIRMED_S and self.status == "crashed":
+                return
+            time.sleep(POLL_S)

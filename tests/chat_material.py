@@ -1,0 +1,49 @@
+"""A finished run to chat with, made in seconds: the starter in NF4 and an adapter that was drawn, not trained."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from qlora_tui import starter
+from qlora_tui.config.overrides import resolve
+from qlora_tui.runs import store
+from qlora_tui.runs.store import RunFolder
+
+
+def make_run(name: str, *, finished: bool = True, checkpoint: int | None = None, kind: str = "nf4") -> RunFolder:
+    """A run in the current runs folder, with an adapter that changes every answer."""
+    config = resolve("starter", None, [f"quantization.kind={kind}"])
+    run = store.create(name, config, {})
+    if finished:
+        draw_adapter(run.adapter)
+    if checkpoint is not None:
+        draw_adapter(run.checkpoints / f"checkpoint-{checkpoint}")
+    return run
+
+
+def draw_adapter(folder: Path) -> None:
+    """Write a LoRA adapter with random matrices, and the starter's tokenizer, as a run leaves them."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(starter.MODEL_DIR, dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"))
+    for tensor_name, tensor in model.named_parameters():
+        if "lora_B" in tensor_name:
+            torch.nn.init.normal_(tensor, std=0.05)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(starter.MODEL_DIR).save_pretrained(folder)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "qlora_tui", "chat", *arguments]
+
+
+def chat(*arguments: str, question: str = "") -> subprocess.CompletedProcess[str]:
+    """`qlora-tui chat` in a pipe."""
+    return subprocess.run(
+        command(*arguments), input=question, capture_output=True, text=True, timeout=120, env=dict(os.environ)
+    )

@@ -1,0 +1,53 @@
+"""Memory that runs out is an event with advice, or a smaller plan with the same effective batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qlora_tui.errors import ExitCode
+from qlora_tui.runs import events, jobs, store
+from qlora_tui.runs.events import EventReader
+
+_LIMIT_KIB = 3_600_000
+"""Address space of the worker: enough to load PyTorch and the starter, too little for 1,024 rows at once."""
+
+
+def train_in_little_memory(name: str, folder: Path, *options: str) -> int:
+    """Train two steps of 1,024 rows under an address-space limit; the exit code."""
+    settings = {
+        "training.micro_batch_size": 1024,
+        "training.gradient_accumulation_steps": 1,
+        "training.max_steps": 2,
+        "training.save_every_steps": 1,
+    }
+    flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "qlora_tui", "train", "starter", "--name", name, *flags, *options]
+    limited = ["sh", "-c", f'ulimit -v {_LIMIT_KIB}; exec "$@"', "sh", *command]
+    return subprocess.run(limited, cwd=folder, capture_output=True).returncode
+
+
+def test_running_out_of_memory_says_what_would_fit(tmp_path: Path) -> None:
+    assert train_in_little_memory("big", tmp_path) == ExitCode.OUT_OF_MEMORY
+    failed = jobs.replay(store.find("big")).failed
+    assert failed is not None
+    assert failed.where == "training"
+    assert failed.peak_bytes > 0
+    assert "GiB" in failed.message
+    assert "training.micro_batch_size=512" in failed.hint
+
+
+@pytest.mark.long
+def test_replanning_halves_the_micro_batch_and_keeps_the_effective_one(tmp_path: Path) -> None:
+    assert train_in_little_memory("big", tmp_path, "--replan-on-oom") == ExitCode.OK
+    run = store.find("big")
+    seen = list(EventReader(run.events).read())
+    changes = [event.changes for event in seen if isinstance(event, events.Replanned)]
+    assert changes[0] == {"training.micro_batch_size": 512, "training.gradient_accumulation_steps": 2}
+    for change in changes:
+        assert change["training.micro_batch_size"] * change["training.gradient_accumulation_steps"] == 1024
+    assert {event.effective_batch_rows for event in seen if isinstance(event, events.TrainingPlanned)} == {1024}
+    assert jobs.replay(run).phase == "finished"
+    assert json.loads(run.plan.read_text())

@@ -1,0 +1,166 @@
+"""Killed at any moment, a run goes on as if nothing had happened: same losses, same weights, to the last bit."""
+
+import os
+import random
+import signal
+
+import pytest
+
+from qlora_tui.runs import checkpoints, jobs
+from qlora_tui.runs.state import RunState
+from qlora_tui.runs.store import RunFolder
+from tests.training.conftest import Condition, Runs, adapter_bytes, course
+
+
+def kill(run: RunFolder, state: RunState) -> None:
+    """kill -9 to the worker's whole process group."""
+    os.killpg(state.pid, signal.SIGKILL)
+    assert jobs.wait_until_dead(run, 10)
+
+
+def in_stage(name: str) -> Condition:
+    return lambda state: state.stage is not None and state.stage.stage == name
+
+
+def at_step(number: int) -> Condition:
+    return lambda state: state.step_number >= number
+
+
+def half_written(run: RunFolder) -> Condition:
+    """True while a checkpoint is being written: its folder is there and its marker is not."""
+    return lambda state: any(
+        not (folder.path / checkpoints.MARKER).exists() for folder in checkpoints.all_checkpoints(run.checkpoints)
+    )
+
+
+def test_three_kills_change_nothing(runs: Runs) -> None:
+    """Killed while loading, between two checkpoints, and once more near the end."""
+    whole = runs.finished("whole")
+    run = runs.create("killed")
+    for moment in (in_stage("quantizing"), at_step(5), at_step(7)):
+        kill(run, runs.train(run, moment))
+        assert jobs.look(run).status == "crashed"
+    state = runs.train(run)
+    assert state.phase == "finished"
+    assert state.attempt == 4
+    assert course(state) == course(jobs.replay(whole))
+    assert adapter_bytes(run) == adapter_bytes(whole)
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(runs: Runs) -> None:
+    whole = runs.finished("whole")
+    run = runs.create("damaged")
+    kill(run, runs.train(run, at_step(7)))
+    newest = checkpoints.all_checkpoints(run.checkpoints)[0]
+    assert newest.step == 6
+    weights = newest.path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    state = runs.train(run)
+    named = [warning.message for warning in state.warnings if warning.code == "checkpoint_skipped"]
+    assert named and "checkpoint-6" in named[0] and "adapter_model.safetensors" in named[0]
+    assert course(state) == course(jobs.replay(whole))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(("training.optimizer=paged_adamw_8bit",), id="paged-8bit-adamw"),
+        pytest.param(
+            ("data.eval_rows=8", "training.eval_every_steps=2", 'training.sample_prompts=["What is it?"]'),
+            id="evaluations-and-samples-between",
+        ),
+    ],
+)
+def test_resume_is_exact(runs: Runs, overrides: tuple[str, ...]) -> None:
+    resumes_exactly(runs, *overrides)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "lion_32bit",
+        "lion_8bit", "paged_lion_32bit", "paged_lion_8bit", "ademamix", "ademamix_8bit", "adafactor", "sgd",
+    ],
+)  # fmt: skip
+def test_resume_is_exact_for_every_optimizer(runs: Runs, optimizer: str) -> None:
+    resumes_exactly(runs, f"training.optimizer={optimizer}")
+
+
+_UNQUANTIZED = ("quantization.kind=none",)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(("quantization.kind=fp4",), id="fp4"),
+        pytest.param(("quantization.kind=8bit",), id="8bit"),
+        pytest.param(_UNQUANTIZED, id="16-bit-lora"),
+        pytest.param((*_UNQUANTIZED, "adapter.kind=full", "adapter.dropout=0"), id="full"),
+        pytest.param((*_UNQUANTIZED, "adapter.init=pissa"), id="pissa"),
+        pytest.param(("adapter.dora=true",), id="dora"),
+        pytest.param(("adapter.rank_stabilized=true",), id="rslora"),
+        pytest.param(("adapter.lora_plus_ratio=16",), id="lora-plus"),
+        pytest.param(("adapter.modules_to_save=embed_tokens",), id="modules-to-save"),
+        pytest.param(("training.packing=true",), id="packing"),
+        pytest.param(("training.group_by_length=true",), id="group-by-length"),
+        pytest.param(("training.recipe=original",), id="original-recipe"),
+        pytest.param(("quantization.compute_dtype=auto",), id="native-compute-dtype"),
+        pytest.param(("training.gradient_checkpointing=on",), id="checkpointing"),
+        pytest.param(("training.max_steps=none", "training.epochs=2", "training.neftune_alpha=5"), id="epochs-neftune"),
+        pytest.param(
+            ("data.eval_rows=8", "training.eval_every_steps=3", "training.best_checkpoint=true",
+             "training.early_stopping_evals=5"),
+            id="best-checkpoint",
+        ),
+    ],
+)  # fmt: skip
+def test_resume_is_exact_for_every_variant(runs: Runs, overrides: tuple[str, ...]) -> None:
+    resumes_exactly(runs, *overrides)
+
+
+def resumes_exactly(runs: Runs, *overrides: str) -> None:
+    """A run killed after step 5, whose newest checkpoint is of step 3, equals one that nobody touched."""
+    whole = runs.finished("whole", *overrides)
+    run = runs.create("killed", *overrides)
+    kill(run, runs.train(run, at_step(5)))
+    state = runs.train(run)
+    assert state.phase == "finished", state.failed
+    assert course(state) == course(jobs.replay(whole))
+    name = "model.safetensors" if (whole.adapter / "model.safetensors").exists() else "adapter_model.safetensors"
+    assert (run.adapter / name).read_bytes() == (whole.adapter / name).read_bytes()
+
+
+@pytest.mark.long
+def test_killed_while_a_checkpoint_is_written(runs: Runs) -> None:
+    whole = runs.finished("whole")
+    run = runs.create("killed")
+    jobs.start(run)
+    writing = half_written(run)
+    state = jobs.replay(run)
+    while jobs.is_alive(run):
+        if writing(state):
+            kill(run, jobs.replay(run))
+            break
+    assert jobs.look(run).status == "crashed"
+    state = runs.train(run)
+    assert course(state) == course(jobs.replay(whole))
+
+
+@pytest.mark.long
+def test_twenty_kills_at_random_moments(runs: Runs) -> None:
+    """Moments are drawn over the whole life of a worker: importing, loading, steps, checkpoints, saving."""
+    whole = runs.finished("whole")
+    began_s = jobs.replay(whole).first_event_s
+    length_s = jobs.replay(whole).last_event_s - began_s
+    draw = random.Random(0)
+    for number in range(20):
+        run = runs.create(f"killed-{number}")
+        jobs.start(run)
+        if not jobs.wait_until_dead(run, draw.uniform(0, length_s)):
+            kill(run, jobs.replay(run))
+        state = jobs.replay(run) if jobs.look(run).status == "finished" else runs.train(run)
+        assert state.phase == "finished", state.failed
+        assert course(state) == course(jobs.replay(whole)), f"kill number {number}"
+        assert adapter_bytes(run) == adapter_bytes(whole)
