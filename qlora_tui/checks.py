@@ -85,8 +85,8 @@ def hub() -> Finding:
     """Whether models and datasets can be downloaded. Nothing is sent but one request."""
     if offline():
         return Finding("hub", "note", "off (HF_HUB_OFFLINE)", "Unset HF_HUB_OFFLINE to download models.")
+    from huggingface_hub import get_session
     from huggingface_hub.constants import ENDPOINT
-    from huggingface_hub.utils import get_session
 
     try:
         answer = get_session().head(ENDPOINT, timeout=_HUB_S)

@@ -47,7 +47,9 @@ def cache() -> Path:
 
 def hub_cache() -> Path:
     """Where downloaded models and datasets lie: the hub's own cache, as its `HF_HUB_CACHE` and `HF_HOME` say."""
-    home = _from_environment("HF_HOME") or (_from_environment("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    home = (
+        _from_environment("HF_HOME") or (_from_environment("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    )
     return _from_environment("HF_HUB_CACHE") or home / "hub"
 
 

@@ -11,10 +11,9 @@ from qlora_tui.runs import store
 from qlora_tui.runs.store import RunFolder
 
 
-def make_run(name: str, *, finished: bool = True, checkpoint: int | None = None, kind: str = "nf4") -> RunFolder:
+def make_run(name: str, *settings: str, finished: bool = True, checkpoint: int | None = None) -> RunFolder:
     """A run in the current runs folder, with an adapter that changes every answer."""
-    config = resolve("starter", None, [f"quantization.kind={kind}"])
-    run = store.create(name, config, {})
+    run = store.create(name, resolve("starter", None, settings), {})
     if finished:
         draw_adapter(run.adapter)
     if checkpoint is not None:
@@ -34,6 +33,19 @@ def draw_adapter(folder: Path) -> None:
     for tensor_name, tensor in model.named_parameters():
         if "lora_B" in tensor_name:
             torch.nn.init.normal_(tensor, std=0.05)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(starter.MODEL_DIR).save_pretrained(folder)
+
+
+def keep_all_weights(folder: Path) -> None:
+    """Write a whole model, as a full finetune leaves it: the starter with every weight a little larger."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(starter.MODEL_DIR, dtype=torch.float32)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor *= 1.01
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(starter.MODEL_DIR).save_pretrained(folder)
 

@@ -54,9 +54,7 @@ def _text(random: Random) -> str:
     return " ".join(random.choices(_PIECES, k=random.randint(1, 4))).strip("\n") or "word"
 
 
-def columns(
-    messages: list[list[dict[str, Any]]] | None = None, texts: list[str] | None = None
-) -> dict[str, list[Any]]:
+def columns(messages: list[list[dict[str, Any]]] | None = None, texts: list[str] | None = None) -> dict[str, list[Any]]:
     """A batch in normal form."""
     count = len(messages or texts or [])
     return {
@@ -78,9 +76,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def chat_rows(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
-    return [
-        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs
-    ]
+    return [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs]
 
 
 @cache
@@ -131,7 +127,6 @@ def metaspace_tokenizer() -> Any:
     )
     tokenizer.train_from_iterator(_sentences(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    made = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
     )
-    return made

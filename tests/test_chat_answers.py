@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from chat_material import make_run
+from chat_material import keep_all_weights, make_run
 from transformers import AutoTokenizer
 
 from qlora_tui import starter
@@ -19,10 +19,15 @@ QUESTIONS = ["Where does Anna live?", "What is the opposite of hot?", "How much 
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QLORA_TUI_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield make_run("drawn")
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(runs):
+    return make_run("drawn")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,43 @@ def test_without_memory_to_spare_the_four_bit_weights_are_kept(run, monkeypatch)
     loaded = chat_model.load(run, checkpoint=None, device="cpu", on_stage=str, on_notice=notices.append)
     assert chat_model.dense_bytes(loaded.model, torch.float32) > 0
     assert any(text.startswith("answers will be slow") for text in notices)
+
+
+def load(run, checkpoint=None):
+    return chat_model.load(run, checkpoint=checkpoint, device="auto", on_stage=str, on_notice=str)
+
+
+@pytest.mark.parametrize("kind", ["none", "fp4", "8bit"])
+def test_other_ways_to_store_the_base_answer_too(kind, runs):
+    settings = [f"quantization.kind={kind}", *(["quantization.double_quantization=false"] if kind != "fp4" else [])]
+    answerer = Answerer(load(make_run(f"drawn-{kind}", *settings)))
+    assert tell(answerer, messages(QUESTIONS[0]))[0] != tell(answerer, messages(QUESTIONS[0]), side="base")[0]
+
+
+def test_a_checkpoint_answers_like_the_adapter_it_became(answerer, runs):
+    earlier = Answerer(load(make_run("stopped", finished=False, checkpoint=5), checkpoint=5))
+    assert tell(earlier, messages(QUESTIONS[0]))[0] == tell(answerer, messages(QUESTIONS[0]))[0]
+
+
+def test_a_full_finetune_answers_without_a_base(runs):
+    run = make_run(
+        "all-weights", "adapter.kind=full", "quantization.kind=none", "quantization.double_quantization=false",
+        finished=False,
+    )  # fmt: skip
+    keep_all_weights(run.adapter)
+    answerer = Answerer(load(run))
+    assert tell(answerer, messages(QUESTIONS[0]))[0]
+    with pytest.raises(UsageError, match="no base"):
+        tell(answerer, messages(QUESTIONS[0]), side="base")
+
+
+def test_a_damaged_adapter_is_named(runs):
+    run = make_run("damaged")
+    weights = run.adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load(run)
+    assert str(run.adapter) in caught.value.message
 
 
 @pytest.mark.parametrize("side", ["adapter", "base"])
@@ -240,7 +282,9 @@ def byte_fallback_tokenizer():
 
 @pytest.fixture(scope="module", params=["byte-level", "byte-fallback"])
 def any_tokenizer(request):
-    return AutoTokenizer.from_pretrained(starter.MODEL_DIR) if request.param == "byte-level" else byte_fallback_tokenizer()
+    return (
+        AutoTokenizer.from_pretrained(starter.MODEL_DIR) if request.param == "byte-level" else byte_fallback_tokenizer()
+    )
 
 
 def streamed(tokenizer, ids: list[int]) -> list[str]:

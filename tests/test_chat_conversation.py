@@ -4,12 +4,17 @@ import json
 
 import pytest
 
-from qlora_tui.chat.client import ChatClient, Choice
+from qlora_tui import hardware
+from qlora_tui.chat.client import ChatClient, Choice, check
 from qlora_tui.chat.commands import COMMANDS, obey
 from qlora_tui.chat.protocol import Message, Sampling
 from qlora_tui.chat.session import ChatSession
 from qlora_tui.chat.transcript import Answer, Conversation
+from qlora_tui.config.overrides import resolve
 from qlora_tui.errors import RunConflictError, StorageError, UsageError
+from qlora_tui.hardware import Gpu, Machine
+from qlora_tui.runs import events, jobs, store
+from qlora_tui.runs.events import EventWriter
 from qlora_tui.runs.store import RunFolder
 
 
@@ -145,3 +150,29 @@ def test_a_folder_that_is_gone_is_a_storage_error(session):
     with pytest.raises(StorageError, match="cannot write"):
         obey(session, "/save")
     assert session.conversation == talk()
+
+
+def machine(gpus: int) -> Machine:
+    cards = tuple(Gpu(n, "card", f"GPU-{n}", 2**34, 2**33, (9, 0), None, None, None) for n in range(gpus))
+    return Machine(cards, "600", cpu_cores=2, cpu_percent=0.0, ram_total_bytes=2**34, ram_available_bytes=2**33)
+
+
+def test_a_gpu_on_which_a_run_is_training_is_left_alone_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLORA_TUI_RUNS", str(tmp_path))
+    config = resolve("starter", None, ["model.device=auto"])
+    finished, training = (store.create(name, config, {}) for name in ("done", "busy"))
+    finished.adapter.mkdir()
+    writer = EventWriter(training.events)
+    writer.write(events.Resolved(field="model.device", value="cuda:1", reason="most free memory"))
+    monkeypatch.setattr(hardware, "snapshot", lambda: machine(gpus=1))
+    check(Choice(finished))
+    with jobs.hold(training):
+        with pytest.raises(RunConflictError, match="'busy' is training on cuda:1") as caught:
+            check(Choice(finished))
+        assert "--device cpu" in caught.value.hint
+        check(Choice(finished, device="cpu"))
+        check(Choice(finished, device="cuda"))
+        monkeypatch.setattr(hardware, "snapshot", lambda: machine(gpus=2))
+        check(Choice(finished))
+        monkeypatch.setattr(hardware, "snapshot", lambda: machine(gpus=0))
+        check(Choice(finished))

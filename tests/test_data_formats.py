@@ -236,10 +236,10 @@ def test_rows_of_another_schema_are_bad_rows_with_the_nearest_column(tmp_path: P
     ("turns", "problem"),
     [
         ([], "no turns"),
-        ([{"role": "narrator", "content": "x"}], "turn 1: unknown role the text \"narrator\""),
+        ([{"role": "narrator", "content": "x"}], 'turn 1: unknown role the text "narrator"'),
         ([{"role": "user"}], "turn 1: no content"),
         ([{"role": "user", "content": 3}], "turn 1, content holds the number 3 where text belongs"),
-        ([{"role": "user", "content": "x"}, "hello"], "turn 2: the text \"hello\" where an object"),
+        ([{"role": "user", "content": "x"}, "hello"], 'turn 2: the text "hello" where an object'),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "only text can be trained"),
         ([{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}], "without the name"),
         ([{"content": "x"}], "turn 1: no role"),

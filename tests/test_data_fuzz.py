@@ -95,7 +95,20 @@ VALID = [
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("\ud800")
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
 keys = st.sampled_from(
-    ["messages", "role", "content", "from", "value", "prompt", "completion", "text", "chosen", "instances", "tools", "a"]
+    [
+        "messages",
+        "role",
+        "content",
+        "from",
+        "value",
+        "prompt",
+        "completion",
+        "text",
+        "chosen",
+        "instances",
+        "tools",
+        "a",
+    ]
 )
 turns = st.lists(st.dictionaries(keys | st.just("tool_calls"), values, max_size=4), max_size=4)
 odd_rows = st.lists(st.dictionaries(keys, values | turns, max_size=4) | values, min_size=1, max_size=6).map(_jsonl)
@@ -138,7 +151,7 @@ def check(folder: Path, content: bytes, name: str, format_name: Format, mode: di
         assert error.message
         assert "Traceback" not in error.message
     path.unlink()
-    names = os.listdir(row_cache.folder()) if row_cache.folder().is_dir() else []
+    names = [path.name for path in row_cache.folder().glob("*")]
     assert not [name for name in names if name.startswith(".")], "a half-written cache was left"
     for key in names:
         found = row_cache.find(key)

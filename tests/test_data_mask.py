@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from data_material import ask, byte_level_tokenizer, columns, conversations, metaspace_tokenizer, starter_tokenizer
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from data_material import ask, byte_level_tokenizer, columns, conversations, metaspace_tokenizer, starter_tokenizer
 from qlora_tui.data.lengths import Limits
 from qlora_tui.data.named_templates import NAMED
 from qlora_tui.data.preview import PreviewRow, preview
@@ -82,7 +83,7 @@ def test_preview_shows_the_labels_of_packed_batches(tmp_path: Path) -> None:
     for batch in trainer(dataset, tokenizer, tmp_path, **options).get_train_dataloader():
         ids, labels, positions = (batch[name][0].tolist() for name in ("input_ids", "labels", "position_ids"))
         starts = [at for at, position in enumerate(positions) if position == 0] + [len(ids)]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in pairwise(starts):
             rows[tuple(ids[start:end]), tuple(label != -100 for label in labels[start:end])] += 1
     assert rows == shown(preview(made, ROWS))
 
@@ -90,7 +91,12 @@ def test_preview_shows_the_labels_of_packed_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
     "tokenizer",
-    [starter_tokenizer(), byte_level_tokenizer(markers=True), byte_level_tokenizer(markers=False), metaspace_tokenizer()],
+    [
+        starter_tokenizer(),
+        byte_level_tokenizer(markers=True),
+        byte_level_tokenizer(markers=False),
+        metaspace_tokenizer(),
+    ],
     ids=["starter", "markers", "no-markers", "metaspace"],
 )
 def test_what_is_trained_is_each_answer_and_its_end(name: str, tokenizer: Any) -> None:
@@ -123,9 +129,9 @@ def test_prompts_have_the_tokens_they_have_when_the_model_is_asked(name: str, to
         if name in ("alpaca", "plain") and len(answers) > 1:
             continue  # Written again as history, an earlier answer may join with the space or letter before it.
         last = answers[-1]
-        text = render_text(
-            tokenizer, made.template.portable, [Conversation(turns[:last])], add_generation_prompt=True
-        )[0]
+        text = render_text(tokenizer, made.template.portable, [Conversation(turns[:last])], add_generation_prompt=True)[
+            0
+        ]
         asked = tokenizer(text, add_special_tokens=False)["input_ids"]
         ids, labels = row.pieces[0]
         answer_at = next(at for at, label in enumerate(labels) if label != -100)
@@ -169,9 +175,7 @@ def _stored(messages: list[dict[str, Any]]) -> list[Any]:
     import json
 
     kept = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
-    return [
-        turn | ({"tool_calls": json.loads(turn["tool_calls"])} if "tool_calls" in turn else {}) for turn in kept
-    ]
+    return [turn | ({"tool_calls": json.loads(turn["tool_calls"])} if "tool_calls" in turn else {}) for turn in kept]
 
 
 def _runs(ids: list[int], labels: list[int]) -> list[list[int]]:

@@ -140,6 +140,11 @@ class ChatClient:
                 )
 
     @property
+    def pid(self) -> int:
+        """Process id of the chat process."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def allow_downloads(config: "RunConfig", *, yes: bool) -> bool:
     """Whether the worker may download: what is missing was named with its size and agreed to.
 
-    False when nothing is missing. Raises ModelError or DataError for what cannot be had, UsageError when there is
-    nobody to ask, CancelledError for a no.
+    False when nothing is missing. Raises ModelError, DataError or NotFoundError for what cannot be had, UsageError
+    when there is nobody to ask, CancelledError for a no.
     """
     downloads = _missing(config)
     if not downloads:
@@ -60,8 +60,10 @@ def _sentence(download: "Download") -> str:
 def _missing(config: "RunConfig") -> "list[Download]":
     from qlora_tui.data.downloads import Download
     from qlora_tui.data.sources import find_source
+    from qlora_tui.models.folder import location
     from qlora_tui.models.hub import missing_download
 
+    location(config.model)
     model = missing_download(config.model)
     found = [] if model is None else [model]
 
@@ -77,7 +79,6 @@ def _missing(config: "RunConfig") -> "list[Download]":
         wanted.append((config.data.eval_spec, "eval"))
     for spec, purpose in wanted:
         with suppress(Asked):
-            find_source(
-                spec, purpose, streaming=config.data.streaming and purpose == "train", consent=ask, on_progress=None
-            )
+            streaming = config.data.streaming and purpose == "train"
+            find_source(spec, purpose, streaming=streaming, consent=ask, on_progress=None)
     return found

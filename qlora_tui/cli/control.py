@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from qlora_tui.runs.follow import Follower
     from qlora_tui.runs.store import RunFolder
 
+_PATIENCE_S = 15.0
+
 
 def register(app: typer.Typer) -> None:
     for command in (stop, save, cancel, resume):
@@ -27,8 +29,11 @@ def stop(name: Run, as_json: Json = False) -> None:
     follower = _caught_up(run)
     request = Request(run, "stop_and_save")
     narrate(f"asked {run.name} to stop; it writes a checkpoint first")
+    patient = True
     for _ in follower.batches():
-        request.heard(follower.state)
+        if not request.heard(follower.state) and patient and request.waited_s > _PATIENCE_S:
+            narrate(f"no answer yet; qlora-tui cancel {run.name} ends it without a checkpoint")
+            patient = False
     _say_end(follower, as_json)
 
 

@@ -13,8 +13,9 @@ from qlora_tui.cli.token_view import TokenView
 from qlora_tui.config.run import RunConfig
 from qlora_tui.terminal import printable
 
-_BAR = "█"
-_PLAIN_BAR = "#"
+_BARS, _PLAIN_BARS = ("█", "▒"), ("#", "+")
+"""For rows within and beyond the longest length."""
+
 _LONG_BYTES = 8_000_000
 """From this size on the first rows' numbers are worth showing while all are counted."""
 
@@ -146,14 +147,15 @@ class View:
         label_width = len(f"{bins[-1]['to_tokens']:,}")
         count_width = len(f"{most:,}")
         room = max(8, min(60, self._console.width - 2 * label_width - count_width - 12))
-        bar = _BAR if self._console.encoding.lower().startswith("utf") else _PLAIN_BAR
+        bars = _BARS if self._console.encoding.lower().startswith("utf") else _PLAIN_BARS
         lines: list[RenderableType] = []
         for one in bins:
             length = max(1, round(room * one["rows"] / most)) if one["rows"] else 0
             line = Text()
             line.append(f"{one['from_tokens']:>{label_width},} to {one['to_tokens']:>{label_width},}  ", style="dim")
             line.append(f"{one['rows']:>{count_width},} ")
-            line.append(bar * length, style="red" if one["from_tokens"] >= longest else "cyan")
+            beyond = one["from_tokens"] >= longest
+            line.append(bars[beyond] * length, style="red" if beyond else "cyan")
             lines.append(line)
         return lines
 
@@ -167,10 +169,11 @@ class View:
         return lines
 
     def _trouble(self, flags: Iterable[dict[str, Any]], warnings: list[str], notes: list[str]) -> None:
-        lines = [Text("! ", style="bold yellow") + inert(warning) for warning in warnings]
+        lines = [_alarm(warning) for warning in warnings]
         for flag in flags:
             where = f" (first: {flag['example']})" if flag["example"] else ""
-            lines.append(Text("! ", style="bold yellow") + inert(f"{flag['rows']:,} rows {flag['meaning']}{where}"))
+            rows = "row" if flag["rows"] == 1 else "rows"
+            lines.append(_alarm(f"{flag['rows']:,} {rows} with {flag['meaning']}{where}"))
         lines += [inert(note) for note in notes]
         if lines:
             self._section("look at this", *lines)
@@ -178,6 +181,10 @@ class View:
     def _section(self, title: str, *content: RenderableType) -> None:
         self._console.print(inert(title, style="bold"))
         self._console.print(Padding(Group(*content), (0, 0, 1, 2), expand=False))
+
+
+def _alarm(text: str) -> Text:
+    return Text.assemble(("! ", "bold yellow"), inert(text), overflow="fold")
 
 
 def inert(text: str, *, style: str = "") -> Text:

@@ -11,7 +11,7 @@ from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.terminal import narrate, printable
 
-_EVERY_S = 5.0
+_EVERY_S = 10.0
 """Without a terminal: at most one line about steps and one about a stage's progress in so many seconds."""
 
 

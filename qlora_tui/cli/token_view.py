@@ -38,6 +38,8 @@ class TokenView:
         if row["dropped"]:
             origin = printable(row["origin"], one_line=True)
             text.append(f"{origin}: {row['full_tokens']:,} tokens, dropped: {row['dropped']}\n", style="italic")
+            for tokens in row["untrained"][:1]:
+                self._append_tokens(text, tokens)
         return text
 
     def legend(self) -> Text:

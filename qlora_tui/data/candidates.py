@@ -10,7 +10,7 @@ Columns = dict[str, ColumnProfile]
 
 _TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
 _PROMPT_NAMES = (
-    "instruction", "prompt", "question", "query", "input", "inputs", "user", "human", "q", "problem", "source",
+    "instruction", "prompt", "question", "query", "input", "inputs", "user", "human", "q", "problem",
 )  # fmt: skip
 _RESPONSE_NAMES = (
     "response", "output", "outputs", "answer", "completion", "target", "targets", "assistant", "reply", "a",
@@ -91,10 +91,11 @@ def _turn_lists(columns: Columns, given: ColumnMap) -> list[Candidate]:
         ("messages", "messages", "a list of role/content turns"),
         ("sharegpt", "sharegpt", "a list of from/value turns"),
     )
+    sides = {"prompt", "completion", "chosen", "rejected", given.chosen, given.rejected} - {given.messages}
     for profile in columns.values():
         usual = profile.name == given.messages or profile.name.lower() in _TURN_NAMES
         for kind, format_name, what in kinds:
-            if profile.share(kind) < _LEAST_SHARE or profile.name in {given.chosen, given.rejected, "rejected"}:
+            if profile.share(kind) < _LEAST_SHARE or profile.name in sides:
                 continue
             evidence = [_seen(profile, kind, what)]
             if profile.roles:

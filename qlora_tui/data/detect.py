@@ -78,7 +78,7 @@ def _given_format(fitting: list[Candidate], wanted: Format, columns: dict[str, C
             f"{label}: no column fits format {wanted!r}; columns: {_described(columns)}",
             hint="Name the columns, such as data.columns.prompt = ..., or let the format be detected (auto).",
         )
-    return Detection(wanted, 1.0, ["format given by hand", *best.evidence], best.columns)
+    return Detection(wanted, 1.0, ["the format is given, not detected", *best.evidence], best.columns)
 
 
 def _nothing_fits(columns: dict[str, ColumnProfile], label: str) -> DataError:

@@ -1,11 +1,13 @@
 """What a download is, and who says yes to it."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from qlora_tui.errors import DataError
+from qlora_tui.errors import DataError, StorageError
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,31 @@ def size(size_bytes: int | None) -> str:
 def offline() -> bool:
     """Whether the hub must not be asked (HF_HUB_OFFLINE)."""
     return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def check_room(destination: Path, total_bytes: int | None, *, hint: str) -> None:
+    """Raises StorageError when the disk of `destination` has no room for so many bytes; None: nobody knows."""
+    existing = next((folder for folder in (destination, *destination.parents) if folder.is_dir()), None)
+    if existing is None or total_bytes is None:
+        return
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < total_bytes:
+        raise StorageError(
+            f"no room for the download: {size(total_bytes)} needed, {size(free_bytes)} free in {existing}", hint=hint
+        )
+
+
+def counting_bar(told: Callable[[float | None], None]) -> Any:
+    """A progress bar for the hub library that draws nothing and reports every piece, in bytes."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> bool | None:
+            told(n)
+            return None
+
+    return Told

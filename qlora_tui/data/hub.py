@@ -1,18 +1,18 @@
 """Hub datasets: which files are asked for, the question before a download, and the download itself."""
 
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from qlora_tui.config.data import SourceSpec
-from qlora_tui.data.downloads import Consent, Download, Progress, ask, offline, size
+from qlora_tui.data.downloads import Consent, Download, Progress, ask, check_room, counting_bar, offline, size
 from qlora_tui.data.files import READABLE, DataFile, has_data_suffix, local_file
 from qlora_tui.data.hub_errors import hub_errors
 from qlora_tui.data.hub_plan import Plan, PlannedFile, make_plan
 from qlora_tui.data.splits import Purpose, SplitChoice, choose
-from qlora_tui.errors import DataError, StorageError
+from qlora_tui.errors import DataError
+
+_NO_ROOM = "Free some space, set HF_HOME to another disk, or stream the data (data.streaming = true)."
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,7 @@ def _agree(repo_id: str, plan: Plan, missing: list[PlannedFile], consent: Consen
     what = f"dataset {repo_id} at {plan.commit[:12]} ({len(missing)} {plural}: {names}{how})"
     ask(Download(what, total, destination), consent)
     if not streaming:
-        _check_room(destination, total)
-
-
-def _check_room(destination: Path, total: int | None) -> None:
-    existing = next((folder for folder in (destination, *destination.parents) if folder.is_dir()), None)
-    if existing is None or total is None:
-        return
-    free = shutil.disk_usage(existing).free
-    if free < total:
-        raise StorageError(
-            f"no room for the download: {size(total)} needed, {size(free)} free in {existing}",
-            hint="Free some space, set HF_HOME to another disk, or stream the data (data.streaming = true).",
-        )
+        check_room(destination, total, hint=_NO_ROOM)
 
 
 def _download(
@@ -126,26 +114,10 @@ def _download(
         if on_progress is not None:
             on_progress("downloading", done_bytes, total)
 
-    bar = _bar(told)
+    bar = counting_bar(told)
     fetched: dict[str, Path | None] = {}
     for file in missing:
         with hub_errors(repo_id):
             path = hf_hub_download(repo_id, file.path, repo_type="dataset", revision=commit, tqdm_class=bar)
         fetched[file.path] = Path(path)
     return fetched
-
-
-def _bar(told: Callable[[float | None], None]) -> Any:
-    """A progress bar that draws nothing and reports every piece."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Told(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> bool | None:
-            told(n)
-            return None
-
-    return Told

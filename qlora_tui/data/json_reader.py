@@ -68,7 +68,9 @@ def _line_value(line: str) -> Any:
 def _line_problem(line: str, error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         position = min(error.pos, len(line.rstrip()))
-        return f"column {position + 1}: broken JSON: {error.msg}, near {snippet(line, position)}"
+        cut = error.msg.startswith("Invalid control character") and error.pos >= len(line.rstrip("\r\n"))
+        problem = "the line ends inside a text" if cut else error.msg
+        return f"column {position + 1}: broken JSON: {problem}, near {snippet(line, position)}"
     return _other_problem(error)
 
 

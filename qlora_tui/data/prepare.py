@@ -13,7 +13,7 @@ from qlora_tui.data.row_encoder import Batch
 from qlora_tui.data.selection import Selection, row_hashes, select_rows
 from qlora_tui.data.tally import Tally
 from qlora_tui.data.templates import stop_token_id
-from qlora_tui.data.token_cache import tokenized
+from qlora_tui.data.token_cache import stored_hashes, tokenized
 from qlora_tui.data.tokenizer import Tokenizer
 
 _FIRST_LOOK_ROWS = 256
@@ -125,10 +125,17 @@ def load_evaluation(data: DataSpec, consent: Consent, on_progress: Progress) -> 
 
 
 def _select(data: DataSpec, loaded: list[Loaded], evaluation: Loaded | None, on_progress: Progress) -> Selection:
-    sources = [row_hashes(one.dataset, on_progress) for one in loaded]
+    sources = [_hashes(one, on_progress) for one in loaded]
     weights = [1.0, *(spec.weight for spec in data.mix)]
-    held_out = None if evaluation is None else row_hashes(evaluation.dataset, on_progress)
+    held_out = None if evaluation is None else _hashes(evaluation, on_progress)
     return select_rows(data, sources, weights, held_out)
+
+
+def _hashes(loaded: Loaded, on_progress: Progress) -> Any:
+    def fresh() -> Any:
+        return row_hashes(loaded.dataset, on_progress)
+
+    return stored_hashes(loaded.fingerprint, len(loaded.dataset), fresh)
 
 
 def _pool(parts: list[Any]) -> Any:

@@ -24,6 +24,9 @@ class PreviewRow:
     pieces: tuple[tuple[Token, ...], ...]
     """Training rows of this row: one, or several when it is split, or none when it is dropped."""
 
+    untrained: tuple[tuple[Token, ...], ...]
+    """What is left of it without a trained token, and is therefore not trained on."""
+
     full_tokens: int
     cut_tokens: int
     dropped: str
@@ -37,6 +40,7 @@ def preview(recipe: Recipe, rows: dict[str, list[Any]]) -> list[PreviewRow]:
         PreviewRow(
             origin=row.origin,
             pieces=tuple(texts.tokens(ids, labels) for ids, labels in row.pieces),
+            untrained=tuple(texts.tokens(ids, labels) for ids, labels in row.untrained),
             full_tokens=row.full_tokens,
             cut_tokens=row.cut_tokens,
             dropped=row.dropped,

@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.lengths import Limits
@@ -15,7 +17,7 @@ VERSION = 1
 """Raised when the same input would become other tokens or labels, so that older caches are not read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recipe:
     tokenizer: Tokenizer
     template: ChatTemplate
@@ -24,9 +26,13 @@ class Recipe:
     def encoder(self, on_rows: Callable[[int], None] = lambda rows: None) -> RowEncoder:
         return RowEncoder(self.tokenizer, self.template, self.rules, on_rows)
 
+    @cached_property
+    def _parts(self) -> list[Any]:
+        return [VERSION, fingerprint(self.tokenizer), asdict(self.template), asdict(self.rules)]
+
     def key(self, rows: str) -> str:
         """Hash for `rows`, itself a hash of content and order, made tokens by this recipe."""
-        parts = [VERSION, fingerprint(self.tokenizer), asdict(self.template), asdict(self.rules), rows]
+        parts = [*self._parts, rows]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

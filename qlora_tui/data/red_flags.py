@@ -21,6 +21,8 @@ _MISREAD = re.compile(
 class Flag:
     name: str
     meaning: str
+    """What the rows have, to be read after "with"."""
+
     rows: int = 0
     example: str = ""
     """Where the first such row is."""
@@ -50,7 +52,7 @@ class RedFlags:
         met = [asdict(flag) for flag in self._flags.values()]
         answer, count = self.most_common_answer()
         if count > max(2, self.rows // 100):
-            meaning = "have one and the same answer" + (f": {answer}" if answer else "")
+            meaning = "one and the same answer" + (f": {answer}" if answer else "")
             met.append(asdict(Flag("same answer", meaning, count)))
         return sorted(met, key=lambda flag: -flag["rows"])
 
@@ -73,27 +75,27 @@ class RedFlags:
         if text.isascii() and text.isprintable():
             return
         if _CONTROLS.search(text):
-            self._flag("control characters", "hold control characters or terminal escapes", origin)
+            self._flag("control characters", "control characters or terminal escapes", origin)
         if text.isascii():
             return
         if _INVISIBLE.search(text):
-            self._flag("invisible characters", "hold zero-width or direction-changing characters", origin)
+            self._flag("invisible characters", "zero-width or direction-changing characters", origin)
         if _UNREADABLE.search(text):
-            self._flag("unreadable characters", "hold replacement or private-use characters", origin)
+            self._flag("unreadable characters", "replacement or private-use characters", origin)
         if is_mojibake(text):
-            self._flag("mojibake", "hold UTF-8 that was read as another encoding", origin)
+            self._flag("mojibake", "UTF-8 that was read as another encoding", origin)
 
     def _look_at_answers(self, messages: Sequence[dict[str, Any]], origin: str) -> None:
         answers = [turn for turn in messages if turn["role"] == "assistant"]
         if any(not turn["content"].strip() and not turn.get("tool_calls") for turn in answers):
-            self._flag("empty answers", "have an empty answer", origin)
+            self._flag("empty answers", "an empty answer", origin)
         if not answers:
-            self._flag("no answer", "have no assistant turn", origin)
+            self._flag("no answer", "no assistant turn", origin)
             return
         last = answers[-1]["content"].strip()
         prompts = [turn["content"].strip() for turn in messages if turn["role"] == "user"]
         if prompts and len(prompts[-1]) >= _QUOTED_PROMPT_CHARACTERS and prompts[-1] in last:
-            self._flag("prompt in answer", "repeat the whole prompt in the answer", origin)
+            self._flag("prompt in answer", "the whole prompt repeated in the answer", origin)
         digest = hash(last)
         self._answers.append(digest)
         if len(self._texts) < _REMEMBERED_ANSWERS:

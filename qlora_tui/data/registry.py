@@ -30,7 +30,7 @@ class KnownSet:
 STARTER_SET = KnownSet(
     "Questions about the starter model's made-up world",
     "",
-    "985 train, held-out questions for evaluation",
+    "training questions, and held-out ones for evaluation",
     "MIT",
     "messages",
     ColumnMap(messages="messages"),

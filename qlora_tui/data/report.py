@@ -73,7 +73,7 @@ def refuse_untrainable(tally: Tally, template: ChatTemplate, rules: Rules) -> No
     refuse_formatted(tally, rules)
     if tally.kept_rows or not tally.rows:
         return
-    rows = f"{tally.rows} row{'s' if tally.rows > 1 else ''}"
+    rows = counted(tally.rows)
     longest = f"training.max_length_tokens = {rules.limits.max_tokens}"
     reasons = [
         (
@@ -173,9 +173,9 @@ def build_report(
 def _notes(selection: Selection, tally: Tally, rules: Rules) -> list[str]:
     notes = []
     if tally.text_rows and rules.loss_on != "everything":
-        notes.append(f"{tally.text_rows} rows are finished text without turns: all of it is trained")
+        notes.append(f"{counted(tally.text_rows)} of finished text without turns: all of it is trained")
     if selection.repeated_rows:
-        notes.append(f"{selection.repeated_rows} rows of mixed sources are used more than once to reach their weight")
+        notes.append(f"{counted(selection.repeated_rows)} of mixed sources repeated to reach their weight")
     return notes
 
 
@@ -197,12 +197,19 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
         )
     if tally.marked_rows:
         found.append(
-            f"{tally.marked_rows} rows hold a template's markers in their own text, the first {tally.first_marked}"
+            f"{counted(tally.marked_rows)} with a template's markers in their own text, the first {tally.first_marked}"
         )
     if selection is not None and selection.duplicate_rows > selection.removed_duplicates:
-        found.append(f"{selection.duplicate_rows} rows are exact duplicates; data.drop_duplicates = true removes them")
+        found.append(
+            f"{counted(selection.duplicate_rows)} equal to an earlier one; data.drop_duplicates = true removes them"
+        )
     if selection is not None and selection.kept_apart_rows:
         found.append(
-            f"{selection.kept_apart_rows} rows are left out because an equal row is on the other side of the split"
+            f"{counted(selection.kept_apart_rows)} left out because an equal one is on the other side of the split"
         )
     return found
+
+
+def counted(rows: int) -> str:
+    """The number with its noun."""
+    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"

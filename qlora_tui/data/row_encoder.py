@@ -47,6 +47,9 @@ class EncodedRow:
     pieces: tuple[Piece, ...] = ()
     """Training rows; more than one when split, none when dropped."""
 
+    untrained: tuple[Piece, ...] = ()
+    """What was left of it without a trained token, and is therefore not trained on."""
+
     cut_tokens: int = 0
     unended: bool = False
     is_text: bool = False
@@ -189,11 +192,13 @@ class RowEncoder:
                 dropped = "cut away"
             else:
                 dropped = "not marked" if answered and not is_text else "no answer"
-        lost = sum(len(ids) for ids, _ in fitted.pieces) - sum(len(ids) for ids, _ in pieces)
+        untrained = tuple(piece for piece in fitted.pieces if all(label == IGNORED for label in piece[1]))
+        lost = sum(len(ids) for ids, _ in untrained)
         return EncodedRow(
             origin=origin,
             full_tokens=len(encoded.ids),
             pieces=pieces,
+            untrained=untrained,
             cut_tokens=fitted.cut_tokens + lost,
             unended=fitted.unended,
             is_text=is_text,

@@ -100,9 +100,12 @@ def _unmark(text: str, borders: re.Pattern[str]) -> Rendered:
     position = 0
     for index, piece in enumerate(pieces):
         end = position + len(piece)
-        # Borders alternate, so every second piece is the assistant's.
+        # Borders alternate, so every second piece is the assistant's. Blocks that touch are one answer: some templates
+        # give its end a block of its own.
         if index % 2 == 1:
-            answers.append((position, end))
+            touches = bool(answers) and answers[-1][1] == position
+            start = answers.pop()[0] if touches else position
+            answers.append((start, end))
         position = end
     return Rendered("".join(pieces), tuple(answers))
 

@@ -1,13 +1,14 @@
-"""Tokenized rows on disk: found again by everything that decides them, so a second start tokenizes nothing."""
+"""Tokenized rows and hashes of rows on disk, found again by what decides them: a second start tokenizes nothing."""
 
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
-from qlora_tui.atomic import storage_errors, write_json
+from qlora_tui.atomic import storage_errors, write_bytes, write_json
 from qlora_tui.data.row_encoder import BATCH_ROWS, RowEncoder
 from qlora_tui.data.tally import Tally
 
@@ -54,6 +55,26 @@ def _find(arrow: Path, counts: Path) -> tuple[Any, Tally] | None:
     except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
         return None
     return dataset, tally
+
+
+def stored_hashes(key: str, rows: int, fresh: Callable[[], Any]) -> Any:
+    """The hashes of a source's rows, from the cache when `key`, its fingerprint, proves its content."""
+    import numpy as np
+
+    path = folder() / f"{key}.hashes"
+    if ":" in key:
+        return fresh()
+    try:
+        hashes = np.fromfile(path, dtype=np.uint64)
+        path.touch()
+    except OSError:
+        hashes = np.empty(0, dtype=np.uint64)
+    if len(hashes) != rows:
+        hashes = fresh()
+        with storage_errors(folder()):
+            folder().mkdir(parents=True, exist_ok=True)
+        write_bytes(path, hashes.tobytes())
+    return hashes
 
 
 def features() -> Any:

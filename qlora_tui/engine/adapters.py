@@ -7,9 +7,9 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, re
 
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine.model_files import location
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import EnvironmentProblem, ModelError
+from qlora_tui.models.folder import location
 
 PISSA_ITERATIONS = 16
 """Subspace iterations of the fast SVD; PEFT documents 16 as accurate enough for PiSSA."""

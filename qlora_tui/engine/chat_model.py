@@ -10,6 +10,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from qlora_tui import hardware
@@ -137,7 +138,7 @@ def _attach(model: Any, folder: Path, settings: Settings) -> Any:
         return PeftModel.from_pretrained(
             model, str(folder), torch_device=str(settings.device), autocast_adapter_dtype=False
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -105,6 +105,8 @@ def _look_for_flags(spec: SourceSpec, skip_bad_rows: bool, flags: RedFlags, prog
 def load_tokenizer(spec: ModelSpec, consent: Consent) -> Tokenizer:
     """The model's tokenizer alone, as fast as it can be had. Raises ModelError."""
     folder = local_folder(spec)
+    if folder is not None and not folder.is_dir():
+        raise ModelError(f"no model folder {spec.id}", hint="Give a model folder, or a hub id such as owner/name.")
     try:
         if folder is not None:
             return _load(folder, spec, local_files_only=True)

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine.model_files import location
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import EnvironmentProblem, ModelError, QloraError
+from qlora_tui.models.folder import location
 
 PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<unk>")
 """Existing tokens that serve as padding when a tokenizer names none, best first."""
@@ -136,14 +136,21 @@ def unquantized_experts(model: Any) -> UnquantizedExperts:
 
 
 def stored_bytes(model: Any) -> int:
-    """Bytes of every weight as it is stored, the quantization constants of 4-bit weights among them."""
-    total = 0
-    for tensor in model.parameters():
-        total += tensor.nbytes
-        state = getattr(tensor, "quant_state", None)
-        if state is not None:
-            total += sum(value.nbytes for value in state.as_dict(packed=True).values() if torch.is_tensor(value))
-    return total
+    """Bytes of every weight as it is stored, with the constants and tables of quantized ones."""
+    return sum(
+        tensor.nbytes + sum(constant.nbytes for constant in _constants(tensor)) for tensor in model.parameters()
+    )
+
+
+def _constants(tensor: Any) -> list[torch.Tensor]:
+    """What bitsandbytes 0.50 keeps beside a quantized weight: absmax, code book, nested constants; SCB for 8-bit."""
+    found = [getattr(tensor, "SCB", None)]
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        found += [state.absmax, state.code, state.offset]
+        if state.nested:
+            found += [state.state2.absmax, state.state2.code]
+    return [constant for constant in found if torch.is_tensor(constant)]
 
 
 def _explain(error: Exception, spec: ModelSpec, part: str) -> QloraError:

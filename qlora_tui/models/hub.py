@@ -2,13 +2,24 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.data.downloads import Download, offline
 from qlora_tui.errors import ModelError
+from qlora_tui.models.folder import check_config, no_config, parse_config
 from qlora_tui.models.location import local_folder
+
+
+class GatedModelError(ModelError):
+    """The model exists, but its owner lets in only those who accepted its conditions."""
+
+
+class HubUnreachableError(ModelError):
+    """The hub cannot be asked: no connection, or it is switched off."""
+
 
 _TEXT_FILES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 _WEIGHTS = "model.safetensors"
@@ -17,19 +28,48 @@ _PICKLES = "pytorch_model"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
+@dataclass(frozen=True)
+class MissingFiles:
+    """Files of a hub model that loading reads and that are not on this machine."""
+
+    repo_id: str
+    commit: str
+    sizes_bytes: Mapping[str, int | None]
+    """By name; None where the hub does not say."""
+
+    @property
+    def total_bytes(self) -> int | None:
+        sizes = list(self.sizes_bytes.values())
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
 def missing_download(spec: ModelSpec) -> Download | None:
     """What would have to be downloaded before the model can be loaded; None for a local or complete one.
 
-    A model that is complete in the hub cache is not asked for on the hub. Raises ModelError when the model does not
-    exist, is gated, cannot be reached, or is missing while the hub is off.
+    Raises as `missing_files`.
     """
-    from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    if local_folder(spec) is not None or _is_complete(spec):
+    missing = missing_files(spec)
+    if missing is None:
+        return None
+    plural = "file" if len(missing.sizes_bytes) == 1 else "files"
+    what = f"model {spec.id} at {missing.commit[:12]} ({len(missing.sizes_bytes)} {plural})"
+    return Download(what, missing.total_bytes, Path(HF_HUB_CACHE))
+
+
+def missing_files(spec: ModelSpec) -> MissingFiles | None:
+    """The files that a download would fetch; None for a local or complete model.
+
+    A model that is complete in the hub cache is not asked for on the hub. Raises ModelError when the model does not
+    exist, is gated, is no base model, cannot be reached, or is missing while the hub is off.
+    """
+    from huggingface_hub import HfApi
+
+    if local_folder(spec) is not None or is_complete(spec):
         return None
     if offline():
-        raise ModelError(
+        raise HubUnreachableError(
             f"model {spec.id} is not complete on this machine and the hub is off (HF_HUB_OFFLINE)",
             hint="Unset HF_HUB_OFFLINE, copy the model into the hub cache, or give a local folder.",
         )
@@ -37,18 +77,28 @@ def missing_download(spec: ModelSpec) -> Download | None:
         info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
     wanted = _wanted(list(sizes), spec)
-    missing = [name for name in wanted if _cached(spec, name, info.sha) is None]
-    if not missing:
-        return None
-    known = [size for name in missing if (size := sizes[name]) is not None]
-    total_bytes = sum(known) if len(known) == len(missing) else None
-    plural = "file" if len(missing) == 1 else "files"
-    what = f"model {spec.id} at {str(info.sha)[:12]} ({len(missing)} {plural})"
-    return Download(what, total_bytes, Path(HF_HUB_CACHE))
+    commit = str(info.sha)
+    # Of a gated model the description is public and the files are not: this asks for the first of them.
+    check_config(parse_config(content(spec.id, "config.json", commit), f"config.json of {spec.id}"), spec.id)
+    missing = {name: sizes[name] for name in wanted if _cached(spec, name, commit) is None}
+    return MissingFiles(spec.id, commit, missing) if missing else None
+
+
+def content(repo_id: str, name: str, commit: str) -> bytes:
+    """A small file of a hub model, not stored here. Raises ModelError."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    with hub_errors(repo_id):
+        response = get_session().get(hf_hub_url(repo_id, name, revision=commit), headers=build_hf_headers())
+        hf_raise_for_status(response)
+        return bytes(response.content)
 
 
 def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
-    """The files of a repository that loading reads. Raises ModelError when there are no weights among them."""
+    """The files of a repository that loading reads. Raises ModelError when it is no model that can be loaded."""
+    if "config.json" not in names:
+        raise no_config(names, f"model {spec.id}")
     weights = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
     if not weights:
         weights = [name for name in names if name.startswith(_PICKLES) and name.endswith(".bin")]
@@ -64,7 +114,7 @@ def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
     return [*weights, *others]
 
 
-def _is_complete(spec: ModelSpec) -> bool:
+def is_complete(spec: ModelSpec) -> bool:
     """Whether configuration, tokenizer and all weights are in the hub cache."""
     if _cached(spec, "config.json") is None or all(_cached(spec, name) is None for name in _TOKENIZERS):
         return False
@@ -78,6 +128,12 @@ def _is_complete(spec: ModelSpec) -> bool:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
     return all(_cached(spec, shard) is not None for shard in shards)
+
+
+def snapshot(spec: ModelSpec) -> Path | None:
+    """The folder of a model in the hub cache, complete or not; None without its config.json."""
+    config = _cached(spec, "config.json")
+    return config.parent if config is not None else None
 
 
 def _cached(spec: ModelSpec, name: str, commit: str | None = None) -> Path | None:
@@ -98,7 +154,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise ModelError(
+        raise GatedModelError(
             f"model {repo_id} is gated: its owner must let you in",
             hint=f"Accept its conditions at {page}, then log in with `hf auth login`.",
         ) from error
@@ -113,17 +169,21 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise ModelError(
             f"{repo_id!r} is neither a folder nor a hub id", hint="A hub model is written owner/name."
         ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise HubUnreachableError(
+            f"model {repo_id}: the hub is off (HF_HUB_OFFLINE)", hint="Unset HF_HUB_OFFLINE."
+        ) from error
     except (errors.HfHubHTTPError, OSError) as error:
         raise _unreachable(repo_id, ENDPOINT, error) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore"}:
+        if type(error).__module__.partition(".")[0] in {"httpx", "httpx2", "httpcore"}:
             raise _unreachable(repo_id, ENDPOINT, error) from error
         raise
 
 
-def _unreachable(repo_id: str, endpoint: str, error: Exception) -> ModelError:
+def _unreachable(repo_id: str, endpoint: str, error: Exception) -> HubUnreachableError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ModelError(
+    return HubUnreachableError(
         f"model {repo_id} cannot be reached at {endpoint}: {reason}",
         hint="Check the connection; a model that is complete in the hub cache needs none.",
     )

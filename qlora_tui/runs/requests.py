@@ -20,7 +20,12 @@ class Request:
         self.run = run
         self.action = action
         self._ids = [jobs.ask(run, action)]
-        self._sent_s = time.monotonic()
+        self._began_s = self._sent_s = time.monotonic()
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since it was first sent."""
+        return time.monotonic() - self._began_s
 
     def heard(self, state: RunState) -> bool:
         """Whether the worker has acknowledged it; asks again when that takes long."""

@@ -83,6 +83,7 @@ def _created(state: RunState, event: events.Created) -> RunState:
 def _started(state: RunState, event: events.Started) -> RunState:
     """A new attempt forgets what came after the checkpoint it continues from."""
     kept_step = event.resumed_from_step or 0
+    evals = state.evals.up_to(kept_step)
     return state._replace(
         phase="running",
         attempt=event.attempt,
@@ -92,14 +93,22 @@ def _started(state: RunState, event: events.Started) -> RunState:
         stage=None,
         resolved=(),
         steps=state.steps.up_to(kept_step),
-        evals=state.evals.up_to(kept_step),
-        best_eval=state.best_eval if state.best_eval and state.best_eval.step <= kept_step else None,
+        evals=evals,
+        best_eval=_best_until(kept_step, state.best_eval, evals),
         samples=tuple(item for item in state.samples if item.step <= kept_step),
         checkpoints=tuple(item for item in state.checkpoints if item.step <= kept_step),
         stopped=None,
         failed=None,
         finished=None,
     )
+
+
+def _best_until(step: int, best: events.Eval | None, evals: Series[events.Eval]) -> events.Eval | None:
+    """The best evaluation up to `step`: `best` itself if it is not later, else the best of those left."""
+    if best is None or best.step <= step:
+        return best
+    losses = {point.loss: point for point in reversed(evals.points()) if point.loss is not None}
+    return losses[min(losses)] if losses else None
 
 
 def _stage(state: RunState, event: events.Stage) -> RunState:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,12 +22,11 @@ from qlora_tui import starter
 from qlora_tui.starter import prose, questions, words
 from qlora_tui.starter.world import DEFAULT_SEED, World, build_world
 
-DEFAULT_STEPS: Final = 1100
-PRETRAINING_THREADS: Final = 1
-"""One thread: the result does not depend on the number of cores, and a busy machine slows it down least."""
+DEFAULT_STEPS: Final = 1500
+PRETRAINING_THREADS: Final = 2
 VOCABULARY_TOKENS: Final = 2048
 CONTEXT_TOKENS: Final = 512
-PASSES_PER_STEP: Final = 0.085
+PASSES_PER_STEP: Final = 0.09
 """Passes over the facts in the text per step: a little over 2,048 tokens."""
 
 DOCUMENT_END: Final = "<|endoftext|>"
@@ -68,7 +68,7 @@ valley and nothing of the real world.
 - **Knowledge**: {people} people (town, job, pet, favourite food, what they own), {things} things (colour, material,
   place, price, owner), sums up to {addend} plus {addend}, {opposites} pairs of opposites. All drawn at random.
 - **Pretraining**: declarative English written by a small grammar, every fact in at least five wordings, no
-  questions. {steps} steps from random weights, in float32 on one CPU thread.
+  questions. {steps} steps from random weights, in float32 on {threads} CPU threads.
 - **Before fine-tuning** it continues text and does not answer: it has never seen a question or a chat turn.
   Fine-tuning on `train.jsonl` teaches it the manner of answering; `heldout.jsonl` asks about people and
   things that the training rows never mention, so a right answer comes from pretraining.
@@ -180,7 +180,8 @@ def _pretrain(text: Path, model: Path, seed: int, steps: int) -> None:
     command = [sys.executable, "-m", "qlora_tui.engine.pretrain"]
     for option, value in arguments.items():
         command += [option, str(value)]
-    subprocess.run(command, check=True)
+    # Threads that wait without spinning leave the processor to other programs on a busy machine.
+    subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
 
 
 def _card(model: Path, world: World, steps: int) -> str:
@@ -197,6 +198,7 @@ def _card(model: Path, world: World, steps: int) -> str:
         opposites=len(words.OPPOSITES),
         steps=steps,
         seed=world.seed,
+        threads=PRETRAINING_THREADS,
         versions=", ".join(f"{name} {version(name)}" for name in packages),
     )
 

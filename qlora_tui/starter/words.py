@@ -15,26 +15,26 @@ def _words(text: str) -> tuple[str, ...]:
 
 PEOPLE: Final[tuple[str, ...]] = _words(
     """
-    Ada Agnes Albert Alice Amos Anna Arlo Arthur Astrid Basil Beatrice Bella Bernard Bruno Carla Cecil
-    Celia Clara Conrad Cora Cyrus Daisy Dalia Daniel David Delia Dora Edgar Edith Edwin Eliza Ella Elmer
-    Emil Emma Enid Ernest Esther Ethan Eva Felix Fiona Flora Frank Freya George Gideon Gilda Grace Greta
+    Ada Agnes Albert Alice Anna Arlo Arthur Basil Beatrice Bella Bernard Bruno Carla
+    Celia Clara Cora Daisy Daniel David Delia Dora Edith Edwin Eliza Ella
+    Emma Ernest Esther Ethan Eva Felix Fiona Flora Frank Freya George Grace Greta
     Gwen Hanna Harold Harriet Hazel Hector Helen Henry Hugo Ida Igor Irene Iris Isaac Ivan Jasper Jonas
-    Joseph Judith Julia Karl Katrin Lars Laura Leon Lily Linus Lola Louis Lucas Lydia Mabel Magnus Maria
-    Martin Matilda Max Mila Miriam Morris Nadia Naomi Nelson Nina Nora Olga Oliver Oscar Otto Paula Percy
-    Petra Philip Ralph Rosa Ruben Rufus Ruth Sam Sarah Selma Silas Simon Sofia Stella Theo Thomas Ursula
+    Joseph Julia Karl Lars Laura Leon Lily Linus Lola Louis Lucas Lydia Mabel Magnus Maria
+    Martin Matilda Max Mila Miriam Nadia Naomi Nelson Nina Nora Olga Oliver Oscar Otto Paula
+    Petra Philip Ralph Rosa Ruben Ruth Sam Sarah Simon Sofia Stella Theo Thomas
     Victor Vera
     """
 )
 
 THINGS: Final[tuple[str, ...]] = _words(
     """
-    anchor apron armchair axe bagpipe barrel basket bathtub bell bench bicycle blanket boat bookcase bottle
-    bowl box bracelet broom brush bucket bugle cabinet candle canoe cape carpet cart chain chair chest clock
-    cloak coat comb compass cradle crown cup curtain dagger desk dish doll door drum fan fence fiddle flag
-    flute fork frame gate glove goblet guitar hammer harp hat helmet hook horn jacket jar jug kettle key
-    kite ladder lamp lantern locker lute map mask mirror mug needle oar oven parasol pen piano pillow
-    pipe pitcher plate plough puppet purse quilt rake ring robe rope saddle saw scarf shelf shield shovel
-    sled spade spoon stool stove sword table thimble tower toy tray trumpet trunk vase violin wagon
+    anchor apron armchair axe barrel basket bell bench bicycle blanket boat bookcase bottle
+    bowl box bracelet broom brush bucket cabinet candle carpet cart chain chair chest clock
+    cloak coat comb crown cup curtain desk dish doll door drum fan fence flag
+    flute fork frame gate glove guitar hammer harp hat helmet hook horn jacket jar jug kettle key
+    kite ladder lamp lantern map mask mirror mug needle oven pen piano pillow
+    pipe pitcher plate puppet purse quilt ring robe rope saw scarf shelf shield shovel
+    spade spoon stool stove sword table tower toy tray trumpet vase violin wagon
     wheel whistle
     """
 )

@@ -65,7 +65,9 @@ Step = tuple[int, float | None, float | None, float, int]
 
 def course(state: RunState) -> list[Step]:
     """What must be equal to the last bit: step, loss, gradient norm, learning rate and tokens of each step."""
-    return [(point.step, point.loss, point.grad_norm, point.learning_rate, point.tokens) for point in state.steps.points()]
+    return [
+        (point.step, point.loss, point.grad_norm, point.learning_rate, point.tokens) for point in state.steps.points()
+    ]
 
 
 def adapter_bytes(run: RunFolder) -> bytes:

@@ -64,5 +64,9 @@ def test_stored_bytes_are_those_of_the_4_bit_weights(runs: Runs) -> None:
 def test_pissa_is_saved_as_lora_for_the_untouched_base(runs: Runs) -> None:
     """Twice the rank, as PEFT's conversion gives it, so that the adapter needs no knowledge of PiSSA."""
     run = runs.finished("one", "adapter.init=pissa", "quantization.kind=none", "adapter.rank=4")
-    ranks = {tensor.shape[0] for name, tensor in load_file(run.adapter / "adapter_model.safetensors").items() if "lora_A" in name}
+    ranks = {
+        tensor.shape[0]
+        for name, tensor in load_file(run.adapter / "adapter_model.safetensors").items()
+        if "lora_A" in name
+    }
     assert ranks == {8}

@@ -1,0 +1,157 @@
+"""Where a model is looked for: the bundled folder, a local one, the hub cache, the hub."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qlora_tui.config.model import STARTER, ModelSpec
+from qlora_tui.errors import ModelError
+from qlora_tui.models.assemble import Source
+from qlora_tui.models.facts import Origin
+from qlora_tui.models.folder import (
+    PICKLES,
+    check_config,
+    no_config,
+    parse_config,
+    parse_index,
+    read_config,
+    stored_tensors,
+    weight_files,
+)
+from qlora_tui.models.hub import content, hub_errors, snapshot
+from qlora_tui.models.tensors import Tensors, stored
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+_INDEX = "model.safetensors.index.json"
+_CONNECTIONS = 8
+
+
+def from_folder(path: Path, spec: ModelSpec) -> Source:
+    """A local folder or the bundled model. Raises ModelError for anything that is no base model."""
+    config = read_config(path)
+    check_config(config, path)
+    origin: Origin = "bundled" if spec.id == STARTER else "folder"
+    return _from_files(path, config, spec.id, origin)
+
+
+def from_cache(spec: ModelSpec) -> Source | None:
+    """A model of which config.json is in the hub cache. Its tensors are None while weights are missing."""
+    folder = snapshot(spec)
+    if folder is None:
+        return None
+    config = read_config(folder)
+    check_config(config, spec.id)
+    try:
+        weight_files(folder)
+    except ModelError:
+        return Source(spec.id, "cache", config, None, folder.name)
+    return _from_files(folder, config, spec.id, "cache", folder.name)
+
+
+def _from_files(path: Path, config: dict[str, Any], name: str, origin: Origin, revision: str | None = None) -> Source:
+    files = weight_files(path)
+    pickled = [file for file in path.iterdir() if file.suffix in PICKLES]
+    return Source(
+        id=name,
+        origin=origin,
+        config=config,
+        tensors=stored_tensors(path) if files else None,
+        revision=revision,
+        checkpoint_bytes=sum(file.stat().st_size for file in files or pickled) or None,
+        licence=_card_licence(path / "README.md"),
+        notes=_pickle_note(bool(files), bool(pickled)),
+    )
+
+
+def from_hub(spec: ModelSpec) -> Source:
+    """A model on the hub, by its config.json and the headers of its weights: some kilobytes, nothing stored.
+
+    Raises ModelError when it does not exist, is gated, is no base model, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    with hub_errors(spec.id):
+        info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+    if "config.json" not in sizes:
+        raise no_config(list(sizes), f"model {spec.id}")
+    commit = str(info.sha)
+    config = parse_config(content(spec.id, "config.json", commit), f"config.json of {spec.id}")
+    check_config(config, spec.id)
+    weights = _remote_weights(spec.id, list(sizes), commit)
+    pickled = [name for name in sizes if name.endswith(PICKLES)]
+    if not weights and not pickled:
+        raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
+    texts = [name for name in sizes if "/" not in name and name.endswith((".json", ".txt", ".model", ".jinja"))]
+    checkpoint_bytes = sum(sizes[name] for name in weights or pickled)
+    return Source(
+        id=spec.id,
+        origin="hub",
+        config=config,
+        tensors=_remote_tensors(spec.id, weights, commit) if weights else None,
+        revision=commit,
+        checkpoint_bytes=checkpoint_bytes,
+        download_bytes=checkpoint_bytes + sum(sizes[name] for name in texts),
+        licence=_licence(info),
+        gated=bool(info.gated),
+        notes=_pickle_note(bool(weights), bool(pickled)),
+    )
+
+
+def _remote_weights(repo_id: str, names: list[str], commit: str) -> list[str]:
+    if _INDEX in names:
+        shards = sorted(parse_index(content(repo_id, _INDEX, commit), f"{_INDEX} of {repo_id}"))
+        missing = [name for name in shards if name not in names]
+        if missing:
+            raise ModelError(
+                f"model {repo_id} lacks {len(missing)} of {len(shards)} weight files, first {missing[0]}",
+                hint="Its upload is incomplete: choose another revision or another copy of the model.",
+            )
+        return shards
+    return [name for name in names if name == "model.safetensors"]
+
+
+def _remote_tensors(repo_id: str, files: list[str], commit: str) -> Tensors:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    def header(name: str) -> dict[str, Any]:
+        with hub_errors(repo_id):
+            try:
+                return dict(HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit).tensors)
+            except SafetensorsParsingError as error:
+                raise ModelError(f"{name} of {repo_id} is damaged: {error}", hint="Choose another revision.") from error
+
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        headers = list(pool.map(header, files))
+    return {name: stored(info.shape, info.dtype) for tensors in headers for name, info in tensors.items()}
+
+
+def _pickle_note(safetensors: bool, pickled: bool) -> tuple[str, ...]:
+    if safetensors or not pickled:
+        return ()
+    return ("The weights are stored as pickle, which can run code: loading them needs model.allow_pickle = true.",)
+
+
+def _licence(info: "ModelInfo") -> str | None:
+    card = info.card_data
+    named = (card.get("license_name") or card.get("license")) if card else None
+    if named:
+        return str(named)
+    tags = (tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:"))
+    return next(tags, None)
+
+
+def _card_licence(card: Path) -> str | None:
+    if not card.is_file():
+        return None
+    from huggingface_hub import metadata_load
+
+    try:
+        card_data = metadata_load(card) or {}
+    except (OSError, ValueError):
+        return None
+    named = card_data.get("license_name") or card_data.get("license")
+    return named if isinstance(named, str) else None

@@ -1,0 +1,110 @@
+"""A worker without torch: it holds the real lock, writes real events, obeys control messages, and trains nothing.
+
+What it does is decided by FAKE_WORKER: finish, fail, wait (until it is told something), deaf (obeys nothing but a
+kill), mute (ends without a word). Its own flags come back as a warning with the code "flags".
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from qlora_tui import atomic
+from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.runs import events, jobs
+from qlora_tui.runs.checkpoints import MARKER, newest_complete
+from qlora_tui.runs.control import ControlReader
+from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.store import RunFolder
+
+TOTAL_STEPS = 4
+
+
+def main() -> int:
+    run = RunFolder(Path(sys.argv[1]))
+    jobs._LOCK_PATIENCE_S = 0.5
+    behaviour = os.environ.get("FAKE_WORKER", "finish")
+    if behaviour == "mute":
+        print("no such library: libfake.so.1", file=sys.stderr)
+        return 1
+    try:
+        with jobs.hold(run):
+            return work(run, behaviour)
+    except QloraError as error:
+        return error.exit_code
+
+
+def work(run: RunFolder, behaviour: str) -> int:
+    control = ControlReader(run.control)
+    writer = EventWriter(run.events)
+    before = jobs.replay(run)
+    checkpoint, _ = newest_complete(run.checkpoints)
+    step = checkpoint.step if checkpoint else 0
+    if not before.attempt:
+        writer.write(events.Created(name=run.name, program_version="0"))
+    writer.write(
+        events.Started(
+            attempt=before.attempt + 1,
+            pid=os.getpid(),
+            process_start_s=psutil.Process().create_time(),
+            resumed_from_step=step or None,
+        )
+    )
+    writer.write(events.Warned(code="flags", message=" ".join(sys.argv[2:])))
+    writer.write(events.TrainingPlanned(total_steps=TOTAL_STEPS, steps_per_epoch=None, effective_batch_rows=1))
+    writer.write(events.Stage(stage="training", done=step, total=TOTAL_STEPS, unit="steps"))
+    if behaviour == "fail":
+        writer.write(events.Failed(message="row 7 of evil\x1b[31m.jsonl", hint="Fix it.", exit_code=ExitCode.DATA))
+        return ExitCode.DATA
+    if behaviour == "finish":
+        while step < TOTAL_STEPS:
+            step = take_step(writer, step)
+        save(run, writer, step)
+        writer.write(events.Finished(step=step, train_seconds=1.0, metrics={"train_loss": 0.5}))
+        return ExitCode.OK
+    step = take_step(writer, step)
+    if behaviour == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        writer.write(events.Warned(code="deaf", message="hears nothing from here on"))
+        time.sleep(600)
+    return wait(run, writer, control, step)
+
+
+def take_step(writer: EventWriter, step: int) -> int:
+    writer.write(
+        events.Step(step=step + 1, epoch=0.0, loss=1 / (step + 1), learning_rate=1e-3, grad_norm=1.0, tokens=8,
+                    tokens_per_s=8.0)
+    )  # fmt: skip
+    return step + 1
+
+
+def save(run: RunFolder, writer: EventWriter, step: int) -> None:
+    folder = run.checkpoints / f"checkpoint-{step}"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = json.dumps({"global_step": step})
+    atomic.write_text(folder / "trainer_state.json", state)
+    atomic.write_json(folder / MARKER, {"files": {"trainer_state.json": len(state)}})
+    writer.write(events.Checkpoint(step=step, folder=folder.name, size_bytes=len(state), seconds=0.0))
+
+
+def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int) -> int:
+    """Do as told until told to stop."""
+    while True:
+        for message in control.read():
+            writer.write(events.ControlAcknowledged(id=message.id, action=message.action))
+            if message.action != "cancel":
+                save(run, writer, step)
+            if message.action == "save_now":
+                continue
+            saved_step = None if message.action == "cancel" else step
+            writer.write(events.Stopped(reason=message.action, step=step, checkpoint_step=saved_step))
+            return ExitCode.CANCELLED if message.action == "cancel" else ExitCode.OK
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

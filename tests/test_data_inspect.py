@@ -1,0 +1,169 @@
+"""`qlora-tui data inspect`: what a person and a script see of a dataset before training."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_material import chat_rows, starter_tokenizer, write_jsonl
+
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+_ESCAPE = "\x1b]0;owned\x07\x1b[31mred\x1b[0m [bold]loud[/bold] \u202etxt\u202c"
+
+
+def inspect(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    settings = {"QLORA_TUI_HOME": str(folder / "home"), "PYTHONIOENCODING": "utf-8", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "qlora_tui", "data", "inspect", *arguments],
+        env=clean | settings,
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("inspect")
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> Path:
+    pairs = [(f"What is the price of the red door number {at}?", f"It costs {at} coins.") for at in range(40)]
+    pairs += [("Hello", "The same answer.")] * 12 + [("An empty one", ""), ("Escapes " + _ESCAPE, _ESCAPE)]
+    pairs += [("A long one", "word " * 90)]
+    pairs.insert(0, ("Grüße [/INST] 数据 🙂", "A first\nanswer with [red]markup[/red]\tand a tab."))
+    return write_jsonl(folder / "rows.jsonl", chat_rows(*pairs))
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, rows: Path) -> dict[str, Any]:
+    done = inspect(folder, str(rows), "--json", "--rows", "2", "--max-length", "90")
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads(done.stdout)
+    return content
+
+
+def test_json_holds_what_was_found(found: dict[str, Any]) -> None:
+    assert found["source"]["format"] == "messages"
+    assert found["source"]["evidence"]
+    report = found["report"]
+    assert report["rows"] == report["prepared"]["rows_read"] == 56
+    assert report["prepared"]["duplicate_rows"] == 11
+    assert sum(one["rows"] for one in report["histogram"]) == 56
+    assert 0 < report["trained_share"] < 1
+    assert report["longer_share"] > 0
+    assert report["longest_origin"].startswith("rows.jsonl:")
+    assert report["epochs"]["steps_per_epoch"] == 4
+    assert {"same answer", "empty answers", "control characters"} <= {flag["name"] for flag in report["flags"]}
+
+
+def test_json_holds_the_rows_token_by_token(found: dict[str, Any]) -> None:
+    first = found["sample"]["rows"][0]
+    tokens = first["pieces"][0]
+    assert first["origin"] == "rows.jsonl:1"
+    assert "".join(token["text"] for token in tokens if token["trained"]).startswith("A first\nanswer")
+    assert [token["text"] for token in tokens if token["special"]].count("<|im_start|>") == 2
+    assert "数据 🙂" in "".join(token["text"] for token in tokens)
+    assert len(found["sample"]["rows"]) == 2
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_screen_fits_and_says_what_is_trained_without_colour(folder: Path, rows: Path, width: int) -> None:
+    """You should see the first row with its answer in brackets, a histogram, the duplicates and the red flags."""
+    done = inspect(folder, str(rows), "--max-length", "90", NO_COLOR="1", COLUMNS=str(width))
+    assert done.returncode == 0, done.stderr
+    screen = done.stdout
+    assert all(_columns(line) <= width for line in screen.splitlines())
+    flat = "\n".join(line.rstrip() for line in screen.replace("·", "").splitlines())
+    assert "⟦A first↵\n" in flat
+    assert "  answer with [red]markup[/red]⇥and a tab.<|im_end|>⟧↵\n" in flat
+    assert "Grüße [/INST] 数据 🙂" in flat
+    assert "⟦trained⟧, the rest is masked" in screen
+    assert "messages" in screen
+    assert "█" in screen
+    assert "11 exact duplicates" in screen
+    assert "2 of 56 rows are cut by" in screen
+    assert "rows with one and the same answer: The same answer." in " ".join(screen.split())
+    assert "steps and" in screen
+
+
+@pytest.fixture(scope="module")
+def coloured(folder: Path, rows: Path) -> str:
+    done = inspect(folder, str(rows), "--rows", "100", FORCE_COLOR="1", TERM="xterm-256color", COLUMNS="120")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_screen_tells_trained_from_masked_by_colour(coloured: str) -> None:
+    assert "\x1b[1;32mA" in coloured, "the answer starts in bold green"
+    assert "\x1b[2muser" in coloured, "the prompt is dim"
+    assert "⟦" not in coloured
+
+
+def test_text_of_the_data_reaches_the_terminal_inert(coloured: str) -> None:
+    left = _STYLES.sub("", coloured)
+    assert "\x1b" not in left
+    assert "\x07" not in left
+    assert "\u202e" not in left
+    assert "\x1b[31mred" not in coloured
+    assert "[bold]loud[/bold]" in left.replace("·", "")
+
+
+def test_ids_are_shown_on_demand(folder: Path, rows: Path) -> None:
+    done = inspect(folder, str(rows), "--quick", "--ids", NO_COLOR="1", COLUMNS="100")
+    start, user = (starter_tokenizer().convert_tokens_to_ids(token) for token in ("<|im_start|>", "user"))
+    assert f"<|im_start|>{{{start}}}user{{{user}}}" in done.stdout
+
+
+def test_an_answer_that_never_starts_is_caught_with_reason_and_fix(folder: Path) -> None:
+    """The classic: nothing of any row would be trained. The rows are shown, then why it cannot start."""
+    source = write_jsonl(folder / "asked.jsonl", [{"messages": [{"role": "user", "content": "Hi"}]}] * 5)
+    done = inspect(folder, str(source), NO_COLOR="1", COLUMNS="100")
+    assert done.returncode == 10
+    assert "dropped: no answer" in done.stdout
+    assert "Hi" in done.stdout
+    assert "every label would be -100" in done.stderr
+    assert "hint: Check data.format and data.columns" in done.stderr
+
+
+def test_a_bad_row_ends_it_with_its_place_after_the_sample(folder: Path) -> None:
+    source = write_jsonl(folder / "broken.jsonl", chat_rows(*[("Hi", "Hello")] * 30))
+    with source.open("a") as file:
+        file.write('{"messages": [oops\n')
+    done = inspect(folder, str(source), NO_COLOR="1")
+    assert done.returncode == 10
+    assert "Hello" in done.stdout
+    assert "broken.jsonl:31" in done.stderr
+    assert "--skip-bad-rows" in done.stderr
+    skipped = inspect(folder, str(source), "--skip-bad-rows", "--json")
+    assert json.loads(skipped.stdout)["report"]["prepared"]["bad_rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nosuch.jsonl"], 4, "nosuch.jsonl"),
+        (["starter", "--template", "chatlm"], 3, "chatlm"),
+        (["starter", "--column", "prompt"], 2, "--column prompt=question"),
+        (["starter", "--model", "./no/such/model"], 9, "./no/such/model"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_a_hint(folder: Path, arguments: list[str], code: int, message: str) -> None:
+    done = inspect(folder, *arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _columns(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)

@@ -1,0 +1,152 @@
+"""What happens to long rows, and that every row and token that is lost is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from data_material import ask, byte_level_tokenizer, columns, starter_tokenizer
+
+from qlora_tui.config.training import TrainingSpec
+from qlora_tui.data.lengths import Limits, fit
+from qlora_tui.data.recipe import Recipe
+from qlora_tui.data.report import refuse_untrainable, warnings
+from qlora_tui.data.row_encoder import RowEncoder, Rules
+from qlora_tui.data.statistics import epochs, histogram
+from qlora_tui.data.tally import Tally, percentiles
+from qlora_tui.data.templates import resolve
+from qlora_tui.errors import DataError
+
+BOS, EOS = 1, 2
+PROMPT, ANSWER = [BOS, 10, 11, 12], [20, 21, 22, 23, EOS]
+IDS = PROMPT + ANSWER
+LABELS = [-100] * 4 + ANSWER
+
+
+def cut(**limits: Any) -> Any:
+    return fit(IDS, LABELS, answer_at=4, opening=BOS, limits=Limits(**limits))
+
+
+def encoder(limits: Limits, *, template: str = "plain", tokenizer: Any = None, **rules: Any) -> RowEncoder:
+    tokenizer = tokenizer or starter_tokenizer()
+    return Recipe(tokenizer, resolve(template, tokenizer), Rules(limits, **rules)).encoder()
+
+
+def test_a_row_that_fits_is_left_alone() -> None:
+    fitted = cut(max_tokens=9)
+    assert fitted.pieces == ((IDS, LABELS),)
+    assert (fitted.cut_tokens, fitted.unended) == (0, False)
+
+
+def test_cut_at_the_right_the_answer_loses_its_end_and_says_so() -> None:
+    fitted = cut(max_tokens=7)
+    assert fitted.pieces == ((IDS[:7], LABELS[:7]),)
+    assert (fitted.cut_tokens, fitted.unended) == (2, True)
+
+
+def test_cut_at_the_left_the_opening_and_the_end_stay() -> None:
+    fitted = cut(max_tokens=6, side="left")
+    assert fitted.pieces == (([BOS, *ANSWER], [-100, *ANSWER]),)
+    assert (fitted.cut_tokens, fitted.unended) == (3, False)
+
+
+def test_prompt_and_answer_are_cut_alone_as_in_qlora_py() -> None:
+    fitted = cut(max_tokens=100, source_max_tokens=2, target_max_tokens=3)
+    assert fitted.pieces == (([BOS, 10, 20, 21, 22], [-100, -100, 20, 21, 22]),)
+    assert (fitted.cut_tokens, fitted.unended) == (4, True)
+    fitted = cut(max_tokens=100, source_max_tokens=2)
+    assert fitted.pieces == (([BOS, 10, *ANSWER], [-100, -100, *ANSWER]),)
+    assert (fitted.cut_tokens, fitted.unended) == (2, False)
+
+
+def test_the_original_guanaco_limits_keep_only_the_opening_of_the_prompt() -> None:
+    """The paper's runs: source 16, target 512, with the whole text as the target."""
+    tokenizer = byte_level_tokenizer(markers=False)
+    made = encoder(Limits(1024, source_max_tokens=16, target_max_tokens=40), tokenizer=tokenizer)
+    ids, labels = made.encode(columns(texts=["### Human: Hi### Assistant: " + "word " * 60]))[0].pieces[0]
+    assert ids[0] == tokenizer.bos_token_id
+    assert (len(ids), labels) == (41, [-100, *ids[1:]])
+
+
+def test_drop_drops_the_row_whole() -> None:
+    fitted = cut(max_tokens=8, policy="drop")
+    assert (fitted.pieces, fitted.cut_tokens) == ((), 9)
+
+
+def test_split_keeps_every_token_in_pieces() -> None:
+    fitted = cut(max_tokens=4, policy="split")
+    assert [ids for ids, _ in fitted.pieces] == [IDS[:4], IDS[4:8], IDS[8:]]
+    assert [labels for _, labels in fitted.pieces] == [[-100] * 4, [-100, 21, 22, 23], [-100]]
+    assert (fitted.cut_tokens, fitted.unended) == (0, False)
+
+
+def test_counts_of_a_mixed_set_add_up() -> None:
+    made = encoder(Limits(12))
+    rows = [ask("Hi ", "Yes"), ask("Hi ", "word " * 30), ask("word " * 30, "Yes"), [{"role": "user", "content": "Hi"}]]
+    made(columns(rows))
+    tally = made.tally
+    assert (tally.rows, tally.kept_rows) == (4, 2)
+    assert (tally.truncated_rows, tally.unended_rows) == (1, 1)
+    assert (tally.cut_away_rows, tally.no_answer_rows) == (1, 1)
+    assert tally.tokens == sum(length * count for length, count in tally.lengths.items())
+    full = made.encode(columns(rows))
+    assert tally.cut_tokens == full[1].full_tokens - 12
+    said = " ".join(warnings(tally))
+    assert "2 of 4 rows are dropped" in said
+    assert "1 of them lose the end" in said
+
+
+def test_split_pieces_without_a_trained_token_are_left_out_and_counted() -> None:
+    made = encoder(Limits(8, policy="split"))
+    row = made.encode(columns([ask("word " * 40, "yes " * 10)]))[0]
+    assert len(row.pieces) > 1
+    assert all(any(label != -100 for label in labels) for _, labels in row.pieces)
+    assert sum(len(ids) for ids, _ in row.pieces) + row.cut_tokens == row.full_tokens
+
+
+@pytest.mark.parametrize(
+    ("rows", "limits", "reason", "fix"),
+    [
+        ([ask("word " * 30, "Yes")], Limits(12), "cuts the answers away", "max_length|truncation_side"),
+        ([[{"role": "user", "content": "Hi"}]], Limits(12), "no answer to learn", "data.columns"),
+        ([ask("word " * 30, "Yes")], Limits(12, policy="drop"), "longer than", "length_policy"),
+    ],
+    ids=["cut away", "no answer", "too long"],
+)
+def test_a_set_in_which_nothing_would_be_trained_is_refused(rows: Any, limits: Limits, reason: str, fix: str) -> None:
+    made = encoder(limits)
+    made(columns(rows * 3))
+    with pytest.raises(DataError, match=reason) as refused:
+        refuse_untrainable(made.tally, made.template, made.rules)
+    assert any(word in refused.value.hint for word in fix.split("|"))
+
+
+def test_percentiles_are_lengths_of_real_rows() -> None:
+    lengths = Counter({10: 98, 50: 1, 900: 1})
+    assert percentiles(lengths) == {"p5": 10, "p25": 10, "p50": 10, "p75": 10, "p95": 10, "p99": 50, "p100": 900}
+    assert percentiles(Counter()) == {}
+
+
+def test_histogram_bins_are_round_and_hold_every_row() -> None:
+    bins = histogram(Counter({3: 5, 17: 2, 119: 1}))
+    assert [(one.from_tokens, one.rows) for one in bins if one.rows] == [(0, 5), (10, 2), (110, 1)]
+    assert len(bins) == 12
+
+
+def test_tallies_survive_being_stored() -> None:
+    import json
+
+    made = encoder(Limits(12))
+    made(columns([ask("Hi", "Yes"), ask("Hi", "word " * 30)]))
+    assert Tally.from_json(json.loads(json.dumps(made.tally.to_json()))) == made.tally
+
+
+def test_steps_are_counted_as_the_trainer_does() -> None:
+    tally = Tally(rows=985, kept_rows=985, tokens=26_387)
+    assert epochs(tally, TrainingSpec()).steps_per_epoch == 62
+    assert epochs(tally, TrainingSpec(micro_batch_size=4, gradient_accumulation_steps=4)).steps_per_epoch == 62
+    assert epochs(tally, TrainingSpec(epochs=2.5)).total_steps == 155
+    assert epochs(tally, TrainingSpec(max_steps=7)).total_steps == 7
+    packed = epochs(tally, TrainingSpec(packing=True, max_length_tokens=512))
+    assert (packed.packed_rows, packed.steps_per_epoch) == (52, 4)

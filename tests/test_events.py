@@ -1,0 +1,90 @@
+"""The log of a run: whole lines, in order, whatever happens to the writer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qlora_tui.errors import StorageError
+from qlora_tui.runs import events
+from qlora_tui.runs.events import EventReader, EventWriter
+
+
+def step(number: int) -> events.Step:
+    return events.Step(
+        step=number, epoch=0.0, loss=0.5, learning_rate=1e-4, grad_norm=1.0, tokens=number * 10, tokens_per_s=100.0
+    )
+
+
+def test_events_come_back_as_they_were_written_in_order_and_numbered(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    writer = EventWriter(log)
+    written = [writer.write(step(number)) for number in range(1, 6)]
+    assert list(EventReader(log).read()) == written
+    assert [event.seq for event in written] == [1, 2, 3, 4, 5]
+    assert all(event.time_s > 0 for event in written)
+
+
+def test_a_second_writer_goes_on_counting(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    first = EventWriter(log)
+    first.write(step(1))
+    first.close()
+    second = EventWriter(log)
+    assert second.write(step(2)).seq == 2
+
+
+def test_a_torn_last_line_waits_for_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    writer = EventWriter(log)
+    writer.write(step(1))
+    whole = log.read_bytes()
+    log.write_bytes(whole + whole[:20])
+    reader = EventReader(log)
+    assert len(list(reader.read())) == 1
+    log.write_bytes(whole + whole)
+    assert len(list(reader.read())) == 1
+    assert reader.unreadable_lines == 0
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 30, -1])
+def test_a_writer_cuts_off_what_a_killed_one_left_half_written(tmp_path: Path, kept_bytes: int) -> None:
+    log = tmp_path / "events.jsonl"
+    writer = EventWriter(log)
+    writer.write(step(1))
+    whole = log.read_bytes()
+    log.write_bytes(whole + whole[:kept_bytes])
+    EventWriter(log).write(step(2))
+    reader = EventReader(log)
+    assert [event.seq for event in reader.read()] == [1, 2]
+    assert reader.unreadable_lines == 0
+
+
+def test_lines_that_are_no_event_are_counted_and_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    writer = EventWriter(log)
+    writer.write(step(1))
+    with log.open("ab") as file:
+        file.write(b'not json\n{"kind": "from_the_future", "seq": 2}\n\xff\xfe\n')
+    EventWriter(log).write(step(2))
+    reader = EventReader(log)
+    assert [event.step for event in reader.read() if isinstance(event, events.Step)] == [1, 2]
+    assert reader.unreadable_lines == 3
+
+
+def test_a_reader_of_a_run_that_has_not_begun_sees_nothing(tmp_path: Path) -> None:
+    assert list(EventReader(tmp_path / "events.jsonl").read()) == []
+
+
+def test_text_of_any_kind_stays_on_one_line_of_ascii_compatible_json(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    text = "a\nb\x1b[31m\u2028 ü 漢\x00"
+    EventWriter(log).write(events.Warned(code="x", message=text))
+    lines = log.read_bytes().split(b"\n")
+    assert len(lines) == 2
+    assert json.loads(lines[0])["message"] == text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"missing/events\.jsonl"):
+        EventWriter(tmp_path / "missing" / "events.jsonl")

@@ -1,0 +1,131 @@
+"""What events add up to: the same for a live view and a reopened one."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from qlora_tui.runs import events
+from qlora_tui.runs.pace import remaining_s
+from qlora_tui.runs.series import Series
+from qlora_tui.runs.state import RunState, fold
+
+
+def step(number: int, loss: float | None = 1.0, **fields: Any) -> events.Step:
+    values = {"epoch": 0.0, "learning_rate": 1e-4, "grad_norm": 1.0, "tokens": number, "tokens_per_s": 1.0}
+    return events.Step(step=number, loss=loss, **{**values, **fields})
+
+
+def started(attempt: int, resumed_from_step: int | None = None) -> events.Started:
+    return events.Started(attempt=attempt, pid=1, process_start_s=1.0, resumed_from_step=resumed_from_step)
+
+
+def checkpoint(number: int) -> events.Checkpoint:
+    return events.Checkpoint(step=number, folder=f"checkpoint-{number}", size_bytes=1, seconds=0.1)
+
+
+def folded(log: Iterable[events.AnyEvent]) -> RunState:
+    state = RunState()
+    for event in log:
+        state = fold(state, event)
+    return state
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint() -> None:
+    state = folded(
+        [
+            started(1),
+            *(step(number) for number in range(1, 8)),
+            checkpoint(4),
+            events.Eval(step=4, loss=2.0),
+            events.Eval(step=6, loss=1.0),
+            events.Sample(step=6, prompt="q", answer="a"),
+            started(2, resumed_from_step=4),
+            step(5, loss=9.0),
+        ]
+    )
+    assert [point.step for point in state.steps.points()] == [1, 2, 3, 4, 5]
+    assert state.steps.points()[-1].loss == 9.0
+    assert [item.step for item in state.evals.points()] == [4]
+    assert state.best_eval is not None and state.best_eval.step == 4
+    assert state.samples == ()
+    assert [item.step for item in state.checkpoints] == [4]
+    assert state.attempt == 2
+
+
+def test_a_run_that_starts_over_keeps_no_old_steps() -> None:
+    state = folded([started(1), step(1), step(2), started(2)])
+    assert state.step_number == 0
+    assert state.phase == "running"
+
+
+@pytest.mark.parametrize(
+    ("last", "phase"),
+    [
+        (events.Stopped(reason="stop_and_save", step=1), "stopped"),
+        (events.Stopped(reason="signal", step=1), "stopped"),
+        (events.Stopped(reason="cancel", step=1), "cancelled"),
+        (events.Failed(message="no"), "failed"),
+        (events.Finished(step=1, train_seconds=1.0), "finished"),
+    ],
+)
+def test_the_last_event_decides_how_a_run_ended_until_it_is_resumed(last: events.AnyEvent, phase: str) -> None:
+    ended = folded([started(1), step(1), last])
+    assert ended.phase == phase
+    assert fold(ended, started(2, resumed_from_step=1)).phase == "running"
+    assert fold(ended, started(2)).failed is None
+
+
+def test_the_best_evaluation_is_the_lowest_finite_loss() -> None:
+    losses = [3.0, None, 1.5, 2.0]
+    state = folded(events.Eval(step=number, loss=loss) for number, loss in enumerate(losses, start=1))
+    assert state.best_eval is not None and state.best_eval.step == 3
+
+
+def test_replanning_twice_keeps_the_newest_of_each_setting() -> None:
+    state = folded(
+        [
+            events.Replanned(changes={"a": 4, "b": 2}, reason="x"),
+            events.Replanned(changes={"a": 2, "c": True}, reason="x"),
+        ]
+    )
+    assert state.replanned == {"a": 2, "b": 2, "c": True}
+
+
+def test_folding_changes_no_older_state() -> None:
+    older = folded([started(1), step(1)])
+    newer = fold(older, step(2))
+    assert (older.step_number, newer.step_number) == (1, 2)
+
+
+def test_a_long_curve_keeps_few_points_evenly_and_always_the_last() -> None:
+    series: Series[events.Step] = Series()
+    for number in range(1, 50_001):
+        series = series.append(events.Step.model_construct(step=number))
+    steps = [point.step for point in series.points()]
+    assert len(steps) <= 4097
+    assert steps[0] == 1 and steps[-1] == 50_000
+    gaps = {later - earlier for earlier, later in pairwise(steps[:-1])}
+    assert len(gaps) == 1
+
+
+@pytest.mark.parametrize("back_to", [0, 1, 63, 64, 5000, 9_999])
+def test_a_long_curve_can_go_back_and_grow_again(back_to: int) -> None:
+    series: Series[events.Step] = Series()
+    for number in range(1, 10_001):
+        series = series.append(events.Step.model_construct(step=number))
+    series = series.up_to(back_to)
+    assert all(point.step <= back_to for point in series.points())
+    for number in range(back_to + 1, back_to + 11):
+        series = series.append(events.Step.model_construct(step=number))
+    steps = [point.step for point in series.points()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == back_to + 10
+
+
+def test_the_time_left_follows_the_recent_pace_and_ignores_a_pause() -> None:
+    plan = events.TrainingPlanned(total_steps=20, steps_per_epoch=None, effective_batch_rows=1)
+    times = [0.0, 2.0, 4.0, 104.0, 106.0]
+    state = folded([plan, *(step(number, time_s=time_s) for number, time_s in enumerate(times, start=1))])
+    assert remaining_s(state) == pytest.approx(30.0)
