@@ -1,7 +1,8 @@
 """A hub on 127.0.0.1 that serves folders: repos/{datasets,models}/owner/name, a revision beside it as name@revision.
 
-It answers what huggingface_hub and datasets ask for: repository info, tree, paths-info, refs, and file contents with
-etags, ranges and, for large-file suffixes, the redirect to a storage address. `requests` holds every request line.
+It answers what huggingface_hub and datasets ask for: search by name, repository info, tree, paths-info, refs, and file
+contents with etags, ranges and, for large-file suffixes, the redirect to a storage address. `requests` holds every
+request line.
 Run by hand: python tests/hub_server.py FOLDER [PORT]
 """
 
@@ -118,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             branch = self.hub.folder.joinpath(*steps[1:4])
             # On one address the client follows the redirect itself and reads the commit from where it ends.
             self._content(path, {"X-Repo-Commit": commit(branch)})
+        elif steps[0] == "api" and len(steps) == 2 and steps[1] in KINDS:
+            self._json(self._search(steps[1], query.get("search", [""])[0], int(query.get("limit", ["1000"])[0])))
         elif steps[0] == "api" and len(steps) >= 4 and steps[1] in KINDS:
             self._api(steps[1], "/".join(steps[2:4]), steps[4:], query, body)
         else:
@@ -147,6 +150,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"branches": [head], "converts": [], "tags": []})
         else:
             self._error(404, "EntryNotFound", f"no {action}")
+
+    def _search(self, kind: str, text: str, limit: int) -> list[dict[str, Any]]:
+        homes = sorted(home for home in (self.hub.folder / kind).glob("*/*") if "@" not in home.name)
+        named = {f"{home.parent.name}/{home.name}": home for home in homes}
+        matches = [repo_id for repo_id in named if text.lower() in repo_id.lower()][:limit]
+        return [_info(kind, repo_id, named[repo_id], gated=repo_id in self.hub.gated) for repo_id in matches]
 
     def _branch(self, kind: str, repo_id: str, revision: str) -> Path | None:
         if self.hub.repository(kind, repo_id, "main") is None:
@@ -229,8 +238,16 @@ def _info(kind: str, repo_id: str, branch: Path, *, gated: bool) -> dict[str, An
         "downloads": 0,
         "likes": 0,
         "tags": [],
+        "config": _config(branch),
         "siblings": siblings,
     }
+
+
+def _config(branch: Path) -> dict[str, Any]:
+    """The part of config.json that the hub itself reads."""
+    file = branch / "config.json"
+    known = json.loads(file.read_bytes()) if file.is_file() else {}
+    return {key: known[key] for key in ("architectures", "model_type", "quantization_config") if key in known}
 
 
 def _tree(branch: Path, inside: str, *, recursive: bool) -> list[dict[str, Any]]:

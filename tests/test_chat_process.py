@@ -164,9 +164,9 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._screen, text.encode())
 
-    def wait_for(self, text: str) -> str:
+    def wait_for(self, text: str, patience_s: float = PATIENCE_S) -> str:
         """Wait until the screen shows `text`; returns what was shown before it and forgets both."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + patience_s
         while text not in self.shown:
             assert time.monotonic() < deadline_s, f"{text!r} did not come:\n{self.shown}"
             if select.select([self._screen], [], [], 1.0)[0]:
@@ -174,10 +174,22 @@ class Terminal:
         before, _, self.shown = self.shown.partition(text)
         return before
 
-    def exit_code(self) -> int:
+    def interrupt_until(self, text: str) -> None:
+        """Press Ctrl-C, and again when nothing follows: one while the prompt is drawn counts with the next."""
+        for _ in range(20):
+            self.type("\x03")
+            with suppress(AssertionError):
+                self.wait_for(text, patience_s=5.0)
+                return
+        raise AssertionError(f"{text!r} did not come:\n{self.shown}")
+
+    def leave(self) -> int:
+        """Press Ctrl-C, and again when nothing follows, until the program has ended; its exit code."""
         with suppress(OSError):
-            while os.read(self._screen, 65536):
-                pass
+            self.type("\x03")
+            while not select.select([self._screen], [], [], 5.0)[0] or os.read(self._screen, 65536):
+                if not select.select([self._screen], [], [], 5.0)[0]:
+                    self.type("\x03")
         os.close(self._screen)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -199,10 +211,8 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_keeps_its_text():
     assert terminal.wait_for("\n").rstrip().rstrip("\x1b[0m").endswith("stopped")
     terminal.type("/save kept\n")
     terminal.wait_for("kept.json")
-    terminal.type("\x03")
-    terminal.wait_for("Ctrl-C again leaves")
-    terminal.type("\x03")
-    assert terminal.exit_code() == 0
+    terminal.interrupt_until("Ctrl-C again leaves")
+    assert terminal.leave() == 0
     saved = json.loads((store.find("drawn").chats / "kept.json").read_text())
     answer = saved["turns"][0]["answers"]["adapter"]
     assert answer["reason"] == "cancelled"

@@ -56,7 +56,7 @@ def _both(session: ChatSession, _: str) -> Outcome:
 
 
 def _system(session: ChatSession, text: str) -> Outcome:
-    session.conversation.system = text.encode("utf-8", "replace").decode()
+    session.conversation.set_system(text)
     return Outcome("system prompt set" if text else "system prompt removed")
 
 

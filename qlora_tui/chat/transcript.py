@@ -42,9 +42,13 @@ class Conversation:
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
 
+    def set_system(self, text: str) -> None:
+        """Set the system prompt; empty text removes it."""
+        self.system = _unicode(text)
+
     def open_turn(self, question: str) -> None:
-        """Add a question. Lone surrogates, which no tokenizer takes, become question marks."""
-        self.turns.append(Turn(question.encode("utf-8", "replace").decode()))
+        """Add a question."""
+        self.turns.append(Turn(_unicode(question)))
 
     def prompt(self, side: Side) -> tuple[Message, ...]:
         """Everything up to the last question, which is the one to be answered."""
@@ -62,6 +66,11 @@ class Conversation:
         if not self.turns:
             raise UsageError("nothing to undo: no question was asked yet")
         return self.turns.pop()
+
+
+def _unicode(text: str) -> str:
+    """`text` with lone surrogates, which no tokenizer takes, as question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def save(run: RunFolder, conversation: Conversation, about: dict[str, Any], name: str | None, own: Path | None) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from qlora_tui import __version__
-from qlora_tui.cli import chat, control, data, demo, doctor, locations, presets, runs, train, watch
+from qlora_tui.cli import chat, control, data, demo, doctor, locations, models, presets, runs, train, watch
 from qlora_tui.errors import ExitCode, QloraError
 
 _INTERRUPTED = 130
@@ -33,6 +33,7 @@ chat.register(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(presets.app, name="presets")
 app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
 demo.register(app)
 doctor.register(app)
 locations.register(app)

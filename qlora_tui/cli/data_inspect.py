@@ -50,8 +50,6 @@ def inspect(
     yes: Yes = False,
 ) -> None:
     """Show what training would see: format, lengths, and a row token by token with what is trained."""
-    from qlora_tui.config.overrides import resolve
-
     given = {
         "model.id": model,
         "data.source": source,
@@ -60,16 +58,23 @@ def inspect(
         "data.template": template,
         "training.max_length_tokens": max_length,
         "training.loss_on": loss_on,
-        "data.skip_bad_rows": True if skip_bad_rows else None,
+        "data.skip_bad_rows": skip_bad_rows or None,
     }
-    flags = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
-    config = resolve(overrides=[*(settings or []), *flags, *(_column(text) for text in column or [])])
+    config = _config(given, settings or [], column or [])
     request = {"config": config.model_dump(mode="json"), "shown_rows": rows, "quick": quick}
     with _child(request) as (child, events):
         if as_json:
             _write_json(child, events, yes=yes)
         else:
             _show(child, events, config, ids=ids, yes=yes)
+
+
+def _config(given: dict[str, Any], settings: list[str], columns: list[str]) -> "RunConfig":
+    """The configuration of --set, then the options that were given. Raises UsageError or ConfigError."""
+    from qlora_tui.config.overrides import resolve
+
+    options = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
+    return resolve(overrides=[*settings, *options, *map(_column, columns)])
 
 
 def _toml(value: Any) -> str:

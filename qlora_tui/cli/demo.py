@@ -41,6 +41,8 @@ def demo(as_json: Json = False) -> None:
     for message in measure(run):
         if message["kind"] == "sample":
             samples.append(message)
+        elif message["kind"] == "progress" and message["done"] == message["total"]:
+            narrate(f"{message['side']}: {message['done']} questions answered")
         elif message["kind"] == "result":
             result = message
     if as_json:
@@ -69,11 +71,12 @@ def measure(run: "RunFolder") -> Iterator[dict[str, Any]]:
 
 def _show(run: "RunFolder", samples: list[dict[str, Any]], result: dict[str, Any]) -> None:
     from qlora_tui.cli.narration import short
-    from qlora_tui.cli.output import write_table
+    from qlora_tui.terminal import printable
 
-    columns = ["question", "before", "after", "expected"]
-    keys = ("question", "base", "adapter", "expected")
-    write_table(columns, [[short(sample[key]) for key in keys] for sample in samples])
+    for sample in samples:
+        typer.echo(printable(short(sample["question"]), one_line=True))
+        for label, key in (("before", "base"), ("after", "adapter"), ("expected", "expected")):
+            typer.echo(f"  {label:8}  {printable(short(sample[key]), one_line=True)}")
     typer.echo(
         f"exact match on {result['questions']} held-out questions: "
         f"{result['base_exact_match']:.1%} before, {result['adapter_exact_match']:.1%} after"

@@ -12,6 +12,20 @@ from qlora_tui.data.tally import Tally, percentiles
 from qlora_tui.data.templates import ChatTemplate
 from qlora_tui.errors import DataError
 
+_TALLIED = (
+    "truncated_rows",
+    "cut_tokens",
+    "unended_rows",
+    "split_rows",
+    "too_long_rows",
+    "untrained_rows",
+    "tokens",
+    "trained_tokens",
+    "longest_tokens",
+    "longest_origin",
+)
+"""What the report takes from the tally under the same name."""
+
 MANY = 0.5
 """Share of rows from which on a sign of trouble is no accident."""
 
@@ -147,19 +161,10 @@ def build_report(
         removed_duplicates=selection.removed_duplicates,
         kept_apart_rows=selection.kept_apart_rows,
         train_rows=tally.kept_rows,
+        **{name: getattr(tally, name) for name in _TALLIED},
         eval_rows=eval_rows,
-        truncated_rows=tally.truncated_rows,
-        cut_tokens=tally.cut_tokens,
-        unended_rows=tally.unended_rows,
-        split_rows=tally.split_rows,
-        too_long_rows=tally.too_long_rows,
-        untrained_rows=tally.untrained_rows,
-        tokens=tally.tokens,
-        trained_tokens=tally.trained_tokens,
         full_length_percentiles=percentiles(tally.full_lengths),
         length_percentiles=percentiles(tally.lengths),
-        longest_tokens=tally.longest_tokens,
-        longest_origin=tally.longest_origin,
         rows_fingerprint=selection.train_fingerprint,
         fingerprint=fingerprint,
         notes=[note for one in loaded for note in one.notes]

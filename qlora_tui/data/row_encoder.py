@@ -183,16 +183,16 @@ class RowEncoder:
         answer_at = encoded.answers[0][0] if encoded.answers else len(encoded.ids)
         limits = self.rules.limits
         fitted = fit(encoded.ids, row_labels, answer_at=answer_at, opening=self._opening, limits=limits)
-        pieces = tuple(piece for piece in fitted.pieces if any(label != IGNORED for label in piece[1]))
+        pieces = tuple(piece for piece in fitted.pieces if _is_trained(piece[1]))
         dropped: Dropped = ""
         if not pieces:
             if not fitted.pieces:
                 dropped = "too long"
-            elif any(label != IGNORED for label in row_labels):
+            elif _is_trained(row_labels):
                 dropped = "cut away"
             else:
                 dropped = "not marked" if answered and not is_text else "no answer"
-        untrained = tuple(piece for piece in fitted.pieces if all(label == IGNORED for label in piece[1]))
+        untrained = tuple(piece for piece in fitted.pieces if not _is_trained(piece[1]))
         lost = sum(len(ids) for ids, _ in untrained)
         return EncodedRow(
             origin=origin,
@@ -205,6 +205,10 @@ class RowEncoder:
             marker=marker.group() if marker else "",
             dropped=dropped,
         )
+
+
+def _is_trained(labels_of_row: list[int]) -> bool:
+    return labels_of_row.count(IGNORED) < len(labels_of_row)
 
 
 def _turn(raw: dict[str, Any]) -> Turn:

@@ -98,19 +98,12 @@ def select_rows(
     first = _first_occurrences(pool)
     if evaluation is None:
         held_out = _held_out(data, first[: len(sources[0])])
-        eval_hashes = pool[held_out]
-        usable = ~np.isin(pool, eval_hashes)
+        usable = ~np.isin(pool, pool[held_out])
         kept_apart = int(len(pool) - usable.sum()) - len(held_out)
     else:
-        eval_hashes = evaluation
+        held_out = _unseen(evaluation, pool)
         usable = np.ones(len(pool), dtype=bool)
-        held_out = np.flatnonzero(~np.isin(evaluation, pool))
         kept_apart = len(evaluation) - len(held_out)
-        if len(evaluation) and not len(held_out):
-            raise DataError(
-                "every evaluation row is a training row too",
-                hint="Give other evaluation data, or cut rows from the training data with data.eval_rows.",
-            )
     removed = 0
     if data.drop_duplicates:
         removed = int((usable & ~first).sum())
@@ -134,6 +127,19 @@ def select_rows(
 
 def _fingerprint(hashes: "Hashes") -> str:
     return hashlib.blake2b(hashes.tobytes(), digest_size=16).hexdigest()
+
+
+def _unseen(evaluation: "Hashes", pool: "Hashes") -> "Indices":
+    """Separate evaluation rows that are no training rows."""
+    import numpy as np
+
+    unseen = np.flatnonzero(~np.isin(evaluation, pool))
+    if len(evaluation) and not len(unseen):
+        raise DataError(
+            "every evaluation row is a training row too",
+            hint="Give other evaluation data, or cut rows from the training data with data.eval_rows.",
+        )
+    return unseen
 
 
 def _first_occurrences(pool: "Hashes") -> "NDArray[np.bool_]":

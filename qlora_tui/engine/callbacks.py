@@ -18,7 +18,7 @@ from qlora_tui.runs import checkpoints, events
 _NOT_METRICS = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch")
 
 
-class RunCallback(TrainerCallback):  # type: ignore[misc]
+class RunCallback(TrainerCallback):
     """Tells the run folder what the trainer does, and the trainer what the person asked for."""
 
     def __init__(self, session: Session, spec: TrainingSpec, tokenizer: Any, steps_per_epoch: int | None) -> None:

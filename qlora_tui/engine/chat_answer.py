@@ -14,7 +14,7 @@ from qlora_tui.chat.protocol import Ask, Done, FromChild, Message, Notice, Reaso
 from qlora_tui.engine import generate
 from qlora_tui.engine.chat_memory import Memory
 from qlora_tui.engine.chat_model import Loaded
-from qlora_tui.engine.chat_text import StreamedText, turn_end_ids
+from qlora_tui.engine.chat_text import StreamedText
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.errors import ModelError, OutOfMemoryError, UsageError
 
@@ -30,7 +30,7 @@ class Answerer:
         self._tokenizer = loaded.tokenizer
         self._context_tokens = loaded.ready.context_max_tokens
         self._has_base = "base" in loaded.ready.sides
-        self._stops = sorted({*generate.stop_ids(self._model, self._tokenizer), *turn_end_ids(self._tokenizer)})
+        self._stops = generate.stop_ids(self._model, self._tokenizer)
         self._memories: dict[Side, Memory] = {}
 
     def answer(self, ask: Ask, *, send: Callable[[FromChild], None], is_cancelled: Callable[[], bool]) -> None:

@@ -80,7 +80,9 @@ def _answers(run: RunFolder, questions: list[str]) -> tuple[list[str], list[str]
     from qlora_tui.engine.resolve import resolve
 
     if not run.adapter.is_dir():
-        raise NotFoundError(f"run {run.name!r} has no adapter yet", hint=f"`qlora-tui watch {run.name}` shows its state.")
+        raise NotFoundError(
+            f"run {run.name!r} has no adapter yet", hint=f"`qlora-tui watch {run.name}` shows its state."
+        )
     config = run.load_config()
     tokenizer = AutoTokenizer.from_pretrained(run.adapter)
     base = loading.load_model(config, resolve(config), tokenizer)

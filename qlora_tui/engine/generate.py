@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from qlora_tui.engine.chat_text import turn_end_ids
+
 Message = dict[str, str]
 
 
@@ -18,10 +20,10 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends an answer: the tokenizer's end token and those of the model's generation config."""
+    """Every token that ends an answer: the tokenizer's, the model's and the one the chat template writes after it."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured] if configured is not None else []
-    return sorted({tokenizer.eos_token_id, *ids})
+    return sorted({tokenizer.eos_token_id, *ids, *turn_end_ids(tokenizer)})
 
 
 @torch.no_grad()

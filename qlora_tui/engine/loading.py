@@ -137,9 +137,7 @@ def unquantized_experts(model: Any) -> UnquantizedExperts:
 
 def stored_bytes(model: Any) -> int:
     """Bytes of every weight as it is stored, with the constants and tables of quantized ones."""
-    return sum(
-        tensor.nbytes + sum(constant.nbytes for constant in _constants(tensor)) for tensor in model.parameters()
-    )
+    return sum(tensor.nbytes + sum(constant.nbytes for constant in _constants(tensor)) for tensor in model.parameters())
 
 
 def _constants(tensor: Any) -> list[torch.Tensor]:

@@ -33,6 +33,7 @@ class Session:
         self.phase: Phase = "preparing"
         self.save_now = threading.Event()
         self.stop_reason: StopReason | None = None
+        self._control = ControlReader(run.control)
         self._writer = EventWriter(run.events)
         self._writing = threading.Lock()
         self._signalled = threading.Event()
@@ -69,16 +70,15 @@ class Session:
         """Start to follow control messages and the signals that mean "save and stop"."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        reader = ControlReader(self.run.control)
-        threading.Thread(target=self._follow, args=(reader,), name="control", daemon=True).start()
+        threading.Thread(target=self._follow, name="control", daemon=True).start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled.set()
 
-    def _follow(self, reader: ControlReader) -> None:
+    def _follow(self) -> None:
         """Runs in a thread for as long as the worker lives."""
         while True:
-            for message in reader.read():
+            for message in self._control.read():
                 self._obey(message)
             if self._signalled.wait(CONTROL_POLL_S) and self.stop_reason is None:
                 self._stop("signal")

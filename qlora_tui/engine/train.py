@@ -18,7 +18,10 @@ from qlora_tui.engine.trainer import ExactTrainer, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
-from qlora_tui.runs.fingerprint import check_data, record_data
+from qlora_tui.runs.fingerprint import check_data, pinned, record
+
+_READ_IN_BYTES = ("hashing", "reading", "downloading")
+"""Steps of preparing data whose progress is counted in bytes; the others count rows."""
 
 _OPTIMIZER_BYTES = 8
 """State per trained weight that a checkpoint may hold: two float32 moments."""
@@ -49,6 +52,7 @@ def run(
 
     Raises Exhausted when memory ran out and there is no smaller plan.
     """
+    config = pinned(session.run, config)
     settings = resolve(config)
     try:
         train(Training(session, config, settings, checkpoint, allow_download, accept_changed_data))
@@ -105,11 +109,12 @@ def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
     session.stage("tokenizing")
 
     def progress(detail: str, done: int, total: int | None) -> None:
-        session.stage("tokenizing", detail, done, total, "rows")
+        stage: events.StageName = "downloading" if detail == "downloading" else "tokenizing"
+        session.stage(stage, detail, done, total, "bytes" if detail in _READ_IN_BYTES else "rows")
 
     data = prepare(work.config, tokenizer, consent=lambda download: work.allow_download, on_progress=progress)
     check_data(session.run, data.fingerprint, resuming=work.checkpoint is not None, accept=work.accept_changed_data)
-    record_data(session.run, data.fingerprint)
+    record(session.run, data_fingerprint=data.fingerprint)
     report = asdict(data.report)
     rows = None if work.config.data.streaming else len(data.train)
     if rows == 0:
@@ -128,6 +133,9 @@ def _load(work: Training, tokenizer: Any) -> Any:
     quantized = config.quantization.kind != "none"
     session.stage("quantizing" if quantized else "loading", f"{config.model.id} as {config.quantization.kind}")
     base = loading.load_model(config, work.settings, tokenizer)
+    commit = getattr(base.config, "_commit_hash", None)
+    if commit:
+        record(session.run, model_commit=commit)
     experts = loading.unquantized_experts(base) if quantized else None
     if experts and experts.names:
         session.warn(

@@ -15,7 +15,7 @@ MIN_LR_RATIO = 0.1
 """Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
 
 
-class ExactTrainer(SFTTrainer):  # type: ignore[misc]
+class ExactTrainer(SFTTrainer):
     """SFTTrainer that keeps the adapter in the dtype it was given.
 
     SFTTrainer 1.16 casts the trained weights of every quantized model to bfloat16 when it is made, and PEFT 0.21
@@ -88,7 +88,7 @@ def training_arguments(config: RunConfig, settings: Settings, output: Path, *, h
         bf16=settings.autocast_bf16,
         fp16=settings.autocast_fp16,
         use_cpu=settings.device.type == "cpu",
-        max_length=spec.max_length_tokens,
+        max_length=spec.max_length_tokens if spec.packing else None,
         packing=spec.packing,
         dataset_kwargs=None if spec.packing else {"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length" if spec.group_by_length else "random",

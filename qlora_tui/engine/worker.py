@@ -4,7 +4,6 @@ Takes the run's lock and says so before it imports torch. Every way in which it 
 """
 
 import argparse
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -22,8 +21,7 @@ from qlora_tui.errors import ExitCode, QloraError, StorageError
 from qlora_tui.runs import checkpoints, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.store import RunFolder
-
-_VERSIONED = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+from qlora_tui.runs.versions import library_versions
 
 
 def main() -> int:
@@ -92,7 +90,7 @@ def _announce(session: Session, checkpoint: CheckpointFolder | None) -> None:
             pid=os.getpid(),
             process_start_s=psutil.Process().create_time(),
             resumed_from_step=checkpoint.step if checkpoint else None,
-            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
+            versions=library_versions(),
         )
     )
 

@@ -108,12 +108,17 @@ def _contradiction(origin: str, name: str, stored: tuple[int, ...], wanted: tupl
 
 
 def _unexpected(others: dict[str, str], tensors: Tensors) -> list[str]:
+    head = "lm_head.weight" in others
+    notes = ["The weights hold a head beside the tied embedding; should they differ, both are kept."] if head else []
     unused = {name: original for name, original in others.items() if name != "lm_head.weight"}
     if not unused:
-        return []
+        return notes
     parameters = sum(tensors[original].elements for original in unused.values())
     first = min(unused.values())
-    return [f"The weights also hold {len(unused)} tensors ({parameters:,} parameters) that are not loaded: {first}."]
+    return [
+        *notes,
+        f"The weights also hold {len(unused)} tensors ({parameters:,} parameters) that are not loaded: {first}.",
+    ]
 
 
 def _missing(

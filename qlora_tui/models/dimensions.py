@@ -67,6 +67,15 @@ class Dimensions:
             self.assumed[key] = self.family.defaults[key]
         return self.family.defaults.get(key)
 
+    def layer_numbers(self, key: str) -> list[int] | None:
+        """A list of layer numbers; None when nobody names one. Raises ModelError when it is none."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(type(layer) is int for layer in value):
+            raise ModelError(f"config.json of {self.origin}: {key} is no list of layer numbers", hint=_HINT)
+        return value
+
     def size(self, expression: str) -> int:
         """The value of a sum of products. Raises ModelError when a name has none."""
         value = self._evaluated(expression)

@@ -34,6 +34,7 @@ def download(missing: MissingFiles, on_progress: Arrived | None = None) -> Path:
     folder = Path(HF_HUB_CACHE)
     for name in missing.sizes_bytes:
         with hub_errors(missing.repo_id):
-            path = hf_hub_download(missing.repo_id, name, revision=missing.commit, tqdm_class=bar)
+            # By branch, not by commit: only then does the cache know what the branch is when the hub is off.
+            path = hf_hub_download(missing.repo_id, name, revision=missing.revision, tqdm_class=bar)
         folder = Path(path).parents[name.count("/")]
     return folder

@@ -75,6 +75,11 @@ def check_config(config: dict[str, Any], origin: object) -> None:
         raise ModelError(
             f"config.json of {origin} names no {missing}", hint="Add it, as transformers' save_pretrained writes it."
         )
+    refuse_quantized(config, origin)
+
+
+def refuse_quantized(config: dict[str, Any], origin: object) -> None:
+    """Raises ModelError when the weights are stored quantized (GPTQ, AWQ, fp8, MXFP4, bitsandbytes)."""
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None

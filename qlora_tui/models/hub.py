@@ -9,7 +9,7 @@ from pathlib import Path
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.data.downloads import Download, offline
 from qlora_tui.errors import ModelError
-from qlora_tui.models.folder import check_config, no_config, parse_config
+from qlora_tui.models.folder import no_config, refuse_quantized
 from qlora_tui.models.location import local_folder
 
 
@@ -33,6 +33,9 @@ class MissingFiles:
     """Files of a hub model that loading reads and that are not on this machine."""
 
     repo_id: str
+    revision: str | None
+    """As it was asked for; None for the default branch."""
+
     commit: str
     sizes_bytes: Mapping[str, int | None]
     """By name; None where the hub does not say."""
@@ -78,16 +81,25 @@ def missing_files(spec: ModelSpec) -> MissingFiles | None:
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
     wanted = _wanted(list(sizes), spec)
     commit = str(info.sha)
-    # Of a gated model the description is public and the files are not: this asks for the first of them.
-    check_config(parse_config(content(spec.id, "config.json", commit), f"config.json of {spec.id}"), spec.id)
+    refuse_quantized(info.config or {}, spec.id)
+    if info.gated:
+        _check_access(spec.id, commit)
     missing = {name: sizes[name] for name in wanted if _cached(spec, name, commit) is None}
-    return MissingFiles(spec.id, commit, missing) if missing else None
+    return MissingFiles(spec.id, spec.revision, commit, missing) if missing else None
+
+
+def _check_access(repo_id: str, commit: str) -> None:
+    """Ask for one file of a gated model: its description is public, its files are not. Raises ModelError."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    with hub_errors(repo_id):
+        get_hf_file_metadata(hf_hub_url(repo_id, "config.json", revision=commit))
 
 
 def content(repo_id: str, name: str, commit: str) -> bytes:
     """A small file of a hub model, not stored here. Raises ModelError."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
     with hub_errors(repo_id):
         response = get_session().get(hf_hub_url(repo_id, name, revision=commit), headers=build_hf_headers())

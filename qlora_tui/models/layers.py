@@ -15,12 +15,12 @@ def moe_layer_count(family: Family, dimensions: Dimensions, layers: int) -> int:
     if family.moe == "after_first_dense":
         return max(0, layers - (dimensions.optional("first_k_dense_replace") or 0))
     if family.moe == "interleaved":
-        named = dimensions.raw("moe_layers")
+        named = dimensions.layer_numbers("moe_layers")
         step = dimensions.optional("interleave_moe_layer_step") or 1
-        chosen = named if isinstance(named, list) else range(step - 1, layers, step)
+        chosen = range(step - 1, layers, step) if named is None else named
         return sum(layer in chosen for layer in range(layers))
     step = dimensions.optional("decoder_sparse_step") or 1
-    dense = dimensions.raw("mlp_only_layers") or []
+    dense = dimensions.layer_numbers("mlp_only_layers") or []
     return sum((layer + 1) % step == 0 and layer not in dense for layer in range(layers))
 
 
@@ -36,9 +36,10 @@ def sliding_window(family: Family, dimensions: Dimensions, layers: int) -> tuple
     types = dimensions.raw("layer_types")
     if isinstance(types, list):
         bound = sum(kind in _WINDOWED for kind in types)
-    elif rule.get("every"):
-        # Every n-th layer sees everything.
-        bound = layers - layers // int(rule["every"])
+    elif "every" in rule:
+        bound = layers - (layers // int(rule["every"]) if rule["every"] else 0)
+    elif "only" in rule:
+        bound = layers // int(rule["only"])
     else:
-        bound = layers - min(layers, dimensions.optional(rule.get("first", "")) or 0)
+        bound = layers - min(layers, dimensions.optional(rule["first"]) or 0)
     return (window, bound) if bound else (None, 0)

@@ -61,7 +61,7 @@ def _from_files(path: Path, config: dict[str, Any], name: str, origin: Origin, r
         revision=revision,
         checkpoint_bytes=sum(file.stat().st_size for file in files or pickled) or None,
         licence=_card_licence(path / "README.md"),
-        notes=_pickle_note(bool(files), bool(pickled)),
+        notes=_weights_note(bool(files), bool(pickled)),
     )
 
 
@@ -96,7 +96,7 @@ def from_hub(spec: ModelSpec) -> Source:
         download_bytes=checkpoint_bytes + sum(sizes[name] for name in texts),
         licence=_licence(info),
         gated=bool(info.gated),
-        notes=_pickle_note(bool(weights), bool(pickled)),
+        notes=_weights_note(bool(weights), bool(pickled)),
     )
 
 
@@ -129,9 +129,11 @@ def _remote_tensors(repo_id: str, files: list[str], commit: str) -> Tensors:
     return {name: stored(info.shape, info.dtype) for tensors in headers for name, info in tensors.items()}
 
 
-def _pickle_note(safetensors: bool, pickled: bool) -> tuple[str, ...]:
-    if safetensors or not pickled:
+def _weights_note(safetensors: bool, pickled: bool) -> tuple[str, ...]:
+    if safetensors:
         return ()
+    if not pickled:
+        return ("There are no weights yet: it cannot be trained as it is.",)
     return ("The weights are stored as pickle, which can run code: loading them needs model.allow_pickle = true.",)
 
 

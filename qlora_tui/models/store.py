@@ -73,8 +73,9 @@ def remove(model: StoredModel) -> int:
 def _scan() -> "HFCacheInfo | None":
     """None before anything was downloaded."""
     from huggingface_hub import CacheNotFound, scan_cache_dir
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
-        return scan_cache_dir()
+        return scan_cache_dir(HF_HUB_CACHE)
     except CacheNotFound:
         return None

@@ -1,9 +1,10 @@
-"""What plan.json says of the data a run began with, and refusing to resume on other data."""
+"""What plan.json says of the data and the model a run began with, and refusing to resume on other data."""
 
 import json
 from typing import Any
 
 from qlora_tui import atomic
+from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import DataError
 from qlora_tui.runs.store import RunFolder
 
@@ -18,11 +19,19 @@ def check_data(run: RunFolder, fingerprint: str, *, resuming: bool, accept: bool
         )
 
 
-def record_data(run: RunFolder, fingerprint: str) -> None:
-    """Write the fingerprint of content and order into plan.json."""
+def record(run: RunFolder, **facts: str) -> None:
+    """Add facts that became known only while the run was prepared to plan.json."""
     plan = read_plan(run)
-    if plan.get("data_fingerprint") != fingerprint:
-        atomic.write_json(run.plan, {**plan, "data_fingerprint": fingerprint})
+    if any(plan.get(key) != value for key, value in facts.items()):
+        atomic.write_json(run.plan, {**plan, **facts})
+
+
+def pinned(run: RunFolder, config: RunConfig) -> RunConfig:
+    """The configuration with the model's commit that the run began with: a branch may have moved on since."""
+    commit = read_plan(run).get("model_commit")
+    if not isinstance(commit, str):
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": commit})})
 
 
 def read_plan(run: RunFolder) -> dict[str, Any]:
