@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
 
+from qlora_tui.config.model import STARTER
+from qlora_tui.config.presets import presets
 from qlora_tui.models import ModelFacts, catalogue, families
 from qlora_tui.models.assemble import Source, assemble
 
@@ -211,3 +213,9 @@ def test_a_full_size_model_is_counted_as_transformers_counts_it() -> None:
     assert facts.parameters == sum(tensor.numel() for tensor in model.parameters())
     assert facts.moe is not None
     assert facts.parameters_by_class["expert"] == 128 * 3 * 768 * 2048 * 48
+
+
+def test_every_preset_has_a_model_that_is_known_without_a_hub() -> None:
+    used = {preset.config.model.id for preset in presets()} - {STARTER}
+    assert used
+    assert {model_id for model_id in used if catalogue.find(model_id) is None} == set()

@@ -66,9 +66,6 @@ def main() -> int:
     os.dup2(2, 1)
     line.listen()
     environment.prepare(allow_download=options.allow_download)
-    # One token is many small parallel pieces of work. Threads that spin between them are fastest on idle cores, but
-    # many times slower beside a training run on the same ones.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         _serve(line, options)
     except QloraError as error:

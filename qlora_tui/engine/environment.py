@@ -9,7 +9,9 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "warning",
+    "OMP_WAIT_POLICY": "passive",
 }
+"""OpenMP threads that wait passively leave the cores to others: on busy cores training is several times faster."""
 
 
 def prepare(*, allow_download: bool) -> None:

@@ -99,10 +99,16 @@ def _check_access(repo_id: str, commit: str) -> None:
 def content(repo_id: str, name: str, commit: str) -> bytes:
     """A small file of a hub model, not stored here. Raises ModelError."""
     from huggingface_hub import hf_hub_url
+
+    return ask(hf_hub_url(repo_id, name, revision=commit), repo_id)
+
+
+def ask(address: str, about: str, **parameters: str | int | list[str]) -> bytes:
+    """One answer of the hub, asked for once: a lost connection is told at once. Raises ModelError about `about`."""
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-    with hub_errors(repo_id):
-        response = get_session().get(hf_hub_url(repo_id, name, revision=commit), headers=build_hf_headers())
+    with hub_errors(about):
+        response = get_session().get(address, params=parameters, headers=build_hf_headers())
         hf_raise_for_status(response)
         return bytes(response.content)
 

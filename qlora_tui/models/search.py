@@ -1,9 +1,13 @@
 """Search for models on the hub."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
+from qlora_tui.data.downloads import offline
+from qlora_tui.errors import ModelError
 from qlora_tui.models.families import find
-from qlora_tui.models.hub import HubUnreachableError, hub_errors
+from qlora_tui.models.hub import HubUnreachableError, ask
 
 _PROPERTIES = ["config", "downloads", "gated", "likes", "safetensors", "tags"]
 
@@ -23,35 +27,37 @@ class Match:
 
 def search(text: str, *, limit: int = 20) -> list[Match]:
     """Text generation models whose name contains `text`, the most downloaded first. Raises ModelError."""
-    from huggingface_hub import HfApi
+    from huggingface_hub.constants import ENDPOINT
 
+    if offline():
+        raise HubUnreachableError("the hub cannot be searched: it is off", hint="Unset HF_HUB_OFFLINE.")
+    query: dict[str, str | int | list[str]] = {
+        "search": text,
+        "pipeline_tag": "text-generation",
+        "sort": "downloads",
+        "limit": limit,
+        "expand": _PROPERTIES,
+    }
     try:
-        with hub_errors(text):
-            models = HfApi().list_models(
-                search=text,
-                pipeline_tag="text-generation",
-                sort="downloads",
-                limit=limit,
-                expand=_PROPERTIES,  # type: ignore[arg-type]
-            )
-            return [_match(model) for model in models]
+        answer = ask(f"{ENDPOINT}/api/models", text, **query)
+        return [_match(model) for model in json.loads(answer)]
     except HubUnreachableError as error:
-        reason = error.message.removeprefix(f"model {text}").lstrip(": ")
-        raise HubUnreachableError(f"the hub cannot be searched: {reason}", hint="Check the connection.") from error
+        reason = error.message.removeprefix(f"model {text} ")
+        raise HubUnreachableError(f"the hub cannot be searched: it {reason}", hint="Check the connection.") from error
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ModelError(f"{ENDPOINT} does not answer like a hub", hint="Check HF_ENDPOINT.") from error
 
 
-def _match(model: object) -> Match:
-    config = getattr(model, "config", None) or {}
-    stored = getattr(model, "safetensors", None)
-    model_type = config.get("model_type")
-    tags = getattr(model, "tags", None) or []
+def _match(model: dict[str, Any]) -> Match:
+    model_type = (model.get("config") or {}).get("model_type")
+    named = (tag.removeprefix("license:") for tag in model.get("tags") or [] if tag.startswith("license:"))
     return Match(
-        id=str(model.id),  # type: ignore[attr-defined]
-        parameters=stored.total if stored else None,
-        downloads=getattr(model, "downloads", None) or 0,
-        likes=getattr(model, "likes", None) or 0,
-        gated=bool(getattr(model, "gated", False)),
-        licence=next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None),
+        id=model["id"],
+        parameters=(model.get("safetensors") or {}).get("total"),
+        downloads=model.get("downloads") or 0,
+        likes=model.get("likes") or 0,
+        gated=bool(model.get("gated")),
+        licence=next(named, None),
         model_type=model_type,
         has_entry=model_type is not None and find(model_type) is not None,
     )

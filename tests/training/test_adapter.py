@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from training_material import Runs
+
 from qlora_tui.runs import jobs
 from qlora_tui.starter import MODEL_DIR
-from tests.training.conftest import Runs
 
 _PLAIN_PEFT = """
 import json, sys, torch

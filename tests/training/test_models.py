@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from training_material import Runs
+
 from qlora_tui.errors import ExitCode
 from qlora_tui.runs import jobs
 from qlora_tui.starter import MODEL_DIR, TRAIN_DATA
-from tests.training.conftest import Runs
 
 _MAKE_MIXTRAL = """
 import sys, torch

@@ -6,10 +6,11 @@ import signal
 
 import pytest
 
+from training_material import Condition, Runs, adapter_bytes, course
+
 from qlora_tui.runs import checkpoints, jobs
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
-from tests.training.conftest import Condition, Runs, adapter_bytes, course
 
 
 def kill(run: RunFolder, state: RunState) -> None:

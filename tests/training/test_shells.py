@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from training_material import SMALL, Runs, course
+
 from qlora_tui.runs import jobs, store
-from tests.training.conftest import SMALL, Runs, course
 
 _PROGRAM = [sys.executable, "-m", "qlora_tui"]
 
