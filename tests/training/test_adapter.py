@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-
 from training_material import Runs
 
 from qlora_tui.runs import jobs

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from hub_server import HubServer
-from test_data_hub import KNOWN_EXPECTED, hub
+from test_data_hub import hub
 from training_material import SMALL, Runs
 
+from qlora_tui.data.registry import KNOWN
 from qlora_tui.runs import jobs, store
 
 __all__ = ["hub"]
@@ -70,8 +71,8 @@ def test_each_format_trains_from_the_command_line(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(KNOWN_EXPECTED))
-def test_each_known_set_trains_from_the_hub(hub: HubServer, tmp_path: Path, name: str) -> None:  # noqa: F811
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_each_known_set_trains_from_the_hub(hub: HubServer, tmp_path: Path, name: str) -> None:
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
     train(tmp_path, environment, "--data", name, "--yes")
 

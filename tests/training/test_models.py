@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from training_material import Runs
 
 from qlora_tui.errors import ExitCode

@@ -5,7 +5,6 @@ import random
 import signal
 
 import pytest
-
 from training_material import Condition, Runs, adapter_bytes, course
 
 from qlora_tui.runs import checkpoints, jobs
