@@ -42,6 +42,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def fsync_tree(folder: Path) -> None:
+    """Make every file below `folder` durable."""
+    for path in (folder, *folder.rglob("*")):
+        fsync_folder(path)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and new names inside `folder` durable."""
     handle = os.open(folder, os.O_RDONLY)
@@ -57,7 +63,12 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}", hint=_remedy(error)) from error
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """What to say about a failure to write `path`."""
+    return StorageError(f"cannot write {path}: {error.strerror or error}", hint=_remedy(error))
 
 
 def _remedy(error: OSError) -> str:

@@ -32,7 +32,7 @@ def draw_adapter(folder: Path) -> None:
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"))
     for tensor_name, tensor in model.named_parameters():
         if "lora_B" in tensor_name:
-            torch.nn.init.normal_(tensor, std=0.05)
+            torch.nn.init.normal_(tensor, std=0.2)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(starter.MODEL_DIR).save_pretrained(folder)
 

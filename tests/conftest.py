@@ -1,6 +1,8 @@
 """Every test has a home of its own and no way to a hub."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 # Read once when huggingface_hub is imported, so they are set before any test module is.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qlora-tui-tests-hub-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 for _variable in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "QLORA_TUI_RUNS", "QLORA_TUI_DEBUG"):
     os.environ.pop(_variable, None)

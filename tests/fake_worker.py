@@ -4,7 +4,6 @@ What it does is decided by FAKE_WORKER: finish, fail, wait (until it is told som
 kill), mute (ends without a word). Its own flags come back as a warning with the code "flags".
 """
 
-import json
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ import psutil
 from qlora_tui import atomic
 from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs import events, jobs
-from qlora_tui.runs.checkpoints import MARKER, newest_complete
+from qlora_tui.runs.checkpoints import newest_complete, seal
 from qlora_tui.runs.control import ControlReader
 from qlora_tui.runs.events import EventWriter
 from qlora_tui.runs.store import RunFolder
@@ -85,10 +84,8 @@ def take_step(writer: EventWriter, step: int) -> int:
 def save(run: RunFolder, writer: EventWriter, step: int) -> None:
     folder = run.checkpoints / f"checkpoint-{step}"
     folder.mkdir(parents=True, exist_ok=True)
-    state = json.dumps({"global_step": step})
-    atomic.write_text(folder / "trainer_state.json", state)
-    atomic.write_json(folder / MARKER, {"files": {"trainer_state.json": len(state)}})
-    writer.write(events.Checkpoint(step=step, folder=folder.name, size_bytes=len(state), seconds=0.0))
+    atomic.write_json(folder / "trainer_state.json", {"global_step": step})
+    writer.write(events.Checkpoint(step=step, folder=folder.name, size_bytes=seal(folder), seconds=0.0))
 
 
 def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int) -> int:

@@ -19,6 +19,7 @@ EVALUATED = ["data.eval_rows=10"]
         ([*FULL, "adapter.init=pissa"], ("adapter.init", "adapter.kind")),
         ([*FULL, "adapter.init=loftq"], ("adapter.init", "adapter.kind")),
         ([*FULL, "adapter.lora_plus_ratio=16"], ("adapter.lora_plus_ratio", "adapter.kind")),
+        ([*FULL, "model.dtype=float16"], ("model.dtype", "adapter.kind")),
         (["adapter.init=pissa"], ("adapter.init", "quantization.kind")),
         (["adapter.init=pissa", "quantization.kind=8bit"], ("adapter.init", "quantization.kind")),
         (["adapter.init=loftq", "quantization.kind=none"], ("adapter.init", "quantization.kind")),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -147,6 +149,42 @@ def test_a_bad_row_ends_it_with_its_place_after_the_sample(folder: Path) -> None
     assert "--skip-bad-rows" in done.stderr
     skipped = inspect(folder, str(source), "--skip-bad-rows", "--json")
     assert json.loads(skipped.stdout)["report"]["prepared"]["bad_rows"] == 1
+
+
+def test_what_can_be_read_in_several_ways_lists_them_and_takes_the_choice(folder: Path) -> None:
+    source = write_jsonl(folder / "two.jsonl", [{"left": f"l{at}", "right": f"r{at}"} for at in range(9)])
+    done = inspect(folder, str(source), "--quick")
+    assert done.returncode == 10
+    assert "do not say what is asked and what is answered" in done.stderr
+    for prompt, response in (("left", "right"), ("right", "left")):
+        assert f'data.columns.prompt = "{prompt}", data.columns.response = "{response}"' in done.stderr
+    chosen = ("--set", "data.format=two-column", "--set", "data.columns.prompt=right", "--json", "--quick")
+    done = inspect(folder, str(source), *chosen)
+    assert json.loads(done.stdout)["source"]["used_columns"] == {"prompt": "right", "response": "left"}
+
+
+def test_a_person_at_the_terminal_is_asked_which_reading_is_meant(folder: Path) -> None:
+    source = write_jsonl(folder / "two.jsonl", [{"left": f"l{at}", "right": f"r{at}"} for at in range(9)])
+    said, code = at_terminal(folder, b"7\n2\n", str(source), "--quick")
+    assert code == 0, said
+    assert said.count("Which one, 1 to 2?") == 2, "7 is none of the choices"
+    assert "--set 'data.columns.prompt=\"right\"'" in said
+    assert "prompt = right, response = left" in said
+
+
+def at_terminal(folder: Path, typed: bytes, *arguments: str) -> tuple[str, int]:
+    """What is seen when a person types, and the exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(QLORA_TUI_HOME=str(folder / "home"), NO_COLOR="1", COLUMNS="120")
+        os.execv(sys.executable, [sys.executable, "-m", "qlora_tui", "data", "inspect", *arguments])
+    os.write(terminal, typed)
+    said = bytearray()
+    with contextlib.suppress(OSError):  # Raised where a Linux terminal has no other side any more.
+        while piece := os.read(terminal, 4096):
+            said += piece
+    os.close(terminal)
+    return said.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from data_material import ask, chat_rows, columns, starter_tokenizer, write_json
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data import token_cache
-from qlora_tui.data.prepare import Prepared, prepare
+from qlora_tui.data.prepare import Prepared, prepare, survey
 from qlora_tui.data.red_flags import RedFlags
 from qlora_tui.data.row_encoder import RowEncoder
 from qlora_tui.data.spans import has_markers
@@ -128,10 +128,21 @@ def test_a_second_start_tokenizes_nothing(numbered: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(RowEncoder, "__call__", counted)
     second = run(numbered, eval_rows=5)
-    assert read == [55], "only the first look at the rows is encoded"
+    assert read == []
     assert second.train[:] == first.train[:]
     assert second.report == first.report
     assert run(numbered, {"max_length_tokens": 16}, eval_rows=5).fingerprint != first.fingerprint
+
+
+def test_a_survey_says_what_a_run_would_and_stores_no_tokens(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(numbered, {"max_length_tokens": 16}, eval_rows=5)
+    report, tally = survey(settings, starter_tokenizer())
+    assert not list(token_cache.folder().glob("*.arrow"))
+    prepared = prepare(settings, starter_tokenizer())
+    assert (report, tally) == (prepared.report, prepared.tally)
+    assert len(prepared.train) == report.train_rows
+    monkeypatch.setattr(RowEncoder, "__call__", None)
+    assert survey(settings, starter_tokenizer()) == (report, tally), "a second look encodes nothing"
 
 
 def test_a_cache_without_its_counts_is_written_again(numbered: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from qlora_tui.cli import data_sources
 from qlora_tui.config.data import SourceSpec
-from qlora_tui.data import row_cache
+from qlora_tui.data import content, row_cache
 from qlora_tui.data.load import Loaded, load_source, to_example
 from qlora_tui.errors import DataError, NotFoundError, StorageError, UsageError
 
@@ -182,7 +183,7 @@ def test_a_broken_document_names_line_and_column(tmp_path: Path) -> None:
 
 def test_a_broken_csv_row_is_named(tmp_path: Path) -> None:
     path = put(tmp_path / "t.csv", "prompt,completion\na,b\nonly one\nc,d\n")
-    with pytest.raises(DataError, match=r"t.csv:3: has 1 fields, the header has 2"):
+    with pytest.raises(DataError, match=r"t.csv:3: has 1 field, the header has 2"):
         load(path)
     assert load(path, skip_bad_rows=True).bad_row_count == 1
 
@@ -228,6 +229,20 @@ def test_a_misspelt_path_gets_the_nearest_one(tmp_path: Path) -> None:
     assert "train.jsonl" in caught.value.hint
 
 
+def test_a_path_that_climbs_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError, match=r"no file or folder \.\./nothing"):
+        load_source(SourceSpec(source="../nothing"))
+
+
+def test_a_text_that_runs_over_its_line_is_said_in_words(tmp_path: Path) -> None:
+    broken = '[{"prompt": "p", "completion": "a"},\n {"prompt": "p, "completion": "a\n"}]'
+    with pytest.raises(DataError, match=r"a.json:2: column \d+: broken JSON: "):
+        load(put(tmp_path / "a.json", broken))
+    with pytest.raises(DataError, match=r"a.json:1: column \d+: broken JSON: the line ends inside a text"):
+        load(put(tmp_path / "a.json", '[{"prompt": "p", "completion": "a\n"}]'))
+
+
 def test_a_misspelt_known_set_gets_the_nearest_one() -> None:
     with pytest.raises(NotFoundError) as caught:
         load_source(SourceSpec(source="alpca"))
@@ -243,6 +258,43 @@ def test_the_second_load_reads_the_cache_and_equals_the_first(tmp_path: Path) ->
     second = load(path, on_progress=lambda stage, done, total: stages.append(stage))
     assert "reading" not in stages
     assert (second.fingerprint, answers(second)) == (first.fingerprint, answers(first))
+
+
+def test_rows_that_nothing_read_for_long_are_deleted(tmp_path: Path) -> None:
+    load(put(tmp_path / "old.jsonl", LINES))
+    (old,) = row_cache.folder().iterdir()
+    load(put(tmp_path / "used.jsonl", LINES.replace("p3", "used")))
+    used = next(home for home in row_cache.folder().iterdir() if home != old)
+    for home in (old, used):
+        os.utime(home, (0, 0))
+    load(tmp_path / "used.jsonl")
+    load(put(tmp_path / "new.jsonl", LINES.replace("p3", "new")))
+    left = set(row_cache.folder().iterdir())
+    assert old not in left
+    assert used in left
+    assert len(left) == 2
+
+
+def test_a_large_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that keeps size and time of change, as a copying program can, is noticed all the same."""
+    monkeypatch.setattr(content, "_REMEMBERED_FROM_BYTES", 0)
+    monkeypatch.setattr(content, "_SETTLED_S", 0.0)
+    path = put(tmp_path / "a.jsonl", LINES)
+    stages: list[str] = []
+
+    def fingerprint() -> str:
+        stages.clear()
+        return load(path, on_progress=lambda stage, done, total: stages.append(stage)).fingerprint
+
+    first = fingerprint()
+    assert "hashing" in stages
+    assert fingerprint() == first
+    assert "hashing" not in stages
+    times = path.stat()
+    path.write_text(LINES.replace("p3", "q3"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fingerprint() != first
+    assert "hashing" in stages
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:

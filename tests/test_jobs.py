@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 from command_line import fake_worker, kill, until
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import EnvironmentProblem, RunConflictError
+from qlora_tui.errors import EnvironmentProblem, RunConflictError, StorageError
 from qlora_tui.runs import control, events, jobs, store
 from qlora_tui.runs.events import EventReader
 from qlora_tui.runs.follow import Follower
@@ -103,8 +104,8 @@ def test_of_two_workers_started_at_once_one_is_refused(
     fake_worker("wait")
     jobs.start(run)
     until(run, stepped)
-    monkeypatch.setattr(jobs, "is_alive", lambda _: False)  # as it was just before the first one took the lock
-    with pytest.raises(RunConflictError, match="another worker"):
+    with monkeypatch.context() as moment, pytest.raises(RunConflictError, match="another worker"):
+        moment.setattr(jobs, "is_alive", lambda _: False)  # as it was just before the first one took the lock
         jobs.start(run)
 
 
@@ -140,6 +141,25 @@ def test_cancel_is_an_answer_when_the_worker_listens(run: RunFolder, fake_worker
     said: list[str] = []
     assert jobs.cancel(run, said.append).status == "cancelled"
     assert said == []
+
+
+def test_a_full_disk_does_not_keep_a_worker_alive(
+    run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, action: control.Action) -> str:
+        raise StorageError(f"cannot write {path}: No space left on device")
+
+    fake_worker("wait")
+    jobs.start(run)
+    until(run, stepped)
+    monkeypatch.setattr(control, "send", full)
+    said: list[str] = []
+    assert jobs.cancel(run, said.append).status == "cancelled"
+    assert "No space left" in said[0] and "terminating" in said[1]
+
+
+def test_a_worker_that_never_said_its_pid_has_no_processes() -> None:
+    assert jobs._group_members(0) == []
 
 
 def test_cancel_escalates_to_a_kill_and_leaves_no_process(

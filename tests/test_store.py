@@ -89,6 +89,22 @@ def test_a_removed_run_is_gone_and_its_name_is_free() -> None:
     store.create("one", RunConfig(), {})
 
 
+def test_what_an_interrupted_removal_left_does_not_stand_in_the_way() -> None:
+    run = store.create("one", RunConfig(), {})
+    shutil.copytree(run.path, paths.runs() / ".removing-one")
+    store.remove(run)
+    assert in_runs() == []
+
+
+def test_a_name_that_is_taken_at_the_last_moment_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = store.create("one", resolve(overrides=["training.seed=1"]), {})
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(RunConflictError, match="'one' exists already"):
+        store.create("one", RunConfig(), {})
+    assert first.load_config().training.seed == 1
+    assert in_runs() == ["one"]
+
+
 def test_folders_that_are_no_runs_are_not_listed() -> None:
     store.create("older", RunConfig(), {})
     newer = store.create("newer", RunConfig(), {})

@@ -2,15 +2,18 @@
 
 import contextlib
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qlora_tui.cli.options import Json, Settings, Yes
+from qlora_tui.errors import DataError
 from qlora_tui.terminal import narrate, printable
 
 if TYPE_CHECKING:
@@ -26,9 +29,14 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(help="A known set, a file or folder, or a hub dataset id.")] = "starter",
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A known set, a file or folder, or a hub dataset id. Without it: the starter's."),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Whose tokenizer and template to use.")] = None,
-    format_name: Annotated[str, typer.Option("--format", help="Shape of the rows; auto detects it.")] = "auto",
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="Shape of the rows. Without it: detected.")
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
@@ -60,21 +68,61 @@ def inspect(
         "training.loss_on": loss_on,
         "data.skip_bad_rows": skip_bad_rows or None,
     }
-    config = _config(given, settings or [], column or [])
-    request = {"config": config.model_dump(mode="json"), "shown_rows": rows, "quick": quick}
-    with _child(request) as (child, events):
-        if as_json:
-            _write_json(child, events, yes=yes)
-        else:
-            _show(child, events, config, ids=ids, yes=yes)
+    look = _Look(shown_rows=rows, quick=quick, ids=ids, as_json=as_json, yes=yes)
+    named = [*(settings or []), *_options(given), *map(_column, column or [])]
+    try:
+        look.at(named)
+    except _AmbiguousError as ambiguous:
+        if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        look.at([*named, *_choose(ambiguous)])
 
 
-def _config(given: dict[str, Any], settings: list[str], columns: list[str]) -> "RunConfig":
-    """The configuration of --set, then the options that were given. Raises UsageError or ConfigError."""
-    from qlora_tui.config.overrides import resolve
+@dataclass(frozen=True)
+class _Look:
+    shown_rows: int
+    quick: bool
+    ids: bool
+    as_json: bool
+    yes: bool
 
-    options = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
-    return resolve(overrides=[*settings, *options, *map(_column, columns)])
+    def at(self, overrides: list[str]) -> None:
+        """Inspect with these settings. Raises QloraError."""
+        from qlora_tui.config.overrides import resolve
+
+        config = resolve(overrides=overrides)
+        request = {"config": config.model_dump(mode="json"), "shown_rows": self.shown_rows, "quick": self.quick}
+        with _child(request) as (child, events):
+            if self.as_json:
+                _write_json(child, events, yes=self.yes)
+            else:
+                _show(child, events, config, ids=self.ids, yes=self.yes)
+
+
+class _AmbiguousError(DataError):
+    """The rows can be read in several ways."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event["message"], hint=event["hint"])
+        self.choices: list[dict[str, str]] = event["choices"]
+
+
+def _choose(ambiguous: _AmbiguousError) -> list[str]:
+    """Ask which reading is meant; its settings, as --set takes them."""
+    narrate(printable(ambiguous.message, one_line=True))
+    readings = [[f"{key}={_toml(value)}" for key, value in one.items()] for one in ambiguous.choices]
+    for number, settings in enumerate(readings, 1):
+        narrate(f"  {number}  {printable('  '.join(settings), one_line=True)}")
+    answer = 0
+    while not 1 <= answer <= len(readings):
+        answer = typer.prompt(f"Which one, 1 to {len(readings)}?", type=int, err=True)
+    options = " ".join(f"--set {shlex.quote(setting)}" for setting in readings[answer - 1])
+    narrate(f"A run takes the same: {printable(options, one_line=True)}")
+    return readings[answer - 1]
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    return [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
 
 
 def _toml(value: Any) -> str:
@@ -136,6 +184,8 @@ def _error(event: Event) -> Exception:
     """The error the child reported, as the class that has its exit code."""
     from qlora_tui.errors import ExitCode, QloraError
 
+    if event["choices"]:
+        return _AmbiguousError(event)
     code = ExitCode(event["exit_code"])
     kind = next((one for one in QloraError.__subclasses__() if one.exit_code == code), QloraError)
     return kind(event["message"], hint=event["hint"])

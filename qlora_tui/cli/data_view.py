@@ -92,7 +92,7 @@ class View:
         self._numbers(title, event)
         counts = {
             "rows read": prepared["rows_read"],
-            "bad rows skipped": prepared["bad_rows"],
+            "skipped as bad": prepared["bad_rows"],
             "exact duplicates": prepared["duplicate_rows"],
             "removed as duplicates": prepared["removed_duplicates"],
             "kept out, on both sides of the split": prepared["kept_apart_rows"],
@@ -126,16 +126,15 @@ class View:
 
     def _numbers(self, title: str, event: dict[str, Any]) -> None:
         longest = event["max_length_tokens"]
-        percentiles = ", ".join(
-            f"{'longest' if name == 'p100' else name} {length:,}" for name, length in event["percentiles"].items()
-        )
+        # p100 is the longest row, which has a line of its own.
+        percentiles = ", ".join(f"{name} {tokens:,}" for name, tokens in event["percentiles"].items() if name != "p100")
         self._section(
             title,
             inert(f"tokens in a row: {percentiles}"),
             *self._histogram(event["histogram"], longest),
             inert(
-                f"{event['tokens']:,} tokens, {event['trained_share']:.1%} of them trained; "
-                f"{event['longer_share']:.1%} of rows are longer than {longest:,} tokens"
+                f"{event['tokens']:,} tokens, {event['trained_share']:.1%} trained; "
+                f"{event['longer_share']:.1%} of rows longer than {longest:,} tokens"
             ),
             inert(f"longest row: {event['longest_origin']}, {event['longest_tokens']:,} tokens"),
         )

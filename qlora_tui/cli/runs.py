@@ -81,7 +81,10 @@ def _steps(done: int, total: int | None) -> str:
 
 
 def _moment(time_s: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
 
 
 def _facts(job: "Job") -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`train`: from a preset, a file or flags to a run folder and a worker, then its progress."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,10 +72,15 @@ def create(config: "RunConfig", name: str | None, preset: str | None) -> "RunFol
     """The folder of a new run, with what is known before it starts in plan.json."""
     from pathlib import Path
 
+    from qlora_tui.errors import RunConflictError
     from qlora_tui.runs import store
 
     stem = Path(preset or config.model.id).name.removesuffix(".toml")
-    return store.create(name or store.free_name(stem), config, _plan(config, preset))
+    plan = _plan(config, preset)
+    while name is None:
+        with suppress(RunConflictError):  # another shell took the free name first
+            return store.create(store.free_name(stem), config, plan)
+    return store.create(name, config, plan)
 
 
 def _plan(config: "RunConfig", preset: str | None) -> dict[str, Any]:

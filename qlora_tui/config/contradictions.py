@@ -67,6 +67,12 @@ def _adapter(config: RunConfig) -> Iterator[Contradiction]:
                     f"adapter.{name} = {_text(value)} is a kind of LoRA, so it excludes adapter.kind = full",
                     f"Remove adapter.{name}, or set adapter.kind to lora.",
                 )
+        if config.model.dtype == "float16":
+            yield Contradiction(
+                ("model.dtype", "adapter.kind"),
+                "model.dtype = float16 excludes adapter.kind = full: trained weights need float32 or bfloat16",
+                "Set model.dtype to auto or bfloat16.",
+            )
     if adapter.init == "pissa" and kind != "none":
         # PEFT decomposes the weight itself, which packed 4-bit and 8-bit weights do not allow.
         yield Contradiction(

@@ -107,7 +107,7 @@ class DataSpec(SourceSpec):
     """Keep only so many evaluation rows, in order."""
 
     template: Template = "auto"
-    """How turns become text. "auto": the tokenizer's own chat template, else "chatml"."""
+    """How turns become text. "auto": the model's own template, else "chatml" if it has its tokens, else "guanaco"."""
 
     system_prompt: str | None = None
     """System turn put before conversations that have none."""

@@ -41,5 +41,6 @@ def bad_row_error(row: BadRow) -> DataError:
     """The error that a bad row is when rows may not be skipped."""
     return DataError(
         f"{row.where}: {row.reason}",
-        hint="Correct the row, or let bad rows be skipped and counted: --skip-bad-rows, or data.skip_bad_rows = true.",
+        hint="Correct the row, or let bad rows be skipped and counted: --set data.skip_bad_rows=true"
+        " (`data inspect` and `data convert` know --skip-bad-rows too).",
     )

@@ -46,11 +46,10 @@ class Candidate:
     def shown(self) -> str:
         return ", ".join(f"{field} = {column}" for field, column in self.columns.model_dump(exclude_none=True).items())
 
-    def settings(self) -> str:
-        """The settings that choose it."""
-        chosen = [f"data.format = {self.format}"]
-        chosen += [f"data.columns.{key} = {name!r}" for key, name in self.columns.model_dump(exclude_none=True).items()]
-        return ", ".join(chosen)
+    def settings(self) -> dict[str, str]:
+        """The settings that choose it, by key."""
+        columns = self.columns.model_dump(exclude_none=True)
+        return {"data.format": self.format, **{f"data.columns.{field}": name for field, name in columns.items()}}
 
 
 def candidates(columns: Columns, given: ColumnMap) -> list[Candidate]:

@@ -60,20 +60,21 @@ def _file_hash(file: DataFile, on_bytes: Callable[[int], None] | None) -> str:
             done_bytes += len(chunk)
             if on_bytes is not None:
                 on_bytes(done_bytes)
-    if state is not None and state == _state(file.path) and time.time_ns() - state[1] > _SETTLED_S * 1e9:
+    if state is not None and state == _state(file.path) and time.time_ns() - state[2] > _SETTLED_S * 1e9:
         _remember(file.path, state, digest.hexdigest())
     return digest.hexdigest()
 
 
 def _state(path: Path | None) -> list[int] | None:
-    """Size, time of change and inode: a file with the same ones is taken as unchanged."""
+    """Size, times of change and inode: a file with the same ones is taken as unchanged. The second time is the file
+    system's own, which a copy that keeps the first one cannot set."""
     if path is None:
         return None
     try:
         status = path.stat()
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _memory(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Which format rows have: found from their structure over a sample, with the evidence and a confidence."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ Row = dict[str, Any]
 SAMPLE_ROWS = 200
 _LEAST_CONFIDENCE = 0.5
 _CLEAR_MARGIN = 0.03
+_SHOWN_CHOICES = 4
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,16 @@ class Detection:
     """The columns that are used, found or given by hand."""
 
 
+class AmbiguousFormatError(DataError):
+    """Several readings fit, or one does by its structure alone: a person has to choose."""
+
+    def __init__(self, message: str, choices: list[dict[str, str]]) -> None:
+        ways = "; or ".join(", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) for one in choices)
+        super().__init__(message, hint=f"Choose one: {ways}.")
+        self.choices = choices
+        """Settings by key, for each reading."""
+
+
 def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Detection:
     """The format of `rows`, within what was given by hand. `label` names the source in messages.
 
@@ -36,14 +48,17 @@ def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Det
     fitting = [candidate for candidate in candidates(columns, given) if _allowed(candidate, wanted, given)]
     if wanted != "auto":
         return _given_format(fitting, wanted, columns, label)
-    fitting = _undominated(fitting)
-    if not fitting:
+    found = _undominated(fitting)
+    if not found:
         raise _nothing_fits(columns, label)
-    best = fitting[0]
-    close = [other for other in fitting[1:] if best.score - other.score < _CLEAR_MARGIN]
-    if close or best.score < _LEAST_CONFIDENCE:
-        raise _ambiguous([best, *close], columns, label)
-    evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in fitting[1:4])]
+    best = found[0]
+    if best.score < _LEAST_CONFIDENCE:
+        raise _unsure(_close_to(best, fitting), columns, label)
+    close = _close_to(best, found)
+    if len(close) > 1:
+        message = f"{label}: {len(close)} readings fit and none is clear; columns: {_described(columns)}"
+        raise AmbiguousFormatError(message, _choices(close))
+    evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in found[1:4])]
     return Detection(best.format, round(best.score, 2), evidence, best.columns)
 
 
@@ -89,14 +104,23 @@ def _nothing_fits(columns: dict[str, ColumnProfile], label: str) -> DataError:
     )
 
 
-def _ambiguous(close: list[Candidate], columns: dict[str, ColumnProfile], label: str) -> DataError:
-    choices = "; or ".join(f"{one.format} with {one.settings()}" for one in close[:4])
-    return DataError(
-        f"{label}: {len(close)} readings fit and none is clear; columns: {_described(columns)}"
-        if len(close) > 1
-        else f"{label}: the columns do not say what is asked and what is answered; columns: {_described(columns)}",
-        hint=f"Choose one: {choices}.",
-    )
+def _close_to(best: Candidate, found: list[Candidate]) -> list[Candidate]:
+    """`best` and those whose score is hardly lower, best first."""
+    ordered = sorted(found, key=lambda one: -one.score)
+    return [one for one in ordered if best.score - one.score < _CLEAR_MARGIN]
+
+
+def _unsure(close: list[Candidate], columns: dict[str, ColumnProfile], label: str) -> DataError:
+    shown = f"columns: {_described(columns)}"
+    if len(close) > 1:
+        problem = f"{label}: the columns do not say what is asked and what is answered; {shown}"
+    else:
+        problem = f"{label}: no reading fits most of the rows ({close[0].evidence[0]}); {shown}"
+    return AmbiguousFormatError(problem, _choices(close))
+
+
+def _choices(close: list[Candidate]) -> list[dict[str, str]]:
+    return [one.settings() for one in close[:_SHOWN_CHOICES]]
 
 
 def _described(columns: dict[str, ColumnProfile]) -> str:

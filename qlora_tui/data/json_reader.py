@@ -68,10 +68,16 @@ def _line_value(line: str) -> Any:
 def _line_problem(line: str, error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         position = min(error.pos, len(line.rstrip()))
-        cut = error.msg.startswith("Invalid control character") and error.pos >= len(line.rstrip("\r\n"))
-        problem = "the line ends inside a text" if cut else error.msg
+        problem = _problem(error)
         return f"column {position + 1}: broken JSON: {problem}, near {snippet(line, position)}"
     return _other_problem(error)
+
+
+def _problem(error: json.JSONDecodeError) -> str:
+    if not error.msg.startswith("Invalid control character"):
+        return error.msg
+    met = error.doc[error.pos : error.pos + 1]
+    return "the line ends inside a text" if met in "\r\n" else f"a text holds the control character U+{ord(met):04X}"
 
 
 def _other_problem(error: ValueError | RecursionError) -> str:
@@ -148,7 +154,7 @@ class _Document:
                 value, end = _decoder.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
                 if self._ended or self._certain(error):
-                    raise self.broken(error.msg, error.pos) from error
+                    raise self.broken(_problem(error), error.pos) from error
             except (ValueError, RecursionError) as error:
                 raise self.broken(_other_problem(error), self._position) from error
             else:

@@ -9,11 +9,11 @@ from qlora_tui.data.downloads import Consent, Progress
 from qlora_tui.data.load import Loaded, load_source
 from qlora_tui.data.recipe import Recipe, recipe_of
 from qlora_tui.data.report import DataReport, build_report, refuse_formatted, refuse_untrainable
-from qlora_tui.data.row_encoder import Batch
+from qlora_tui.data.row_encoder import Batch, RowEncoder
 from qlora_tui.data.selection import Selection, row_hashes, select_rows
 from qlora_tui.data.tally import Tally
 from qlora_tui.data.templates import stop_token_id
-from qlora_tui.data.token_cache import stored_hashes, tokenized
+from qlora_tui.data.token_cache import counted, known_tally, stored_hashes, tokenized
 from qlora_tui.data.tokenizer import Tokenizer
 
 _FIRST_LOOK_ROWS = 256
@@ -59,23 +59,70 @@ def prepare(
         from qlora_tui.data.streaming import prepare_stream
 
         return prepare_stream(config, recipe, consent=consent, on_progress=on_progress)
-    loaded = [
-        load_source(spec, skip_bad_rows=config.data.skip_bad_rows, consent=consent, on_progress=on_progress)
-        for spec in (config.data, *config.data.mix)
-    ]
-    evaluation = load_evaluation(config.data, consent, on_progress)
-    selection = _select(config.data, loaded, evaluation, on_progress)
-    pool = _pool([one.dataset for one in loaded])
-    train_rows = pool.select(selection.train)
-    first_look(train_rows[:_FIRST_LOOK_ROWS], recipe)
-    train, tally = encode_rows(recipe, train_rows, selection.train_fingerprint, "tokenizing", on_progress)
+    chosen = _choose_rows(config.data, recipe, consent, on_progress)
+    train, tally = encode_rows(recipe, *chosen.train, "tokenizing", on_progress)
     held_out = None
-    if len(selection.evaluation):
-        rows = (pool if evaluation is None else evaluation.dataset).select(selection.evaluation)
-        held_out = encode_rows(recipe, rows, selection.eval_fingerprint, "tokenizing evaluation rows", on_progress)[0]
-    key = recipe.key(selection.train_fingerprint + selection.eval_fingerprint)
-    report = build_report(loaded, selection, tally, recipe, eval_rows=len(held_out or ()), fingerprint=key)
+    if chosen.evaluation is not None:
+        held_out = encode_rows(recipe, *chosen.evaluation, "tokenizing evaluation rows", on_progress)[0]
+    report = _report(chosen, recipe, tally, len(held_out or ()))
     return prepared(recipe, train, held_out, report, tally)
+
+
+def survey(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    *,
+    consent: Consent = lambda download: False,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> tuple[DataReport, Tally]:
+    """The report and counts that `prepare` would give, without storing a token. Raises as `prepare` does."""
+    if config.data.streaming:
+        made = prepare(config, tokenizer, consent=consent, on_progress=on_progress)
+        return made.report, made.tally
+    recipe = recipe_of(config, tokenizer)
+    chosen = _choose_rows(config.data, recipe, consent, on_progress)
+    tally = count_rows(recipe, *chosen.train, "counting tokens", on_progress)
+    eval_rows = 0
+    if chosen.evaluation is not None:
+        eval_rows = count_rows(recipe, *chosen.evaluation, "counting tokens of evaluation rows", on_progress).kept_rows
+    return _report(chosen, recipe, tally, eval_rows), tally
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    loaded: list[Loaded]
+    selection: Selection
+    train: tuple[Any, str]
+    """Rows in training order, and the hash of their content and order."""
+
+    evaluation: tuple[Any, str] | None
+
+
+def _choose_rows(data: DataSpec, recipe: Recipe, consent: Consent, on_progress: Progress) -> _Chosen:
+    loaded = [
+        load_source(spec, skip_bad_rows=data.skip_bad_rows, consent=consent, on_progress=on_progress)
+        for spec in (data, *data.mix)
+    ]
+    separate = load_evaluation(data, consent, on_progress)
+    selection = _select(data, loaded, separate, on_progress)
+    pool = _pool([one.dataset for one in loaded])
+    train = pool.select(selection.train)
+    known = known_tally(recipe.key(selection.train_fingerprint))
+    if known is None:
+        first_look(train[:_FIRST_LOOK_ROWS], recipe)
+    else:
+        refuse_untrainable(known, recipe.template, recipe.rules)
+    evaluation = None
+    if len(selection.evaluation):
+        held_out = (pool if separate is None else separate.dataset).select(selection.evaluation)
+        evaluation = (held_out, selection.eval_fingerprint)
+    return _Chosen(loaded, selection, (train, selection.train_fingerprint), evaluation)
+
+
+def _report(chosen: _Chosen, recipe: Recipe, tally: Tally, eval_rows: int) -> DataReport:
+    selection = chosen.selection
+    key = recipe.key(selection.train_fingerprint + selection.eval_fingerprint)
+    return build_report(chosen.loaded, selection, tally, recipe, eval_rows=eval_rows, fingerprint=key)
 
 
 def prepared(recipe: Recipe, train: Any, held_out: Any, report: DataReport, tally: Tally) -> Prepared:
@@ -98,11 +145,21 @@ def encode_rows(recipe: Recipe, rows: Any, content: str, stage: str, on_progress
 
     Raises DataError when nothing of them would be trained.
     """
-    total = len(rows)
-    encoder = recipe.encoder(lambda done: on_progress(stage, done, total))
+    encoder = _telling(recipe, len(rows), stage, on_progress)
     dataset, tally = tokenized(recipe.key(content), rows, encoder)
     refuse_untrainable(tally, recipe.template, recipe.rules)
     return dataset, tally
+
+
+def count_rows(recipe: Recipe, rows: Any, content: str, stage: str, on_progress: Progress) -> Tally:
+    """The tally of `encode_rows`; only the counts are kept. Raises as it does."""
+    tally = counted(recipe.key(content), rows, _telling(recipe, len(rows), stage, on_progress))
+    refuse_untrainable(tally, recipe.template, recipe.rules)
+    return tally
+
+
+def _telling(recipe: Recipe, total: int, stage: str, on_progress: Progress) -> RowEncoder:
+    return recipe.encoder(lambda done: on_progress(stage, done, total))
 
 
 def first_look(batch: Batch, recipe: Recipe) -> Tally:

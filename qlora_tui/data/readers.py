@@ -57,7 +57,8 @@ def file_notes(file: DataFile) -> list[str]:
     notes = []
     encoding = encoding_of(head)
     if kind not in {"parquet", "arrow"} and encoding != "utf-8":
-        notes.append(f"{file.name}: read as {encoding.upper()}")
+        shown = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
+        notes.append(f"{file.name}: read as {shown}")
     if kind == "text":
         unit = "passage between blank lines" if has_passages(head) else "line"
         notes.append(f"{file.name}: plain text, one row per {unit}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -23,6 +24,8 @@ _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
 _BATCH_ROWS = 2000
 _BATCH_BYTES = 32 << 20
 _ABANDONED_S = 24 * 3600.0
+_UNUSED_S = 30 * 24 * 3600.0
+"""Rows that nothing has read for so long are deleted when others are written."""
 
 
 def schema() -> Any:
@@ -47,7 +50,11 @@ def find(key: str) -> tuple[Path, BadRows] | None:
         bad = BadRows(True, [BadRow(**row) for row in meta["bad_rows"]], meta["bad_count"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (home / _ROWS_FILE, bad) if (home / _ROWS_FILE).is_file() else None
+    if not (home / _ROWS_FILE).is_file():
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(home)
+    return home / _ROWS_FILE, bad
 
 
 def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
@@ -83,8 +90,6 @@ def _publish(temporary: Path, final: Path) -> None:
 
 
 def _write_rows(handle: Any, rows: Iterable[dict[str, Any]]) -> None:
-    import os
-
     import pyarrow as pa
 
     table_schema = schema()
@@ -148,11 +153,12 @@ def _text_bytes(row: dict[str, Any]) -> int:
 
 
 def _sweep() -> None:
-    """Remove what a killed writer left behind."""
-    for left in folder().glob(".*"):
+    """Remove what a killed writer left behind and what was not used for long."""
+    for home in folder().iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
+            allowed_s = _ABANDONED_S if home.name.startswith(".") else _UNUSED_S
+            if time.time() - home.stat().st_mtime > allowed_s:
+                shutil.rmtree(home, ignore_errors=True)
 
 
 @contextlib.contextmanager

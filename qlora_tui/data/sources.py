@@ -15,7 +15,7 @@ from qlora_tui.data.splits import Purpose, SplitChoice, choose, split_of
 from qlora_tui.errors import DataError, NotFoundError, nearest
 from qlora_tui.starter import HELDOUT_DATA, TRAIN_DATA
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _NOT_DATA = {"dataset_infos.json", "dataset_info.json", "state.json", "config.json", "package.json"}
 _MAX_FILES = 10_000
 

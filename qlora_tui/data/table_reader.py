@@ -85,7 +85,8 @@ def _header(fields: list[str], name: str) -> list[str]:
 
 def _table_row(header: list[str], fields: list[str], where: str) -> RawRow | BadRow:
     if len(fields) != len(header):
-        return BadRow(where, f"has {len(fields)} fields, the header has {len(header)}")
+        found = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+        return BadRow(where, f"has {found}, the header has {len(header)}")
     return where, dict(zip(header, fields, strict=True))
 
 

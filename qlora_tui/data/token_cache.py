@@ -30,31 +30,64 @@ def tokenized(key: str, rows: Any, encoder: RowEncoder) -> tuple[Any, Tally]:
     StorageError when the disk is full or read-only, and what the encoder raises.
     """
     arrow, counts = folder() / f"{key}.arrow", folder() / f"{key}.json"
-    found = _find(arrow, counts)
-    if found is not None:
-        encoder.tally = found[1]
-        encoder.on_rows(found[1].rows)
-        return found
+    tally = _stored_tally(counts)
+    dataset = None if tally is None else _stored_rows(arrow)
+    if tally is not None and dataset is not None:
+        encoder.on_rows(tally.rows)
+        return dataset, tally
+    _make_folder()
     with storage_errors(folder()):
-        folder().mkdir(parents=True, exist_ok=True)
-        _sweep()
         dataset = _map(rows, encoder, key, arrow)
     write_json(counts, encoder.tally.to_json())
     return dataset, encoder.tally
 
 
-def _find(arrow: Path, counts: Path) -> tuple[Any, Tally] | None:
+def counted(key: str, rows: Any, encoder: RowEncoder) -> Tally:
+    """The tally that `tokenized` gives: its tokens are several times the size of the rows, its counts next to nothing.
+
+    Raises StorageError when the counts cannot be written, and what the encoder raises.
+    """
+    tally = known_tally(key)
+    if tally is not None:
+        encoder.on_rows(tally.rows)
+        return tally
+    for batch in rows.iter(batch_size=BATCH_ROWS):
+        encoder(batch)
+    _make_folder()
+    write_json(folder() / f"{key}.counts", encoder.tally.to_json())
+    return encoder.tally
+
+
+def known_tally(key: str) -> Tally | None:
+    """The tally of `key` when its rows were tokenized or counted before."""
+    return _stored_tally(folder() / f"{key}.json") or _stored_tally(folder() / f"{key}.counts")
+
+
+def _make_folder() -> None:
+    with storage_errors(folder()):
+        folder().mkdir(parents=True, exist_ok=True)
+        _sweep()
+
+
+def _stored_tally(counts: Path) -> Tally | None:
+    try:
+        tally = Tally.from_json(json.loads(counts.read_bytes()))
+        counts.touch()
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return tally
+
+
+def _stored_rows(arrow: Path) -> Any | None:
     import datasets
     import pyarrow as pa
 
     try:
-        tally = Tally.from_json(json.loads(counts.read_bytes()))
         dataset = datasets.Dataset.from_file(str(arrow))
-        counts.touch()
         arrow.touch()
-    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):
         return None
-    return dataset, tally
+    return dataset
 
 
 def stored_hashes(key: str, rows: int, fresh: Callable[[], Any]) -> Any:

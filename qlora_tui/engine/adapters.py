@@ -1,63 +1,154 @@
 """Which weights are trained: LoRA matrices put beside frozen weights, or all of them."""
 
+import re
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, replace_lora_weights_loftq
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import transpose
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import EnvironmentProblem, ModelError
-from qlora_tui.models.folder import location
+from qlora_tui.models.hub import snapshot
+from qlora_tui.models.location import local_folder
 
 PISSA_ITERATIONS = 16
 """Subspace iterations of the fast SVD; PEFT documents 16 as accurate enough for PiSSA."""
 
 
-def lora_config(spec: AdapterSpec) -> LoraConfig:
-    """PEFT's configuration of our adapter."""
+def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
+    """PEFT's configuration of our adapter for a base model."""
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=spec.target_modules,
+        exclude_modules=_beside_text(model) if spec.target_modules == "all-linear" else None,
         use_rslora=spec.rank_stabilized,
         use_dora=spec.dora,
         init_lora_weights=f"pissa_niter_{PISSA_ITERATIONS}" if spec.init == "pissa" else True,
         modules_to_save=spec.modules_to_save or None,
+        # Without it the trained embedding of a model that shares it with its head leaves the head as it was.
+        ensure_weight_tying=bool(spec.modules_to_save) and _shares_embedding(model),
         bias="none",
     )
 
 
-def attach(model: Any, config: RunConfig, settings: Settings) -> Any:
-    """The model ready to train. Raises ModelError when the target modules name nothing in it."""
+def _beside_text(model: Any) -> str | None:
+    """Regular expression for all that is not the language model in one that also sees or hears; None without that."""
+    if model.config.get_text_config() is model.config:
+        return None
+    decoder = model.get_decoder()
+    name = next(name for name, module in model.named_modules() if module is decoder)
+    return rf"(?!{re.escape(name)}\.).*"
+
+
+def _shares_embedding(model: Any) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def attach(model: Any, config: RunConfig, settings: Settings, pissa_initial: Path | None = None) -> Any:
+    """The model ready to train. Raises ModelError when the target modules do not fit it.
+
+    `pissa_initial` is the folder of the matrices that PiSSA found when the run began, if it began before.
+    """
     spec = config.adapter
     if spec.kind == "full":
         return model
     if config.training.recipe == "original" and config.quantization.kind != "none":
         # Checkpointing is switched on by the trainer, so only the dtype part of the preparation is wanted here.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    try:
-        model = get_peft_model(model, lora_config(spec))
-    except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(
-            f"adapter.target_modules = {spec.target_modules!r} does not fit {config.model.id}: {first}",
-            hint=f"Linear layers of this model: {', '.join(sorted(linear_names(model)))}.",
-        ) from error
+    # Tables that have grown are saved whole; left to itself PEFT asks the hub at every checkpoint whether they have.
+    save_embeddings = model.added_rows > 0
+    model = _with_lora(model, config, restore_pissa=pissa_initial is not None)
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=save_embeddings)
+    if pissa_initial is not None:
+        _restore_pissa(model, pissa_initial)
     if spec.init == "loftq":
-        if settings.device.type == "cpu":
-            raise EnvironmentProblem(
-                "adapter.init = loftq needs a CUDA device: PEFT computes it there",
-                hint='Set adapter.init = "default", or train on a GPU.',
-            )
-        replace_lora_weights_loftq(model, model_path=_weights_file(config))
+        _start_with_loftq(model, config, settings)
     if config.training.recipe == "original":
         _original_dtypes(model, settings)
     set_adapter_dtype(model, settings.adapter_dtype)
     return model
+
+
+def _with_lora(model: Any, config: RunConfig, *, restore_pissa: bool) -> Any:
+    spec = config.adapter
+    lora = lora_config(spec, model)
+    lora.revision = config.model.revision
+    init = lora.init_lora_weights
+    lora.init_lora_weights = True if restore_pissa else init
+    try:
+        adapted = get_peft_model(model, lora)
+    except ValueError as error:
+        raise _misfit(error, model, config) from error
+    adapted.peft_config["default"].init_lora_weights = init
+    if isinstance(adapted.get_base_model().get_output_embeddings(), BaseTunerLayer):
+        # The tiled loss multiplies by the head's own weight, so an adapter on it would never be trained.
+        raise ModelError(
+            f"adapter.target_modules = {spec.target_modules!r} includes the output head of {config.model.id}",
+            hint='Leave the head out, or train it in full: adapter.modules_to_save = ["lm_head"].',
+        )
+    return adapted
+
+
+def _misfit(error: ValueError, model: Any, config: RunConfig) -> ModelError:
+    first = str(error).splitlines()[0]
+    if "ParamWrapper" in first:
+        return ModelError(
+            f"the experts of {config.model.id} are single tensors, which take neither adapter.dropout nor adapter.dora",
+            hint="Set adapter.dropout = 0 and adapter.dora = false, or name only attention layers in "
+            "adapter.target_modules.",
+        )
+    return ModelError(
+        f"adapter.target_modules = {config.adapter.target_modules!r} does not fit {config.model.id}: {first}",
+        hint=f"Linear layers of this model: {', '.join(sorted(linear_names(model)))}.",
+    )
+
+
+@torch.no_grad()
+def _restore_pissa(model: Any, folder: Path) -> None:
+    """Take the part that PiSSA moved into the matrices out of the weights, from what was kept when the run began.
+
+    The decomposition is randomized and differs between devices: a second one would leave other weights than those
+    that the checkpoints belong to. Same arithmetic as `LoraLayer.pissa_init` of PEFT 0.21, so the same weights.
+    """
+    kept = load_file(folder / "adapter_model.safetensors")
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        base = layer.get_base_layer().weight
+        for matrix in ("lora_A", "lora_B"):
+            getattr(layer, matrix)["default"].weight.data = kept[f"{name}.{matrix}.weight"].to(base.device)
+        part = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        rest = transpose(base.to(torch.float32), layer.fan_in_fan_out) - part
+        base.data = transpose(rest.to(base.dtype), layer.fan_in_fan_out)
+
+
+def _start_with_loftq(model: Any, config: RunConfig, settings: Settings) -> None:
+    if settings.device.type == "cpu":
+        raise EnvironmentProblem(
+            "adapter.init = loftq needs a CUDA device: PEFT computes it there",
+            hint='Set adapter.init = "default", or train on a GPU.',
+        )
+    folder = local_folder(config.model) or snapshot(config.model)
+    try:
+        replace_lora_weights_loftq(model, model_path=str(Path(folder or "") / "model.safetensors"))
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"adapter.init = loftq finds no unquantized weights of {config.model.id} that fit: {error}",
+            hint='It needs the safetensors files of the model; or set adapter.init = "default".',
+        ) from error
 
 
 def linear_names(model: Any) -> set[str]:
@@ -80,13 +171,6 @@ def _original_dtypes(model: Any, settings: Settings) -> None:
         is_table = ("lm_head" in name or "embed_tokens" in name) and hasattr(module, "weight")
         if is_table and settings.autocast_bf16 and module.weight.dtype == torch.float32:
             module.to(torch.bfloat16)
-
-
-def _weights_file(config: RunConfig) -> str | None:
-    from pathlib import Path
-
-    path = Path(location(config.model))
-    return str(path / "model.safetensors") if path.is_dir() else None
 
 
 def parameter_counts(model: Any) -> tuple[int, int, dict[str, int], int]:

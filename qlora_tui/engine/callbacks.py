@@ -1,7 +1,6 @@
 """Between TRL's trainer and the run folder: its logs become events, control messages become its decisions."""
 
-import json
-import os
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from qlora_tui import atomic
 from qlora_tui.config.training import TrainingSpec
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.session import Session, finite
@@ -69,14 +67,15 @@ class RunCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
+        state.log_history.clear()  # the events have it; it would grow with every step, in memory and in checkpoints
         if logs is not None and "loss" in logs:
-            self._emit_step(state, logs)
+            self._emit_step(state, logs, is_scaled=args.fp16)
             every = self.spec.sample_every_steps
             if every and state.global_step % every == 0:
                 self.sample(kwargs["model"], state.global_step)
         self._save_began_s = time.perf_counter()
 
-    def _emit_step(self, state: TrainerState, logs: dict[str, float]) -> None:
+    def _emit_step(self, state: TrainerState, logs: dict[str, float], *, is_scaled: bool) -> None:
         now_s = time.perf_counter()
         tokens = int(state.num_input_tokens_seen)
         loss, grad_norm = finite(logs["loss"]), logs.get("grad_norm")
@@ -94,11 +93,14 @@ class RunCallback(TrainerCallback):
                 peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
             )
         )
-        if loss is None or (grad_norm is not None and finite(grad_norm) is None):
+        # In float16 a gradient may overflow: that step is skipped and the next one is scaled down.
+        overflowed = grad_norm is not None and finite(grad_norm) is None and not is_scaled
+        if loss is None or overflowed:
             self.session.warn(
                 "non_finite_loss",
                 f"the loss or gradient norm stopped being a finite number (first at step {state.global_step}): "
                 "lower training.learning_rate, or resume from an earlier checkpoint",
+                once_by_code=True,
             )
         self._tokens, self._step_began_s = tokens, now_s
 
@@ -118,6 +120,12 @@ class RunCallback(TrainerCallback):
         }
         loss = finite(measured.get("eval_loss"))
         self.session.emit(events.Eval(step=state.global_step, loss=loss, metrics=others))
+        if (
+            self.spec.best_checkpoint
+            and loss is not None
+            and loss < (math.inf if state.best_metric is None else state.best_metric)
+        ):
+            control.should_save = True  # or the best weights would be lost where no checkpoint is due
         if not self.spec.sample_every_steps:
             self.sample(kwargs["model"], state.global_step)
         self._step_began_s = time.perf_counter()
@@ -134,7 +142,7 @@ class RunCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        size_bytes = seal(folder)
+        size_bytes = checkpoints.seal(folder)
         best = state.best_model_checkpoint
         best_step = checkpoints.step_of(Path(best)) if best else None
         self.session.emit(
@@ -149,16 +157,3 @@ class RunCallback(TrainerCallback):
         keep_also = frozenset() if best_step is None else frozenset({best_step})
         checkpoints.discard_older(folder.parent, self.spec.keep_checkpoints, keep_also)
         self._step_began_s = time.perf_counter()
-
-
-def seal(folder: Path) -> int:
-    """Make a written checkpoint durable and mark it whole. Returns its bytes."""
-    sizes = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != checkpoints.MARKER:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            sizes[str(path.relative_to(folder))] = path.stat().st_size
-    atomic.fsync_folder(folder)
-    atomic.write_text(folder / checkpoints.MARKER, json.dumps({"files": sizes}, indent=1))
-    return sum(sizes.values())

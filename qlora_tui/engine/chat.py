@@ -66,6 +66,7 @@ def main() -> int:
     os.dup2(2, 1)
     line.listen()
     environment.prepare(allow_download=options.allow_download)
+    environment.choose_gpu(options.device)
     try:
         _serve(line, options)
     except QloraError as error:

@@ -20,6 +20,7 @@ from qlora_tui.engine import loading
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.errors import ModelError, OutOfMemoryError, RunConflictError
+from qlora_tui.runs.fingerprint import pinned
 from qlora_tui.runs.store import RunFolder
 
 Say = Callable[[str], None]
@@ -54,7 +55,7 @@ def load(
     on_notice: Say,
 ) -> Loaded:
     """Load base and adapter once. Raises ModelError, OutOfMemoryError, RunConflictError, or EnvironmentProblem."""
-    config = _on_device(run.load_config(), device)
+    config = _on_device(pinned(run, run.load_config()), device)
     folder = run.adapter if checkpoint is None else run.checkpoints / f"checkpoint-{checkpoint}"
     if checkpoint is not None and config.adapter.init == "pissa":
         raise RunConflictError(

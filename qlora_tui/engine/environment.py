@@ -2,6 +2,8 @@
 
 import os
 
+from qlora_tui import hardware
+
 _DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DISABLE_TELEMETRY": "1",
@@ -23,3 +25,20 @@ def prepare(*, allow_download: bool) -> None:
         os.environ.setdefault(variable, value)
     if not allow_download:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def choose_gpu(device: str) -> None:
+    """Leave this process the GPU with the most free memory; a run on the CPU ("cpu") gets none.
+
+    TRL's trainer refuses to work beside a second visible GPU, and the trainer's device is always the first one. Must
+    run before torch is imported. Of several GPUs that CUDA_VISIBLE_DEVICES names, one of those is taken.
+    """
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = hardware.snapshot().gpus
+    free_bytes = {name: gpu.free_bytes for gpu in gpus for name in (gpu.uuid, str(gpu.index))}
+    choice = [gpu.uuid for gpu in gpus] if named is None else [name.strip() for name in named.split(",")]
+    if len(choice) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = max(choice, key=lambda name: free_bytes.get(name, -1))

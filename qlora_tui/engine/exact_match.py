@@ -14,6 +14,7 @@ from typing import Any
 from qlora_tui import atomic
 from qlora_tui.engine import environment
 from qlora_tui.errors import DataError, NotFoundError, QloraError
+from qlora_tui.runs.fingerprint import pinned
 from qlora_tui.runs.store import RunFolder
 
 _BATCH_ROWS = 32
@@ -28,6 +29,7 @@ def main() -> int:
     options = parser.parse_args()
     environment.prepare(allow_download=False)
     try:
+        environment.choose_gpu(options.run.load_config().model.device)
         measure(options.run, read_questions(options.questions))
     except QloraError as error:
         _say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
@@ -83,7 +85,7 @@ def _answers(run: RunFolder, questions: list[str]) -> tuple[list[str], list[str]
         raise NotFoundError(
             f"run {run.name!r} has no adapter yet", hint=f"`qlora-tui watch {run.name}` shows its state."
         )
-    config = run.load_config()
+    config = pinned(run, run.load_config())
     tokenizer = AutoTokenizer.from_pretrained(run.adapter)
     base = loading.load_model(config, resolve(config), tokenizer)
     if config.adapter.kind == "full":

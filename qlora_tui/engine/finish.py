@@ -9,25 +9,33 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from qlora_tui import __version__
+from qlora_tui import __version__, atomic
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine.adapters import set_adapter_dtype
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.session import Session
-from qlora_tui.errors import ModelError, StorageError
+from qlora_tui.errors import ModelError
+from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.store import RunFolder
 
 _PROBE = "Say something."
 _PROBE_TOKENS = 16
-_CHECKED = "saved"
 
 
 def keep_initial_adapter(run: RunFolder, config: RunConfig, model: Any) -> None:
     """Keep what a PiSSA adapter started from: the saved adapter is the difference to it, as plain LoRA."""
-    if config.adapter.init == "pissa" and not _initial(run).exists():
-        model.save_pretrained(_initial(run))
+    if config.adapter.init != "pissa" or _initial(run).exists():
+        return
+    draft = run.path / ".pissa-initial"
+    model.save_pretrained(draft)
+    atomic.fsync_tree(draft)
+    draft.rename(_initial(run))
+
+
+def initial_adapter(run: RunFolder) -> Path | None:
+    """Where `keep_initial_adapter` put it when the run began; None for a run that begins now, or without PiSSA."""
+    return _initial(run) if _initial(run).exists() else None
 
 
 def _initial(run: RunFolder) -> Path:
@@ -39,7 +47,7 @@ def save(
 ) -> None:
     """Write `adapter/` complete or not at all, then prove that it loads and answers as the model in memory does.
 
-    Raises StorageError when it cannot be written, ModelError when the written adapter is not the trained one.
+    Raises ModelError when the written adapter is not the trained one.
     """
     session.stage("saving")
     run = session.run
@@ -49,13 +57,16 @@ def save(
         options = {}
         if config.adapter.init == "pissa":
             options["path_initial_model_for_weight_conversion"] = str(_initial(run))
+        model.config.use_cache = True  # off while training; a fully trained model is saved with its configuration
         model.save_pretrained(draft, **options)
         tokenizer.save_pretrained(draft)
-        (draft / "README.md").write_text(model_card(session, config, settings, metrics), encoding="utf-8")
+        card = model_card(session, config, settings, metrics, added_tokens=_added_rows(model))
+        (draft / "README.md").write_text(card, encoding="utf-8")
         (draft / "run.toml").write_text(toml_file.to_toml(config), encoding="utf-8")
-    except OSError as error:
+        atomic.fsync_tree(draft)
+    except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
-        raise StorageError(f"cannot write {run.adapter}: {error}", hint="Free some disk space and resume.") from error
+        raise
     shutil.rmtree(run.adapter, ignore_errors=True)
     draft.rename(run.adapter)
     session.stage("verifying")
@@ -64,8 +75,13 @@ def save(
 
 
 def check_saved(folder: Path, config: RunConfig, model: Any, tokenizer: Any) -> None:
-    """Load the saved adapter beside the trained one on the same base and compare. Raises ModelError."""
+    """Load the saved adapter in the place of the trained one and compare what both answer. Raises ModelError."""
     weights = load_file(folder / "adapter_model.safetensors")
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise ModelError(
+            "training diverged: the trained weights are not finite numbers",
+            hint="Train again with a lower training.learning_rate.",
+        )
     changed = [tensor for name, tensor in weights.items() if "lora_B" in name]
     if changed and not any(tensor.float().norm() > 0 for tensor in changed):
         raise ModelError("the saved adapter is all zeros: nothing was learned", hint="Check the learning rate.")
@@ -73,14 +89,15 @@ def check_saved(folder: Path, config: RunConfig, model: Any, tokenizer: Any) -> 
         return  # saved for the untouched base, which is not the one in memory
     conversation = [[{"role": "user", "content": _PROBE}]]
     in_memory = next(answer(model, tokenizer, conversation, max_tokens=_PROBE_TOKENS))
-    model.load_adapter(str(folder), adapter_name=_CHECKED)
-    model.set_adapter(_CHECKED)
-    set_adapter_dtype(model, next(t.dtype for n, t in model.named_parameters() if ".default." in n))
-    try:
-        reloaded = next(answer(model, tokenizer, conversation, max_tokens=_PROBE_TOKENS))
-    finally:
-        model.set_adapter("default")
-        model.delete_adapter(_CHECKED)
+    dtypes = {name: tensor.dtype for name, tensor in model.named_parameters() if tensor.requires_grad}
+    for name, tensor in model.named_parameters():
+        if name in dtypes:
+            tensor.data.zero_()  # so that nothing is left of what the file might lack
+    model.load_adapter(str(folder), "default", is_trainable=True)
+    for name, tensor in model.named_parameters():
+        if name in dtypes:
+            tensor.data = tensor.data.to(dtypes[name])
+    reloaded = next(answer(model, tokenizer, conversation, max_tokens=_PROBE_TOKENS))
     if reloaded != in_memory:
         raise ModelError(
             "the saved adapter answers differently from the trained one",
@@ -88,19 +105,36 @@ def check_saved(folder: Path, config: RunConfig, model: Any, tokenizer: Any) -> 
         )
 
 
-def model_card(session: Session, config: RunConfig, settings: Settings, metrics: dict[str, float]) -> str:
+def model_card(
+    session: Session, config: RunConfig, settings: Settings, metrics: dict[str, float], *, added_tokens: int = 0
+) -> str:
     """README.md of the adapter: what it is, how it was made, what was measured."""
+    is_full = config.adapter.kind == "full"
+    library, tags = ("transformers", "[full-finetune]") if is_full else ("peft", "[qlora, lora]")
+    head = ["---", f"base_model: {json.dumps(config.model.id)}", f"library_name: {library}", f"tags: {tags}", "---"]
+    what = "A fully fine-tuned model" if is_full else "A LoRA adapter"
+    usage = [
+        f"The tokenizer has {added_tokens} tokens that the base model lacks; their embeddings are stored here. Before "
+        "`PeftModel.from_pretrained(base, ...)`, call `base.resize_token_embeddings(len(tokenizer))`.", "",
+    ] if added_tokens and not is_full else []  # fmt: skip
+    return "\n".join(
+        [
+            *head, "", f"# {session.run.name}", "", f"{what} trained with qlora-tui {__version__}.", "", *usage,
+            *_facts(session, config, settings, metrics), "", "## Configuration", "", "```toml",
+            toml_file.to_toml(config).strip(), "```", "",
+        ]
+    )  # fmt: skip
+
+
+def _facts(session: Session, config: RunConfig, settings: Settings, metrics: dict[str, float]) -> list[str]:
     state = session.state
     model, dataset = state.model, state.dataset
-    head = ["---", f"base_model: {json.dumps(config.model.id)}", "library_name: peft", "tags: [qlora, lora]", "---"]
+    quantization = config.quantization
+    commit = read_plan(session.run).get("model_commit") or config.model.revision
+    doubly = ", double quantization" if quantization.double_quantization and quantization.is_four_bit else ""
     facts = [
-        f"- base model: `{config.model.id}`" + (f" at `{config.model.revision}`" if config.model.revision else ""),
-        f"- quantization while training: {config.quantization.kind}"
-        + (
-            ", double quantization"
-            if config.quantization.double_quantization and config.quantization.is_four_bit
-            else ""
-        ),
+        f"- base model: `{config.model.id}`" + (f" at `{commit}`" if commit else ""),
+        f"- quantization while training: {quantization.kind}{doubly}",
         f"- device: {settings.device.type}, compute dtype {str(settings.compute_dtype).removeprefix('torch.')}",
         f"- steps: {state.step_number}",
     ]
@@ -114,12 +148,12 @@ def model_card(session: Session, config: RunConfig, settings: Settings, metrics:
     peak_bytes = max(state.peak_bytes, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
     if peak_bytes:
         facts.append(f"- peak GPU memory allocated: {peak_bytes / 2**30:.2f} GiB")
-    return "\n".join(
-        [
-            *head, "", f"# {session.run.name}", "", f"A LoRA adapter trained with qlora-tui {__version__}.", "",
-            *facts, "", "## Configuration", "", "```toml", toml_file.to_toml(config).strip(), "```", "",
-        ]
-    )  # fmt: skip
+    return facts
+
+
+def _added_rows(model: Any) -> int:
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return int(getattr(base, "added_rows", 0))
 
 
 def folder_bytes(folder: Path) -> int:

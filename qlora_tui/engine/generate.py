@@ -32,7 +32,7 @@ def answer(
 ) -> Iterator[str]:
     """Yield the greedy answer to each conversation, in order, computed in batches padded on the left."""
     stops = stop_ids(model, tokenizer)
-    with evaluating(model):
+    with evaluating(model), _autocast(model):
         for start in range(0, len(conversations), batch_size):
             rows = [render_prompt(tokenizer, messages) for messages in conversations[start : start + batch_size]]
             width = max(len(row) for row in rows)
@@ -52,6 +52,15 @@ def answer(
             )
             for row in output[:, width:]:
                 yield tokenizer.decode(row, skip_special_tokens=True).strip()
+
+
+def _autocast(model: Any) -> Any:
+    """Mixed precision as in training, where the trainer switches it on for the forward pass of its own alone.
+
+    The original recipe needs it: its float32 norms feed a head in bfloat16.
+    """
+    dtype = model.get_output_embeddings().weight.dtype
+    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 A request comes as one JSON line on stdin ({"config": a RunConfig, "shown_rows", "quick"}), events go as JSON lines to
 stdout: "source", "sample" and "estimate" within a moment, from the first rows; then "progress", and "report" once every
-row has been prepared as training would; or "error" at any point. "download" is a question: the next line of stdin is
-the answer, true or false. Only the tokenizer is loaded, no model.
+row has been prepared as training would; or "error" at any point, with "choices" (settings by key) where the rows can be
+read in several ways. "download" is a question: the next line of stdin is the answer, true or false. Only the tokenizer
+is loaded, no model.
 """
 
 import json
@@ -18,9 +19,10 @@ from typing import Any
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.data.detect import AmbiguousFormatError
 from qlora_tui.data.downloads import Consent, Download, Progress, ask, size
 from qlora_tui.data.load import Rows, load_source, read_rows
-from qlora_tui.data.prepare import first_look, prepare
+from qlora_tui.data.prepare import first_look, survey
 from qlora_tui.data.preview import preview
 from qlora_tui.data.recipe import recipe_of
 from qlora_tui.data.red_flags import RedFlags
@@ -83,13 +85,12 @@ def _template(template: Any) -> dict[str, Any]:
 
 
 def _report(config: RunConfig, tokenizer: Tokenizer, emit: Emit, consent: Consent, progress: Progress) -> None:
-    prepared = prepare(config, tokenizer, consent=consent, on_progress=progress)
+    report, tally = survey(config, tokenizer, consent=consent, on_progress=progress)
     flags = RedFlags()
     if not config.data.streaming:
         for spec in (config.data, *config.data.mix):
             _look_for_flags(spec, config.data.skip_bad_rows, flags, progress)
-    statistics = numbers(prepared.tally, config.training)
-    emit("report", {**statistics, "flags": flags.found(), "prepared": prepared.report.to_json()})
+    emit("report", {**numbers(tally, config.training), "flags": flags.found(), "prepared": report.to_json()})
 
 
 def _look_for_flags(spec: SourceSpec, skip_bad_rows: bool, flags: RedFlags, progress: Progress) -> None:
@@ -183,7 +184,9 @@ def main() -> int:
         config = RunConfig.model_validate(request["config"])
         inspect(config, emit, shown_rows=request["shown_rows"], quick=request["quick"], consent=consent)
     except QloraError as error:
-        emit("error", {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)})
+        choices = error.choices if isinstance(error, AmbiguousFormatError) else []
+        told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+        emit("error", {**told, "choices": choices})
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.CANCELLED)

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import EnvironmentProblem, ModelError, QloraError
 from qlora_tui.models.folder import location
@@ -18,6 +19,8 @@ PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|r
 """Existing tokens that serve as padding when a tokenizer names none, best first."""
 
 _NEW_PAD = "<|pad|>"
+
+_WANTED = "Choose a model that continues text, such as Llama, Qwen, Gemma or Mistral."
 
 
 def load_tokenizer(spec: ModelSpec) -> Any:
@@ -68,30 +71,45 @@ def quantization_config(spec: QuantizationSpec, compute_dtype: torch.dtype) -> B
 def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
     """The base model on its device, quantized as configured, with a row for each token of the tokenizer.
 
-    Raises ModelError naming the model and what to do.
+    `added_rows` of the model says how many rows it lacked. Raises ModelError naming the model and what to do.
     """
     spec = config.model
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            location(spec),
-            revision=spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-            use_safetensors=None if spec.allow_pickle else True,
-            quantization_config=quantization_config(config.quantization, settings.compute_dtype),
-            dtype=settings.dtype,
-            attn_implementation=settings.attention,
-            device_map={"": settings.device},
-        )
+        model = _pretrained(config, settings)
     except QloraError:
         raise
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _explain(error, spec, "model") from error
     keep_training_layout(model)
-    grow_embeddings(model, tokenizer)
+    model.added_rows = grow_embeddings(model, tokenizer)
     model.config.use_cache = False
     return model
+
+
+def _pretrained(config: RunConfig, settings: Settings) -> Any:
+    spec = config.model
+    where, origin = location(spec), {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    if AutoConfig.from_pretrained(where, **origin).is_encoder_decoder:
+        raise ModelError(f"{spec.id} is an encoder-decoder model, which cannot be trained here", hint=_WANTED)
+    slower = ("sdpa", "eager") if spec.attention == "auto" else ()
+    for attention in dict.fromkeys((settings.attention, *slower)):
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                where,
+                **origin,
+                use_safetensors=None if spec.allow_pickle else True,
+                quantization_config=quantization_config(config.quantization, settings.compute_dtype),
+                dtype=settings.dtype,
+                attn_implementation=attention,
+                device_map={"": settings.device},
+            )
+        except ValueError as error:
+            if "does not support" not in str(error) or "ttention" not in str(error) or attention == "eager":
+                raise
+            problem = error
+    raise problem
 
 
 def keep_training_layout(model: Any) -> None:
@@ -158,6 +176,8 @@ def _explain(error: Exception, spec: ModelSpec, part: str) -> QloraError:
             f"the {part} of {spec.id} needs Python code from its repository",
             hint="Read that code, then set model.trust_remote_code = true, or choose another model.",
         )
+    if "Unrecognized configuration class" in text:
+        return ModelError(f"{spec.id} is no causal language model", hint=_WANTED)
     if isinstance(error, ImportError) or "bitsandbytes" in text:
         return EnvironmentProblem(f"the {part} of {spec.id} cannot be loaded: {text}", hint="Run `qlora-tui doctor`.")
     if "gated" in text.lower() or "401" in text or "403" in text:

@@ -7,7 +7,11 @@ import torch
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import OutOfMemoryError
 
-_CPU_MESSAGES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "cannot allocate memory")
+_MESSAGES = (
+    "can't allocate memory", "not enough memory", "std::bad_alloc", "cannot allocate memory",
+    "out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed",
+)  # fmt: skip
+"""Memory outside PyTorch's own allocator that runs out is a plain RuntimeError: the host's, CUDA's, a library's."""
 
 
 class Exhausted(OutOfMemoryError):
@@ -24,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that GPU or host memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _CPU_MESSAGES)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MESSAGES)
 
 
 def smaller(config: RunConfig, checkpointing: bool) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT_TOKENS: Final = 512
-CHUNK_TOKENS: Final = 128
-BATCH_CHUNKS: Final = 16
+CHUNK_TOKENS: Final = CONTEXT_TOKENS
+BATCH_CHUNKS: Final = 4
 MUON_LEARNING_RATE: Final = 8e-3
 ADAMW_LEARNING_RATE: Final = 3e-3
 WARMUP_SHARE: Final = 0.05

@@ -31,7 +31,7 @@ class Settings:
     dtype: torch.dtype
     """Of base weights that are not quantized."""
     compute_dtype: torch.dtype
-    """In which 4-bit weights are multiplied."""
+    """In which 4-bit weights are multiplied, and of autocast on a GPU."""
     adapter_dtype: torch.dtype
     attention: str
     optimizer: str
@@ -70,7 +70,12 @@ def resolve(config: RunConfig) -> Settings:
     )
     if settings.compute_dtype == torch.float16:
         settings.warnings.append(
-            "this GPU has no bfloat16: float16 is used, in which some runs diverge; watch the gradient norm"
+            "some runs diverge in float16; watch the gradient norm, or use bfloat16 where there is"
+        )
+    if settings.adapter_dtype == torch.bfloat16 and settings.optimizer in ("adamw_torch", "adamw_torch_fused"):
+        settings.warnings.append(
+            f"training.optimizer = {settings.optimizer} keeps its moments in the adapter's bfloat16, too coarse for "
+            f"adam_beta2 = {config.training.adam_beta2}; paged_adamw_32bit keeps them in float32"
         )
     return settings
 
@@ -87,10 +92,9 @@ def _device(config: RunConfig, because: Because) -> torch.device:
         if wanted == "auto":
             because("model.device", "cpu", "no CUDA device")
         return torch.device("cpu")
-    index = max(range(torch.cuda.device_count()), key=lambda number: torch.cuda.mem_get_info(number)[0])
     if wanted == "auto":
-        because("model.device", f"cuda:{index}", f"most free memory ({torch.cuda.get_device_name(index)})")
-    return torch.device("cuda", index)
+        because("model.device", "cuda", f"{torch.cuda.get_device_name(0)}, the one with the most free memory")
+    return torch.device("cuda", 0)
 
 
 def _dtype(config: RunConfig, device: torch.device, because: Because) -> torch.dtype:
@@ -110,12 +114,15 @@ def _dtype(config: RunConfig, device: torch.device, because: Because) -> torch.d
 
 
 def _compute_dtype(config: RunConfig, device: torch.device, dtype: torch.dtype, because: Because) -> torch.dtype:
+    native_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if not config.quantization.is_four_bit:
+        if device.type == "cpu" or dtype != torch.float32:
+            return dtype
+        return torch.bfloat16 if native_gpu else torch.float16
     if config.quantization.compute_dtype != "auto":
         return _DTYPES[config.quantization.compute_dtype]
-    if not config.quantization.is_four_bit:
-        return torch.bfloat16 if dtype == torch.float32 and device.type == "cuda" else dtype
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = native_gpu
         value = torch.bfloat16 if native else torch.float16
         because("quantization.compute_dtype", value, f"the GPU has {'' if native else 'no '}bfloat16")
         return value
@@ -143,11 +150,16 @@ def _attention(config: RunConfig, device: torch.device, dtype: torch.dtype, beca
     wanted = config.model.attention
     if wanted != "auto":
         return wanted
-    if device.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available():
+    if device.type == "cuda" and dtype != torch.float32 and _has_flash_attention():
         because("model.attention", "flash_attention_2", "flash-attn is installed")
         return "flash_attention_2"
     because("model.attention", "sdpa", "PyTorch's own fused attention")
     return "sdpa"
+
+
+def _has_flash_attention() -> bool:
+    """flash-attn is installed, and the GPU is new enough for it (Ampere or later)."""
+    return is_flash_attn_2_available() and torch.cuda.get_device_capability(0) >= (8, 0)
 
 
 def _optimizer(config: RunConfig, device: torch.device, because: Because) -> str:

@@ -2,12 +2,14 @@
 
 import math
 import os
+import select
 import signal
+import sys
 import threading
-from types import FrameType
 from typing import Literal
 
-from qlora_tui.errors import ExitCode
+from qlora_tui import atomic
+from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.runs import events
 from qlora_tui.runs.control import Control, ControlReader
 from qlora_tui.runs.events import AnyEvent, EventWriter
@@ -15,6 +17,7 @@ from qlora_tui.runs.state import RunState, fold
 from qlora_tui.runs.store import RunFolder
 
 CONTROL_POLL_S = 0.2
+_RESERVE_BYTES = 64 << 10
 
 Phase = Literal["preparing", "training", "finishing"]
 StopReason = Literal["stop_and_save", "signal"]
@@ -35,8 +38,8 @@ class Session:
         self.stop_reason: StopReason | None = None
         self._control = ControlReader(run.control)
         self._writer = EventWriter(run.events)
+        atomic.write_bytes(run.reserve, os.urandom(_RESERVE_BYTES))
         self._writing = threading.Lock()
-        self._signalled = threading.Event()
         self._warned: set[str] = set()
 
     def emit(self, event: AnyEvent) -> None:
@@ -45,9 +48,14 @@ class Session:
             self.state = fold(self.state, self._writer.write(event))
 
     def emit_last(self, event: AnyEvent) -> None:
-        """Append the final event and make the whole log durable."""
-        self.emit(event)
+        """Append the final event, on a full disk in the room reserved for it, and make the whole log durable."""
+        try:
+            self.emit(event)
+        except StorageError:
+            self.run.reserve.unlink(missing_ok=True)
+            self.emit(event)
         self._writer.sync()
+        self.run.reserve.unlink(missing_ok=True)
 
     def stage(
         self,
@@ -60,37 +68,53 @@ class Session:
         """Say what is being done now."""
         self.emit(events.Stage(stage=stage, detail=detail, done=done, total=total, unit=unit))
 
-    def warn(self, code: str, message: str) -> None:
-        """Say something the user should know, once for each code and message."""
-        if f"{code}\0{message}" not in self._warned:
-            self._warned.add(f"{code}\0{message}")
+    def warn(self, code: str, message: str, *, once_by_code: bool = False) -> None:
+        """Say something the user should know: once for each message, or once for each code."""
+        key = code if once_by_code else f"{code}\0{message}"
+        if key not in self._warned:
+            self._warned.add(key)
             self.emit(events.Warned(code=code, message=message))
 
     def listen(self) -> None:
-        """Start to follow control messages and the signals that mean "save and stop"."""
+        """Start to follow control messages and the signals that mean "save and stop".
+
+        A signal wakes the control thread through a pipe: Python's own handlers wait until the main thread comes back
+        from the C call that it is in, which may load a model for minutes.
+        """
+        signals, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        threading.Thread(target=self._follow, name="control", daemon=True).start()
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._follow, args=(signals,), name="control", daemon=True).start()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signalled.set()
-
-    def _follow(self) -> None:
-        """Runs in a thread for as long as the worker lives."""
+    def _follow(self, signals: int) -> None:
+        """Runs in a thread for as long as the worker lives, on a full disk too."""
         while True:
-            for message in self._control.read():
-                self._obey(message)
-            if self._signalled.wait(CONTROL_POLL_S) and self.stop_reason is None:
-                self._stop("signal")
+            signalled, _, _ = select.select([signals], [], [], CONTROL_POLL_S)
+            try:
+                if self._writer.was_removed():
+                    self._exit_removed()
+                for message in self._control.read():
+                    self._obey(message)
+                if signalled:
+                    os.read(signals, 1)
+                    if self.stop_reason is None:
+                        self._stop("signal")
+            except StorageError as error:
+                print(f"{error.message}. {error.hint}", file=sys.stderr, flush=True)
 
     def _obey(self, message: Control) -> None:
-        self.emit(events.ControlAcknowledged(id=message.id, action=message.action))
-        if message.action == "save_now":
-            self.save_now.set()
-        elif message.action == "stop_and_save":
-            self._stop("stop_and_save")
-        else:
-            self._exit("cancel", ExitCode.CANCELLED)
+        """Acknowledge a message and act on it, also when the acknowledgement cannot be written."""
+        try:
+            self.emit(events.ControlAcknowledged(id=message.id, action=message.action))
+        finally:
+            if message.action == "save_now":
+                self.save_now.set()
+            elif message.action == "stop_and_save":
+                self._stop("stop_and_save")
+            else:
+                self._exit("cancel", ExitCode.CANCELLED)
 
     def _stop(self, reason: StopReason) -> None:
         self.stop_reason = reason
@@ -99,8 +123,20 @@ class Session:
 
     def _exit(self, reason: Literal["stop_and_save", "signal", "cancel"], code: ExitCode) -> None:
         """End the process from the control thread, whatever the main thread is doing."""
-        self.emit_last(self.stopped(reason))
-        os._exit(code)
+        try:
+            self.emit_last(self.stopped(reason))
+        finally:
+            os._exit(code)
+
+    def _exit_removed(self) -> None:
+        """End the process when its run was deleted or renamed: it would write to a folder that is no run any more."""
+        try:
+            message = f"the run's folder was moved or deleted while it ran: {self.run.path}"
+            hint = "If it was renamed, resume it under its new name."
+            where = self.state.stage.stage if self.state.stage else "starting"
+            self.emit_last(events.Failed(message=message, hint=hint, where=where, exit_code=ExitCode.STORAGE))
+        finally:
+            os._exit(ExitCode.STORAGE)
 
     def stopped(self, reason: Literal["stop_and_save", "signal", "cancel"]) -> events.Stopped:
         """The event that says where the run was left."""

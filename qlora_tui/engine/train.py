@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from transformers import set_seed
@@ -12,16 +13,24 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
 from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.callbacks import RunCallback
+from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.resolve import Settings, resolve
-from qlora_tui.engine.session import Session, finite
-from qlora_tui.engine.trainer import ExactTrainer, make_trainer
+from qlora_tui.engine.session import Session
+from qlora_tui.engine.trainer import ExactTrainer, check_trackers, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
+from qlora_tui.models.download import download
+from qlora_tui.models.hub import missing_files, snapshot
+from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.fingerprint import check_data, pinned, record
+from qlora_tui.runs.store import RunFolder
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
 """Steps of preparing data whose progress is counted in bytes; the others count rows."""
+
+_TELL_EVERY_S = 0.25
+"""Between two events about the progress of a download."""
 
 _OPTIMIZER_BYTES = 8
 """State per trained weight that a checkpoint may hold: two float32 moments."""
@@ -69,28 +78,30 @@ def run(
 
 def train(work: Training) -> None:
     """Run to the end, or to where a person stopped it. The last event is written in either case."""
-    session, config, settings = work.session, work.config, work.settings
+    session, settings = work.session, work.settings
     for decision in settings.reasons:
         session.emit(decision)
-    for sentence in (*settings.warnings, *without_effect(config)):
+    for sentence in (*settings.warnings, *without_effect(work.config)):
         session.warn("settings", sentence)
-    set_seed(config.training.seed)
+    check_trackers(work.config)
+    set_seed(work.config.training.seed)
+    _download_model(work)
+    config = work.config = _with_commit(session.run, work.config)
     tokenizer = loading.load_tokenizer(config.model)
     data = _prepare_data(work, tokenizer)
     model = _load(work, tokenizer)
     _check_disk(work, model)
     finish.keep_initial_adapter(session.run, config, model)
-    trainer = make_trainer(model, tokenizer, data.train, data.eval, config, settings, output=session.run.checkpoints)
+    config, trainer = _make_trainer(work, model, tokenizer, data)
     callback = RunCallback(session, config.training, tokenizer, _steps_per_epoch(config, data))
     trainer.add_callback(callback)
     began_s = time.monotonic()
-    output = trainer.train(resume_from_checkpoint=str(work.checkpoint.path) if work.checkpoint else None)
-    if session.stop_reason is not None and trainer.state.global_step < trainer.state.max_steps:
+    trainer.train(resume_from_checkpoint=str(work.checkpoint.path) if work.checkpoint else None)
+    if session.stop_reason is not None and not trainer.is_over:
         session.emit_last(session.stopped(session.stop_reason))
         return
     session.phase = "finishing"
-    metrics = {"train_loss": output.training_loss} if finite(output.training_loss) is not None else {}
-    metrics |= _final_eval(session, trainer, config)
+    metrics = _train_loss(session) | _final_eval(session, trainer, config)
     callback.sample(trainer.model, trainer.state.global_step)
     finish.save(work.session, config, settings, trainer.model, tokenizer, metrics)
     session.emit_last(
@@ -102,6 +113,45 @@ def train(work: Training) -> None:
             adapter_bytes=finish.folder_bytes(session.run.adapter),
         )
     )
+
+
+def _make_trainer(work: Training, model: Any, tokenizer: Any, data: Prepared) -> tuple[RunConfig, ExactTrainer]:
+    """The trainer, and the configuration it works with: without packing where the model would mix packed rows."""
+    config, output = work.config, work.session.run.checkpoints
+    trainer = make_trainer(model, tokenizer, data.train, data.eval, config, work.settings, output=output)
+    if not config.training.packing or keeps_rows_apart(trainer):
+        return config, trainer
+    work.session.warn("packing", LEAKS)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"packing": False})})
+    return config, make_trainer(model, tokenizer, data.train, data.eval, config, work.settings, output=output)
+
+
+def _download_model(work: Training) -> None:
+    """Fetch what of the model is not on this machine, if that was allowed, telling how far it is."""
+    missing = missing_files(work.config.model) if work.allow_download else None
+    if missing is None:
+        return
+    session, detail, total_bytes = work.session, work.config.model.id, missing.total_bytes
+    told_s = 0.0
+
+    def progress(done_bytes: int) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s >= _TELL_EVERY_S:
+            told_s = time.monotonic()
+            session.stage("downloading", detail, done_bytes, total_bytes, "bytes")
+
+    session.stage("downloading", detail, 0, total_bytes, "bytes")
+    download(missing, progress)
+    session.stage("downloading", detail, total_bytes, total_bytes, "bytes")
+
+
+def _with_commit(run: RunFolder, config: RunConfig) -> RunConfig:
+    """The configuration with the commit of a hub model, which is kept: a resumed run must find the same weights."""
+    folder = snapshot(config.model) if local_folder(config.model) is None else None
+    if folder is None:
+        return config
+    record(run, model_commit=folder.name)
+    return pinned(run, config)
 
 
 def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
@@ -133,9 +183,7 @@ def _load(work: Training, tokenizer: Any) -> Any:
     quantized = config.quantization.kind != "none"
     session.stage("quantizing" if quantized else "loading", f"{config.model.id} as {config.quantization.kind}")
     base = loading.load_model(config, work.settings, tokenizer)
-    commit = getattr(base.config, "_commit_hash", None)
-    if commit:
-        record(session.run, model_commit=commit)
+    _warn_of_base(session, base, work.settings)
     experts = loading.unquantized_experts(base) if quantized else None
     if experts and experts.names:
         session.warn(
@@ -144,7 +192,7 @@ def _load(work: Training, tokenizer: Any) -> Any:
             "transformers stores them fused, which bitsandbytes does not quantize",
         )
     base_bytes = loading.stored_bytes(base)
-    model = adapters.attach(base, config, work.settings)
+    model = adapters.attach(base, config, work.settings, finish.initial_adapter(session.run))
     total, trainable, by_dtype, trainable_bytes = adapters.parameter_counts(model)
     if trainable == 0:
         raise ModelError("nothing is trainable", hint="Check adapter.target_modules and adapter.kind.")
@@ -161,11 +209,25 @@ def _load(work: Training, tokenizer: Any) -> Any:
     return model
 
 
+def _warn_of_base(session: Session, base: Any, settings: Settings) -> None:
+    """Say where the loaded model is not quite what was expected."""
+    attention = base.config._attn_implementation
+    if attention != settings.attention:
+        session.warn("settings", f"the model has no {settings.attention} attention: {attention} is used")
+    if base.added_rows > 1:
+        session.warn(
+            "new_tokens",
+            f"{base.added_rows} tokens of the tokenizer are new to the model: they start as the mean of the others and "
+            'stay so, unless adapter.modules_to_save holds "embed_tokens"',
+        )
+
+
 def _check_disk(work: Training, model: Any) -> None:
     """Refuse to start when the checkpoints to be kept, one more and the adapter do not fit on the disk."""
     _, trainable, _, trainable_bytes = adapters.parameter_counts(model)
     checkpoint_bytes = trainable_bytes + trainable * _OPTIMIZER_BYTES
     need_bytes = checkpoint_bytes * (work.config.training.keep_checkpoints + 1) + trainable_bytes
+    need_bytes -= finish.folder_bytes(work.session.run.checkpoints)
     free_bytes = hardware.free_disk_bytes(work.session.run.path)
     if free_bytes < need_bytes:
         raise StorageError(
@@ -180,6 +242,12 @@ def _steps_per_epoch(config: RunConfig, data: Prepared) -> int | None:
         return None
     batch_rows = config.training.micro_batch_size * config.training.gradient_accumulation_steps
     return -(-len(data.train) // batch_rows)
+
+
+def _train_loss(session: Session) -> dict[str, float]:
+    """Mean loss of all steps of the run: the trainer's own counts only those since the last resume."""
+    losses = [step.loss for step in session.state.steps.points() if step.loss is not None]
+    return {"train_loss": fmean(losses)} if losses else {}
 
 
 def _final_eval(session: Session, trainer: ExactTrainer, config: RunConfig) -> dict[str, float]:

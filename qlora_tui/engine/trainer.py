@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine.adapters import set_adapter_dtype
 from qlora_tui.engine.resolve import Settings
+from qlora_tui.errors import EnvironmentProblem
 
 MIN_LR_RATIO = 0.1
 """Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
@@ -23,21 +24,78 @@ class ExactTrainer(SFTTrainer):
     uninterrupted one, and its gradient norms would differ from the third digit on.
     """
 
-    def __init__(self, model: Any, adapter_dtype: torch.dtype, **kwargs: Any) -> None:
+    def __init__(self, model: Any, **kwargs: Any) -> None:
         given = {name: tensor.data for name, tensor in model.named_parameters() if tensor.requires_grad}
         super().__init__(model=model, **kwargs)
+        self._dtypes = {name: tensor.dtype for name, tensor in given.items()}
         for name, tensor in self.model.named_parameters():
             if name in given:
                 tensor.data = given[name]
-        self._adapter_dtype = adapter_dtype
+
+    def _restore_dtypes(self) -> None:
+        for name, tensor in self.model.named_parameters():
+            if name in self._dtypes:
+                tensor.data = tensor.data.to(self._dtypes[name])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left: all were made, or the evaluations have stopped getting better."""
+        stoppers = [item for item in self.callback_handler.callbacks if isinstance(item, EarlyStoppingCallback)]
+        return self.state.global_step >= self.state.max_steps or any(
+            item.early_stopping_patience_counter >= item.early_stopping_patience for item in stoppers
+        )
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Nothing when the run is over: transformers 5.23 would train on from a checkpoint of the last step."""
+        if self.is_over:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Of rows grouped by length, with the lengths at hand: the trainer has dropped that column and counts anew."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows, lengths = self.train_dataset, self.train_dataset["length"][:]
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps, dataset=rows, lengths=lengths
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        set_adapter_dtype(self.model, self._adapter_dtype)
+        self._restore_dtypes()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        page_again(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        set_adapter_dtype(self.model, self._adapter_dtype)
+        self._restore_dtypes()
+
+
+def page_again(optimizer: Any) -> None:
+    """Move the states of a paged optimizer back to paged memory: bitsandbytes 0.50 loads them as plain GPU tensors."""
+    if not getattr(optimizer, "is_paged", False):
+        return
+    for weight, state in optimizer.state.items():
+        for name in ("state1", "state2"):
+            if name in state and weight.is_cuda:
+                paged = optimizer.get_state_buffer(weight, dtype=state[name].dtype)
+                state[name] = paged.copy_(state[name])
+
+
+def check_trackers(config: RunConfig) -> None:
+    """Raise EnvironmentProblem for a tracker that is not installed."""
+    for tracker in config.training.trackers:
+        try:
+            for make_callback in get_reporting_integration_callbacks([tracker]):
+                make_callback()
+        except (ImportError, RuntimeError) as error:
+            raise EnvironmentProblem(
+                f"training.trackers names {tracker}, which is not installed",
+                hint=f"Install it with `pip install {tracker}`, or leave it out.",
+            ) from error
 
 
 def make_trainer(
@@ -46,7 +104,6 @@ def make_trainer(
     """The trainer for rows that hold `input_ids` and `labels` already."""
     trainer = ExactTrainer(
         model=model,
-        adapter_dtype=settings.adapter_dtype,
         args=training_arguments(config, settings, output, has_eval=evaluation is not None),
         train_dataset=train,
         eval_dataset=evaluation,

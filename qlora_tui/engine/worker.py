@@ -4,7 +4,9 @@ Takes the run's lock and says so before it imports torch. Every way in which it 
 """
 
 import argparse
+import errno
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -12,16 +14,20 @@ from pathlib import Path
 
 import psutil
 
-from qlora_tui import __version__
+from qlora_tui import __version__, atomic, hardware
 from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import environment
 from qlora_tui.engine.session import Session
-from qlora_tui.errors import ExitCode, QloraError, StorageError
+from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs import checkpoints, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import library_versions
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_FULL_BYTES = 1 << 20
+"""A disk with less than this free has failed a write for want of space."""
 
 
 def main() -> int:
@@ -45,15 +51,16 @@ def _parse() -> argparse.Namespace:
 
 
 def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
-    session = Session(run, jobs.replay(run))
     checkpoint, skipped = checkpoints.newest_complete(run.checkpoints)
-    _announce(session, checkpoint)
-    session.listen()
-    for folder, problem in skipped:
-        session.warn("checkpoint_skipped", f"{folder.path.name} is not resumed from: {problem}")
-        shutil.rmtree(folder.path, ignore_errors=True)
+    session = Session(run, jobs.replay(run))
     try:
+        _announce(session, checkpoint)
+        session.listen()
+        for folder, problem in skipped:
+            session.warn("checkpoint_skipped", f"{folder.path.name} is not resumed from: {problem}")
+            shutil.rmtree(folder.path, ignore_errors=True)
         config = current_config(session)
+        environment.choose_gpu(config.model.device)
         session.stage("importing", "PyTorch and the training libraries")
         from qlora_tui.engine import train
 
@@ -65,16 +72,8 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
             accept_changed_data=options.accept_changed_data,
             replan_on_oom=options.replan_on_oom,
         )
-    except QloraError as error:
-        return _fail(session, error)
-    except OSError as error:
-        return _fail(
-            session, StorageError(f"the file system failed: {error}", hint="Free some disk space, then resume.")
-        )
-    except Exception as error:  # the worker's edge: anything else is a fault of ours and becomes an event
-        traceback.print_exc()
-        hint = f"The traceback is in {run.stdio}. `qlora-tui resume {run.name}` continues from the last checkpoint."
-        return _fail(session, QloraError(f"internal error: {type(error).__name__}: {error}", hint=hint))
+    except Exception as error:  # the worker's edge: whatever it is becomes an event
+        return _fail(session, _explained(error, run))
     if replan is not None:
         session.emit(replan)
         os.execv(sys.executable, [sys.executable, "-m", "qlora_tui.engine.worker", *sys.argv[1:]])
@@ -101,11 +100,31 @@ def current_config(session: Session) -> RunConfig:
     return edited(session.run.load_config(), [f"{key}={value}" for key, value in changes.items()])
 
 
+def _explained(error: Exception, run: RunFolder) -> QloraError:
+    """The error to show: our own as it is, a failed write as what the disk said, anything else as a fault of ours."""
+    if isinstance(error, QloraError):
+        return error
+    traceback.print_exc()
+    failed_write = error if isinstance(error, OSError) else _failed_write(str(error), run)
+    if failed_write is not None and failed_write.errno in _DISK_ERRORS:
+        return atomic.storage_error(Path(failed_write.filename or run.path), failed_write)
+    hint = f"The traceback is in {run.stdio}. `qlora-tui resume {run.name}` continues from the last checkpoint, if any."
+    return QloraError(f"internal error: {type(error).__name__}: {error}", hint=hint)
+
+
+def _failed_write(text: str, run: RunFolder) -> OSError | None:
+    """The OSError behind an error of safetensors or PyTorch, which hide it in a text or lose it."""
+    if number := re.search(r"os error (\d+)", text):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if not any(words in text for words in ("PytorchStreamWriter", "inline_container", "iostream error")):
+        return None
+    full = hardware.free_disk_bytes(run.path) < _FULL_BYTES
+    return OSError(errno.ENOSPC if full else errno.EIO, text.splitlines()[0])
+
+
 def _fail(session: Session, error: QloraError) -> int:
     """Say why. A half-written checkpoint goes first: on a full disk it makes the room for the last event."""
-    for folder in checkpoints.all_checkpoints(session.run.checkpoints):
-        if not (folder.path / checkpoints.MARKER).exists():
-            shutil.rmtree(folder.path, ignore_errors=True)
+    checkpoints.discard_unwritten(session.run.checkpoints)
     stage = session.state.stage.stage if session.state.stage else "starting"
     session.emit_last(
         events.Failed(

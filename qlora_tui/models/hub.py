@@ -1,13 +1,15 @@
 """What of a hub model is missing on this machine, and what the hub says when it cannot be had."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.data.downloads import Download, offline
+from qlora_tui.data.hub_errors import Repositories
+from qlora_tui.data.hub_errors import hub_errors as translated
 from qlora_tui.errors import ModelError
 from qlora_tui.models.folder import no_config, refuse_quantized
 from qlora_tui.models.location import local_folder
@@ -20,6 +22,16 @@ class GatedModelError(ModelError):
 class HubUnreachableError(ModelError):
     """The hub cannot be asked: no connection, or it is switched off."""
 
+
+_MODELS = Repositories(
+    noun="model",
+    pages="",
+    error=ModelError,
+    gated=GatedModelError,
+    unreachable=HubUnreachableError,
+    no_id="is neither a folder nor a hub id",
+    without_network="a model that is complete in the hub cache needs none.",
+)
 
 _TEXT_FILES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 _WEIGHTS = "model.safetensors"
@@ -162,46 +174,6 @@ def _cached(spec: ModelSpec, name: str, commit: str | None = None) -> Path | Non
     return Path(found) if isinstance(found, str) else None
 
 
-@contextlib.contextmanager
-def hub_errors(repo_id: str) -> Iterator[None]:
+def hub_errors(repo_id: str) -> AbstractContextManager[None]:
     """Turn the errors of huggingface_hub and the network into a ModelError about `repo_id`."""
-    from huggingface_hub import errors
-    from huggingface_hub.constants import ENDPOINT
-
-    page = f"{ENDPOINT}/{repo_id}"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise GatedModelError(
-            f"model {repo_id} is gated: its owner must let you in",
-            hint=f"Accept its conditions at {page}, then log in with `hf auth login`.",
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"no model {repo_id} on the hub, or it is private",
-            hint="Check the spelling; for a private model log in with `hf auth login`.",
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(f"model {repo_id} has no such revision", hint=f"Its branches and tags: {page}.") from error
-    except errors.HFValidationError as error:
-        raise ModelError(
-            f"{repo_id!r} is neither a folder nor a hub id", hint="A hub model is written owner/name."
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise HubUnreachableError(
-            f"model {repo_id}: the hub is off (HF_HUB_OFFLINE)", hint="Unset HF_HUB_OFFLINE."
-        ) from error
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise _unreachable(repo_id, ENDPOINT, error) from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpx2", "httpcore"}:
-            raise _unreachable(repo_id, ENDPOINT, error) from error
-        raise
-
-
-def _unreachable(repo_id: str, endpoint: str, error: Exception) -> HubUnreachableError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return HubUnreachableError(
-        f"model {repo_id} cannot be reached at {endpoint}: {reason}",
-        hint="Check the connection; a model that is complete in the hub cache needs none.",
-    )
+    return translated(repo_id, _MODELS)

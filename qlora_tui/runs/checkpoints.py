@@ -1,16 +1,19 @@
-"""Which checkpoints of a run are whole: each file readable, all of one step. No torch needed to know."""
+"""Which checkpoints of a run are whole: each file as it was written, all of one step. No torch needed to know."""
 
 import json
 import shutil
-import struct
-import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlora_tui import atomic
+from qlora_tui.errors import StorageError
+
 MARKER = "complete.json"
-"""Written last, after every file of the checkpoint is on disk: file names to sizes in bytes."""
+"""Written last, after every file of the checkpoint is on disk: file names to sizes in bytes and CRC-32."""
 
 _PREFIX = "checkpoint-"
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,10 @@ def _by_step(item: tuple[int | None, Path]) -> int:
 
 
 def newest_complete(folder: Path) -> tuple[CheckpointFolder | None, list[tuple[CheckpointFolder, str]]]:
-    """The newest whole checkpoint, and the newer ones that were skipped with the reason of each."""
+    """The newest whole checkpoint, and the newer ones that were skipped with the reason of each.
+
+    Raises StorageError when the disk does not let itself be read: that says nothing about the checkpoint.
+    """
     skipped: list[tuple[CheckpointFolder, str]] = []
     for checkpoint in all_checkpoints(folder):
         problem = why_incomplete(checkpoint)
@@ -50,56 +56,60 @@ def newest_complete(folder: Path) -> tuple[CheckpointFolder | None, list[tuple[C
     return None, skipped
 
 
+def seal(folder: Path) -> int:
+    """Make a written checkpoint durable and mark it whole. Returns its bytes."""
+    atomic.fsync_tree(folder)
+    files = {
+        str(path.relative_to(folder)): {"size_bytes": path.stat().st_size, "crc32": _crc32(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARKER
+    }
+    atomic.write_json(folder / MARKER, {"files": files})
+    return sum(facts["size_bytes"] for facts in files.values())
+
+
 def why_incomplete(checkpoint: CheckpointFolder) -> str | None:
-    """What is wrong with a checkpoint, or None when it can be resumed from."""
+    """What is wrong with a checkpoint, or None when it can be resumed from. Raises StorageError."""
+    marker = checkpoint.path / MARKER
     try:
-        files = json.loads((checkpoint.path / MARKER).read_text())["files"]
-    except FileNotFoundError:
-        return "it was not written to the end"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{MARKER} cannot be read"
-    for name, size_bytes in files.items():
-        problem = _why_unreadable(checkpoint.path / name, size_bytes)
-        if problem:
-            return problem
-    try:
-        state = json.loads((checkpoint.path / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return "trainer_state.json cannot be read"
-    if state.get("global_step") != checkpoint.step:
-        return f"trainer_state.json is of step {state.get('global_step')}"
-    return None
+        for name, facts in json.loads(marker.read_bytes())["files"].items():
+            problem = _why_damaged(checkpoint.path / name, facts["size_bytes"], facts["crc32"])
+            if problem:
+                return problem
+        step = json.loads((checkpoint.path / "trainer_state.json").read_bytes())["global_step"]
+    except FileNotFoundError as error:
+        return "it was not written to the end" if error.filename == str(marker) else "trainer_state.json is missing"
+    except OSError as error:
+        hint = f"Check the disk and its permissions, or delete {checkpoint.path} to resume from the one before it."
+        raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint=hint) from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MARKER} or trainer_state.json cannot be read"
+    return None if step == checkpoint.step else f"trainer_state.json is of step {step}"
 
 
-def _why_unreadable(path: Path, size_bytes: int) -> str | None:
+def _why_damaged(path: Path, size_bytes: int, crc32: int) -> str | None:
     try:
         actual_bytes = path.stat().st_size
         if actual_bytes != size_bytes:
             return f"{path.name} has {actual_bytes} of {size_bytes} bytes"
-        if path.suffix == ".safetensors":
-            return None if _safetensors_is_whole(path) else f"{path.name} is damaged"
-        if path.suffix in (".pt", ".pth"):
-            with zipfile.ZipFile(path) as archive:
-                return f"{path.name} is damaged" if archive.testzip() else None
+        return None if _crc32(path) == crc32 else f"{path.name} is damaged"
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except (OSError, zipfile.BadZipFile):
-        return f"{path.name} cannot be read"
-    return None
 
 
-def _safetensors_is_whole(path: Path) -> bool:
-    """Whether the header parses and its last tensor ends where the file ends."""
+def _crc32(path: Path) -> int:
+    value = 0
     with path.open("rb") as file:
-        (header_bytes,) = struct.unpack("<Q", file.read(8))
-        if header_bytes > path.stat().st_size:
-            return False
-        try:
-            header = json.loads(file.read(header_bytes))
-        except ValueError:
-            return False
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-    return bool(8 + header_bytes + max(ends, default=0) == path.stat().st_size)
+        while block := file.read(_BLOCK_BYTES):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def discard_unwritten(folder: Path) -> None:
+    """Delete the checkpoints that were not written to the end."""
+    for checkpoint in all_checkpoints(folder):
+        if not (checkpoint.path / MARKER).exists():
+            shutil.rmtree(checkpoint.path, ignore_errors=True)
 
 
 def discard_older(folder: Path, keep: int, keep_also: frozenset[int]) -> None:

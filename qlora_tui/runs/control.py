@@ -38,12 +38,13 @@ class ControlReader:
         self._offset = path.stat().st_size if path.exists() else 0
 
     def read(self) -> list[Control]:
-        """New complete messages. Lines that are no message are passed over."""
+        """New complete messages. Lines that are no message, and a file that cannot be read, are passed over."""
         try:
             with self.path.open("rb") as file:
+                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
                 file.seek(self._offset)
                 text = file.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
@@ -53,7 +54,7 @@ class ControlReader:
 def _parse(line: bytes) -> Control | None:
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(message, dict) and message.get("action") in ACTIONS and isinstance(message.get("id"), str):
         return Control(message["id"], message["action"])

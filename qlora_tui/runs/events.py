@@ -262,6 +262,15 @@ class EventWriter:
         with storage_errors(self.path):
             os.fsync(self._handle)
 
+    def was_removed(self) -> bool:
+        """Whether the file that is written to is no longer at its path."""
+        try:
+            return not os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     def close(self) -> None:
         os.close(self._handle)
 

@@ -38,6 +38,6 @@ def read_plan(run: RunFolder) -> dict[str, Any]:
     """plan.json, or nothing when it is missing or damaged: no run fails for it."""
     try:
         plan = json.loads(run.plan.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return plan if isinstance(plan, dict) else {}

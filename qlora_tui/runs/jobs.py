@@ -155,7 +155,7 @@ def _not_started(run: RunFolder, code: int | None) -> QloraError:
     if code is None:
         message = f"the worker of run {run.name!r} has said nothing for {FIRST_EVENT_S:.0f} s"
     elif code == ExitCode.STORAGE:
-        return StorageError(message, hint=_last_words(run))
+        return StorageError(f"the worker of run {run.name!r} cannot use {run.path}", hint=_last_words(run))
     return EnvironmentProblem(message, hint=_last_words(run))
 
 
@@ -181,8 +181,13 @@ def cancel(run: RunFolder, on_escalation: Callable[[str], None]) -> Job:
 
     Whatever happened, the run's last event says that it was cancelled and none of its processes is left.
     """
-    ask(run, "cancel")
-    if not wait_until_dead(run, CANCEL_GRACE_S):
+    try:
+        ask(run, "cancel")
+        grace_s = CANCEL_GRACE_S
+    except StorageError as error:  # a full disk must not keep a worker alive
+        on_escalation(error.message)
+        grace_s = 0.0
+    if not wait_until_dead(run, grace_s):
         state = replay(run)
         for name, number in (("terminating", signal.SIGTERM), ("killing", signal.SIGKILL)):
             on_escalation(f"the worker does not answer: {name} its process group")
@@ -240,7 +245,9 @@ def _await_processes(state: RunState) -> None:
 
 
 def _group_members(group: int) -> list[psutil.Process]:
-    members = []
+    members: list[psutil.Process] = []
+    if not group:  # no worker has said its pid; group 0 would be the kernel's threads
+        return members
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:

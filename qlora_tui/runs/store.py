@@ -1,8 +1,11 @@
 """A run is a folder: where its files are, how it is created whole, and which names are legal."""
 
+import errno
+import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from qlora_tui.errors import NotFoundError, RunConflictError, StorageError, Usag
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RUN_COMMENT = "The frozen configuration of this run."
+_GRAVE = ".removing-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         return self.path / "lock"
+
+    @property
+    def reserve(self) -> Path:
+        """Room for the last event on a full disk: there while a worker lives."""
+        return self.path / ".reserve"
 
     @property
     def stdio(self) -> Path:
@@ -82,7 +91,7 @@ def free_name(stem: str) -> str:
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:60] or "run"
     root = paths.runs()
     number = 1
-    while (root / f"{clean}-{number}").exists():
+    while os.path.lexists(root / f"{clean}-{number}"):
         number += 1
     return f"{clean}-{number}"
 
@@ -103,17 +112,26 @@ def create(name: str, config: RunConfig, plan: dict[str, Any]) -> RunFolder:
         atomic.write_text(draft / "run.toml", toml_file.to_toml(config, comment=_RUN_COMMENT))
         atomic.write_json(draft / "plan.json", plan)
         target = root / name
-        if target.exists():
-            raise RunConflictError(
-                f"a run named {name!r} exists already", hint=f"Choose another --name, or `qlora-tui runs rm {name}`."
-            )
         with atomic.storage_errors(target):
-            draft.rename(target)
+            _rename(draft, target)
             atomic.fsync_folder(root)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return RunFolder(target)
+
+
+def _rename(draft: Path, target: Path) -> None:
+    """Give a new run its name, unless something else got it first. Raises RunConflictError, OSError."""
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise RunConflictError(
+            f"a run named {target.name!r} exists already",
+            hint=f"Choose another --name, or `qlora-tui runs rm {target.name}`.",
+        ) from error
 
 
 def find(name: str) -> RunFolder:
@@ -132,21 +150,30 @@ def all_runs() -> list[RunFolder]:
     root = paths.runs()
     if not root.is_dir():
         return []
-    found = [RunFolder(path) for path in root.iterdir() if not path.name.startswith(".")]
-    found = [run for run in found if run.config.is_file()]
-    return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)
+    made_s: dict[RunFolder, float] = {}
+    for path in root.iterdir():
+        run = RunFolder(path)
+        with suppress(OSError):  # no run, or one that is removed in this moment
+            if not path.name.startswith("."):
+                made_s[run] = run.config.stat().st_mtime
+    return sorted(made_s, key=lambda run: made_s[run], reverse=True)
 
 
 def remove(run: RunFolder) -> None:
     """Delete a run's folder: renamed out of sight first, so it is never half there. Raises StorageError."""
-    grave = run.path.with_name(f".removing-{run.name}")
     with atomic.storage_errors(run.path):
-        run.path.rename(grave)
-    shutil.rmtree(grave, ignore_errors=True)
+        grave = Path(tempfile.mkdtemp(prefix=_GRAVE, dir=run.path.parent))
+        run.path.rename(grave / run.name)
+    for left in run.path.parent.glob(f"{_GRAVE}*"):  # this one, and what an interrupted removal has left
+        shutil.rmtree(left, ignore_errors=True)
     if grave.exists():
         raise StorageError(f"could not delete all of {grave}", hint="Check the folder's permissions.")
 
 
 def size_bytes(run: RunFolder) -> int:
-    """Bytes on disk of everything in the run's folder."""
-    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    """Bytes on disk of everything in the run's folder, to which a worker may be adding and from which deleting."""
+    total = 0
+    for path in run.path.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -10,6 +10,7 @@ from qlora_tui.runs.jobs import Job
 def brief(job: Job) -> dict[str, Any]:
     """One line of a list of runs."""
     state, plan = job.state, read_plan(job.run)
+    created_s = plan.get("created_s")
     return {
         "name": job.run.name,
         "status": job.status,
@@ -19,7 +20,7 @@ def brief(job: Job) -> dict[str, Any]:
         "eval_loss": state.evals.last.loss if state.evals.last else None,
         "model": plan.get("model"),
         "data": plan.get("data"),
-        "created_s": plan.get("created_s"),
+        "created_s": created_s if isinstance(created_s, int | float) else None,
         "last_event_s": state.last_event_s or None,
     }
 

@@ -22,11 +22,11 @@ from qlora_tui import starter
 from qlora_tui.starter import prose, questions, words
 from qlora_tui.starter.world import DEFAULT_SEED, World, build_world
 
-DEFAULT_STEPS: Final = 1500
+DEFAULT_STEPS: Final = 1400
 PRETRAINING_THREADS: Final = 2
 VOCABULARY_TOKENS: Final = 2048
 CONTEXT_TOKENS: Final = 512
-PASSES_PER_STEP: Final = 0.09
+PASSES_PER_STEP: Final = 0.07
 """Passes over the facts in the text per step: a little over 2,048 tokens."""
 
 DOCUMENT_END: Final = "<|endoftext|>"

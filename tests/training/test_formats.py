@@ -53,8 +53,8 @@ def test_every_format_trains_in_one_mixed_run(runs: Runs, tmp_path: Path) -> Non
     tables = ", ".join(
         "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in source.items()) + "}" for source in mix
     )
-    run = runs.create("mixed", f"data.source={write(tmp_path, first)}", f"data.mix=[{tables}]", "data.max_train_rows=none",
-                      "training.max_steps=1")  # fmt: skip
+    source = f"data.source={write(tmp_path, first)}"
+    run = runs.create("mixed", source, f"data.mix=[{tables}]", "data.max_train_rows=none", "training.max_steps=1")
     state = runs.train(run)
     assert state.phase == "finished", state.failed
     assert state.dataset is not None and state.dataset.train_rows == 16 * len(FORMATS)

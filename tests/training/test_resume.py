@@ -47,6 +47,31 @@ def test_three_kills_change_nothing(runs: Runs) -> None:
     assert adapter_bytes(run) == adapter_bytes(whole)
 
 
+def test_a_run_killed_after_its_last_step_makes_no_other(runs: Runs) -> None:
+    """What kill -9 leaves while the adapter is written: a checkpoint of the last step and no adapter."""
+    run = runs.finished("one")
+    before, weights, metrics = course(jobs.replay(run)), adapter_bytes(run), jobs.replay(run).finished
+    log = run.events.read_bytes()
+    run.events.write_bytes(log[: log.rindex(b"\n", 0, log.index(b'"stage":"saving"')) + 1])
+    run.adapter.rename(run.path / ".adapter")
+    assert jobs.look(run).status == "crashed"
+    state = runs.train(run)
+    assert course(state) == before
+    assert adapter_bytes(run) == weights
+    assert state.finished is not None and metrics is not None
+    assert state.finished.metrics == metrics.metrics
+    assert not (run.path / ".adapter").exists()
+
+
+def test_a_run_that_diverges_is_warned_of_once_and_says_so_at_its_end(runs: Runs) -> None:
+    run = runs.create("diverging", "training.learning_rate=9", "training.schedule=constant")
+    state = runs.train(run)
+    assert state.step_number == 8
+    assert [warning.code for warning in state.warnings].count("non_finite_loss") == 1
+    assert state.failed is not None and "diverged" in state.failed.message
+    assert b"NaN" not in run.events.read_bytes()
+
+
 def test_a_damaged_checkpoint_is_named_and_passed_over(runs: Runs) -> None:
     whole = runs.finished("whole")
     run = runs.create("damaged")

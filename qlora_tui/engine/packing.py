@@ -1,0 +1,47 @@
+"""Packed rows share a sequence but must not see each other: whether a model keeps them apart, found by trying it."""
+
+from typing import Any
+
+import torch
+
+_ROW_TOKENS = 8
+_TOLERANCE = 1e-3
+"""Of logits, relative and absolute. What leaks from another row is far larger, rounding far smaller."""
+
+LEAKS = (
+    "this model's attention does not keep packed rows apart: a row would see the ones before it. Training goes on"
+    " without training.packing, so it takes more steps"
+)
+
+
+def keeps_rows_apart(trainer: Any) -> bool:
+    """Whether a packed row gets the same logits whatever row stands before it. Draws no random number of the training.
+
+    `trainer`: one made for packing; its collator builds the sequence as in training.
+    """
+    # In evaluation mode bitsandbytes may repack and round 4-bit weights for good; training never is in it.
+    trainer.model.train()
+    vocabulary = trainer.model.get_input_embeddings().weight.shape[0]
+    row = [token % vocabulary for token in range(3, 3 + _ROW_TOKENS)]
+    before = [[token % vocabulary for token in range(start, start + _ROW_TOKENS)] for start in (20, 50)]
+    try:
+        first, second = (_logits_after(trainer, others, row) for others in before)
+    except TypeError:  # The model takes no position ids, so nothing tells it where a row starts.
+        return False
+    return torch.allclose(first, second, rtol=_TOLERANCE, atol=_TOLERANCE)
+
+
+def _logits_after(trainer: Any, before: list[int], row: list[int]) -> torch.Tensor:
+    """Logits of `row` packed behind `before`, float32, (tokens of row, vocabulary)."""
+    ids = before + row
+    batch = trainer.data_collator([{"input_ids": ids, "labels": ids, "seq_lengths": [len(before), len(row)]}])
+    del batch["labels"]
+    batch = {
+        name: value.to(trainer.model.device) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+    # The same seed for each try: dropout then drops the same places and cannot be taken for a leak.
+    with torch.random.fork_rng(), torch.no_grad(), trainer.compute_loss_context_manager():
+        torch.manual_seed(0)
+        logits: torch.Tensor = trainer.model(**batch, use_cache=False).logits
+    return logits[0, len(before) :].float()

@@ -1,0 +1,79 @@
+"""Packed rows do not see each other; a model whose attention cannot keep them apart is trained without packing."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_material import starter_tokenizer
+from torch.nn.functional import cross_entropy
+from training_material import Runs
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
+
+from qlora_tui.config.overrides import resolve as configure
+from qlora_tui.data.prepare import prepare
+from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
+from qlora_tui.engine.resolve import resolve
+from qlora_tui.engine.trainer import make_trainer
+from qlora_tui.starter import MODEL_DIR
+
+PACKED = (
+    "training.packing=true",
+    "training.max_length_tokens=128",
+    "training.micro_batch_size=2",
+    "training.gradient_checkpointing=off",
+    "data.max_train_rows=30",
+    "model.device=cpu",
+    "quantization.compute_dtype=float32",
+)
+
+
+def trainer(model: Any, folder: Path) -> Any:
+    config = configure(overrides=PACKED)
+    rows = prepare(config, starter_tokenizer()).train
+    return make_trainer(model, starter_tokenizer(), rows, None, config, resolve(config), output=folder)
+
+
+def starter(attention: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(MODEL_DIR, attn_implementation=attention, dtype=torch.float32)
+
+
+def bloom() -> Any:
+    """Tells positions by distance alone, so that reset positions do not reach it."""
+    sizes = {"hidden_size": 16, "n_layer": 2, "n_head": 2}
+    return BloomForCausalLM(BloomConfig(vocab_size=len(starter_tokenizer()), **sizes))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_packed_row_is_computed_as_if_it_were_alone(tmp_path: Path, attention: str) -> None:
+    """Every packed batch has the logits and the loss of its rows fed one by one."""
+    model = starter(attention)
+    made = trainer(model, tmp_path)
+    rows = 0
+    for batch in made.get_train_dataloader():
+        loss = made.compute_loss(model, dict(batch))
+        labels = batch.pop("labels")[0]
+        packed = model(**batch, use_cache=False).logits[0]
+        starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), len(packed)]
+        parts = [batch["input_ids"][:, start:end] for start, end in pairwise(starts)]
+        alone = torch.cat([model(input_ids=part, use_cache=False).logits[0] for part in parts])
+        torch.testing.assert_close(packed, alone, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(loss, cross_entropy(alone[:-1], labels[1:]), rtol=1e-4, atol=1e-4)
+        rows += len(parts)
+    assert rows == 30
+    assert keeps_rows_apart(made)
+
+
+def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path) -> None:
+    assert not keeps_rows_apart(trainer(bloom(), tmp_path))
+
+
+def test_a_model_that_would_mix_packed_rows_trains_without_packing(runs: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "bloom"
+    bloom().save_pretrained(folder)
+    starter_tokenizer().save_pretrained(folder)
+    run = runs.create("bloom", *PACKED, f"model.id={folder}", "quantization.kind=none", "training.max_steps=2")
+    state = runs.train(run)
+    assert state.phase == "finished", state.failed
+    assert LEAKS in [warning.message for warning in state.warnings]

@@ -1,0 +1,35 @@
+"""What a worker says when a library fails in words of its own."""
+
+import pytest
+import torch
+
+from qlora_tui.config.overrides import resolve
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.trainer import check_trackers
+from qlora_tui.engine.worker import _explained
+from qlora_tui.errors import EnvironmentProblem, ExitCode
+from qlora_tui.runs import store
+
+
+def test_a_failed_write_of_a_library_is_told_as_what_the_disk_said() -> None:
+    run = store.create("one", RunConfig(), {})
+    with pytest.raises(RuntimeError) as raised:
+        torch.save(torch.zeros(100_000), "/dev/full")
+    assert _explained(raised.value, run).exit_code == ExitCode.STORAGE
+    serializing = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+    told = _explained(serializing, run)
+    assert told.exit_code == ExitCode.STORAGE
+    assert str(run.path) in told.message and "No space left" in told.message and "free some space" in told.hint
+
+
+def test_an_error_that_is_no_failed_write_is_a_fault_of_ours() -> None:
+    run = store.create("one", RunConfig(), {})
+    for error in (RuntimeError("shapes differ"), ConnectionError("refused"), FileNotFoundError("x")):
+        assert _explained(error, run).exit_code == ExitCode.INTERNAL
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    with pytest.raises(EnvironmentProblem, match="tensorboard") as raised:
+        check_trackers(resolve(overrides=['training.trackers=["tensorboard"]']))
+    assert "pip install tensorboard" in raised.value.hint
