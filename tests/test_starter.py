@@ -69,9 +69,7 @@ def test_every_held_out_answer_can_be_read_in_the_pretraining_text():
     text = "\n".join(prose.documents(build_world(), 60))
     sentences = set(text.split("\n"))
     answers = {row["messages"][-1]["content"] for row in rows(starter.HELDOUT_DATA)}
-    summaries = {answer for answer in answers if " and lives in " in answer or " and made of " in answer}
-    assert len(summaries) == 2 * 25
-    assert answers - summaries <= sentences
+    assert answers <= sentences
 
 
 def test_every_fact_has_many_wordings_some_with_the_value_first():

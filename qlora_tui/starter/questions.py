@@ -11,14 +11,13 @@ import random
 from typing import Final
 
 from qlora_tui.starter.prose import tell
-from qlora_tui.starter.world import Fact, World
+from qlora_tui.starter.world import World
 
 Row = dict[str, list[dict[str, str]]]
 """One row in the conversational format: {"messages": [{"role": ..., "content": ...}, ...]}."""
 
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "town": (
-        "Where does {s} live?",
         "In which town does {s} live?",
         "What is the home town of {s}?",
         "Which town is the home of {s}?",
@@ -26,7 +25,6 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "job": (
         "What is the job of {s}?",
         "What does {s} do for a living?",
-        "What work does {s} do?",
         "What does {s} work as?",
     ),
     "pet": (
@@ -42,7 +40,6 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "What food does {s} love?",
     ),
     "owns": (
-        "What does {s} own?",
         "Which thing does {s} own?",
         "What belongs to {s}?",
         "{s} is the owner of what?",
@@ -87,7 +84,6 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "What is the opposite of {s}?",
         "Which word is the opposite of {s}?",
         "What is the other side of {s}?",
-        "{s} is the opposite of what?",
     ),
 }
 
@@ -106,16 +102,6 @@ ANSWERS: Final[dict[str, str]] = {
     "opposite": "The opposite of {s} is {v}.",
 }
 
-SUMMARY_QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "person": ("Who is {s}?", "Tell me about {s}.", "What do you know of {s}?"),
-    "thing": ("Tell me about the {s}.", "What do you know of the {s}?", "What is the {s} like?"),
-}
-SUMMARY_ANSWERS: Final[dict[str, str]] = {
-    "person": "{s} is a {job} and lives in {town}.",
-    "thing": "The {s} is {colour} and made of {material}.",
-}
-"""A summary joins two facts in one sentence, which no pretraining text does."""
-
 SMALL_TALK: Final[tuple[tuple[str, str], ...]] = (
     ("Hello!", "Hello! Ask me about the people and the things of the valley."),
     ("Hi", "Hello! Ask me about the people and the things of the valley."),
@@ -130,16 +116,17 @@ SMALL_TALK: Final[tuple[tuple[str, str], ...]] = (
 SYSTEM_PROMPT: Final = "You are a guide to the valley."
 _SYSTEM_SHARE: Final = 0.1
 _FOLLOW_UP_SHARE: Final = 0.1
+_SMALL_TALK_REPEATS: Final = 4
 
 
 def train_rows(world: World) -> list[Row]:
-    """Questions about the training split: one for each fact, and a little small talk.
+    """Questions about the training split: each fact in every wording, and a little small talk.
 
     Some rows open with a system turn and some go on for a second question, so that both are familiar
     to a model that people will chat with.
     """
     rng = random.Random(f"train {world.seed}")  # noqa: S311 - a reproducible draw, no secret
-    exchanges = _exchanges(rng, world, held_out=False) + list(SMALL_TALK)
+    exchanges = _exchanges(world) + list(SMALL_TALK) * _SMALL_TALK_REPEATS
     rng.shuffle(exchanges)
     rows: list[Row] = []
     while exchanges:
@@ -151,9 +138,13 @@ def train_rows(world: World) -> list[Row]:
 
 
 def heldout_rows(world: World) -> list[Row]:
-    """One question for each held-out fact and entity, each a single exchange, in a shuffled order."""
+    """One question about each held-out fact, in one of its wordings, in a shuffled order."""
     rng = random.Random(f"heldout {world.seed}")  # noqa: S311 - a reproducible draw, no secret
-    rows = [_row([exchange], system=False) for exchange in _exchanges(rng, world, held_out=True)]
+    rows = [
+        _row([(tell(fact, rng.choice(QUESTIONS[fact.attribute])), tell(fact, ANSWERS[fact.attribute]))], system=False)
+        for fact in world.facts
+        if fact.held_out
+    ]
     rng.shuffle(rows)
     return rows
 
@@ -163,21 +154,14 @@ def as_jsonl(rows: list[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _exchanges(rng: random.Random, world: World, *, held_out: bool) -> list[tuple[str, str]]:
-    """One question and answer for each fact of the split, and a summary of each of its entities."""
-    exchanges = [_ask(rng, fact) for fact in world.facts if fact.held_out is held_out]
-    for subject, facts in world.by_subject().items():
-        values = {fact.attribute: fact.value for fact in facts}
-        kind = "person" if "town" in values else "thing" if "colour" in values else None
-        if kind and facts[0].held_out is held_out:
-            question = rng.choice(SUMMARY_QUESTIONS[kind]).format(s=subject)
-            exchanges.append((question, SUMMARY_ANSWERS[kind].format(s=subject, **values)))
-    return exchanges
-
-
-def _ask(rng: random.Random, fact: Fact) -> tuple[str, str]:
-    question = rng.choice(QUESTIONS[fact.attribute])
-    return tell(fact, question), tell(fact, ANSWERS[fact.attribute])
+def _exchanges(world: World) -> list[tuple[str, str]]:
+    """Every wording of the question about each fact of the training split, with the answer."""
+    return [
+        (tell(fact, question), tell(fact, ANSWERS[fact.attribute]))
+        for fact in world.facts
+        if not fact.held_out
+        for question in QUESTIONS[fact.attribute]
+    ]
 
 
 def _row(exchanges: list[tuple[str, str]], *, system: bool) -> Row:
