@@ -3,13 +3,16 @@
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 from training_material import Condition, Runs, adapter_bytes, course
 
+from qlora_tui.errors import ExitCode
 from qlora_tui.runs import checkpoints, jobs
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.starter import TRAIN_DATA
 
 
 def kill(run: RunFolder, state: RunState) -> None:
@@ -84,6 +87,18 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(runs: Runs) -> None:
     named = [warning.message for warning in state.warnings if warning.code == "checkpoint_skipped"]
     assert named and "checkpoint-6" in named[0] and "adapter_model.safetensors" in named[0]
     assert course(state) == course(jobs.replay(whole))
+
+
+def test_resume_refuses_other_data_unless_told(runs: Runs, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(TRAIN_DATA.read_text())
+    run = runs.create("mine", f"data.source={rows}")
+    kill(run, runs.train(run, at_step(5)))
+    rows.write_text(rows.read_text().replace("coins", "pence"))
+    refused = runs.train(run).failed
+    assert refused is not None and refused.exit_code == ExitCode.DATA
+    assert "changed" in refused.message and "--accept-changed-data" in refused.hint
+    assert runs.train(run, accept_changed_data=True).phase == "finished"
 
 
 @pytest.mark.parametrize(
