@@ -18,7 +18,7 @@ KINDS = {
     "fp4": ("quantization.kind=fp4", "quantization.double_quantization=false"),
     "8-bit": ("quantization.kind=8bit",),
     "LoRA, not quantized": _UNQUANTIZED,
-    "full finetune": (*_UNQUANTIZED, "adapter.kind=full", "training.learning_rate=1e-3"),
+    "full finetune": (*_UNQUANTIZED, "adapter.kind=full", "training.learning_rate=3e-4"),
 }
 
 
