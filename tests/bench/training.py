@@ -15,8 +15,8 @@ from qlora_tui.runs.follow import Follower
 from qlora_tui.starter import TRAIN_DATA
 from tests.bench.report import Ratio
 
-_STEPS = 40
-_SKIPPED_STEPS = 8
+_STEPS = 14
+_SKIPPED_STEPS = 4
 _BATCH_ROWS = 16
 _PAIRS = 3
 
