@@ -50,7 +50,6 @@ def run_to_end(run: RunFolder, start: Callable[[], None], *, as_json: bool) -> F
         with narrator(as_json=as_json) as shown:
             _follow(follower, shown, ctrl_c)
         if ctrl_c.count > 1:
-            narrate(f"cancelling {run.name}")
             cancel(run)
     follower.catch_up()
     report(follower)

@@ -176,21 +176,23 @@ def ask(run: RunFolder, action: control.Action) -> str:
     return control.send(run.control, action)
 
 
-def cancel(run: RunFolder, on_escalation: Callable[[str], None]) -> Job:
+def cancel(run: RunFolder, say: Callable[[str], None]) -> Job:
     """End a worker for good: ask, wait, terminate its process group, kill it. Returns the run afterwards.
 
-    Whatever happened, the run's last event says that it was cancelled and none of its processes is left.
+    `say` hears when the worker has been asked and of each harder step. Whatever happened, the run's last event says
+    that it was cancelled and none of its processes is left.
     """
     try:
         ask(run, "cancel")
+        say(f"cancelling {run.name}")
         grace_s = CANCEL_GRACE_S
     except StorageError as error:  # a full disk must not keep a worker alive
-        on_escalation(error.message)
+        say(error.message)
         grace_s = 0.0
     if not wait_until_dead(run, grace_s):
         state = replay(run)
         for name, number in (("terminating", signal.SIGTERM), ("killing", signal.SIGKILL)):
-            on_escalation(f"the worker does not answer: {name} its process group")
+            say(f"the worker does not answer: {name} its process group")
             _signal_group(state, number)
             if wait_until_dead(run, TERMINATE_GRACE_S):
                 break
