@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: run demo test test-long test-gpu bench lint wheel starter clean
 
-run: $(INSTALLED) ## Open the program.
+run: $(INSTALLED) ## Open the workbench.
 	@$(BIN)/qlora-tui
 
 demo: $(INSTALLED) ## Fine-tune the bundled starter model in 4-bit and show its answers before and after.

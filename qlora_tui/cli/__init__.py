@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from qlora_tui import __version__
-from qlora_tui.cli import chat, control, data, demo, doctor, locations, models, presets, runs, train, watch
+from qlora_tui.cli import chat, control, data, demo, doctor, locations, models, presets, runs, train, watch, workbench
 from qlora_tui.errors import ExitCode, QloraError
 
 _INTERRUPTED = 130
@@ -53,7 +53,10 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            workbench.open_workbench()
+        else:
+            typer.echo(context.get_help())
 
 
 def main() -> None:

@@ -26,9 +26,9 @@ def demo(as_json: Json = False) -> None:
     """Fine-tune the bundled model in 4-bit and show its answers before and after. Needs no GPU and no network."""
     from qlora_tui.cli import foreground
     from qlora_tui.cli.output import write_json
-    from qlora_tui.cli.train import create
     from qlora_tui.config.overrides import resolve
     from qlora_tui.runs import jobs
+    from qlora_tui.runs.creation import create
 
     run = create(resolve(_PRESET), None, _PRESET)
     narrate(f"run {run.name} in {run.path}")

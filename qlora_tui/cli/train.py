@@ -1,8 +1,7 @@
 """`train`: from a preset, a file or flags to a run folder and a worker, then its progress."""
 
 import json
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,6 +39,7 @@ def train(
     """
     from qlora_tui.cli.consent import allow_downloads
     from qlora_tui.config.contradictions import without_effect
+    from qlora_tui.runs.creation import create
 
     preset, config = _configure(target, model, data, settings or [])
     for sentence in without_effect(config) if detach else ():  # in the foreground the worker says it
@@ -66,44 +66,6 @@ def _configure(
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags if value is not None]
     preset, file = split_target(target) if target is not None else (None, None)
     return target, frozen(resolve(preset, file, [*overrides, *settings]))
-
-
-def create(config: "RunConfig", name: str | None, preset: str | None) -> "RunFolder":
-    """The folder of a new run, with what is known before it starts in plan.json."""
-    from pathlib import Path
-
-    from qlora_tui.errors import RunConflictError
-    from qlora_tui.runs import store
-
-    stem = Path(preset or config.model.id).name.removesuffix(".toml")
-    plan = _plan(config, preset)
-    while name is None:
-        with suppress(RunConflictError):  # another shell took the free name first
-            return store.create(store.free_name(stem), config, plan)
-    return store.create(name, config, plan)
-
-
-def _plan(config: "RunConfig", preset: str | None) -> dict[str, Any]:
-    import platform
-    import time
-    from dataclasses import asdict
-
-    from qlora_tui import __version__, hardware
-    from qlora_tui.runs.versions import library_versions
-
-    machine = asdict(hardware.snapshot())
-    return {
-        "program_version": __version__,
-        "created_s": round(time.time(), 3),
-        "preset": preset,
-        "model": config.model.id,
-        "model_revision": config.model.revision,
-        "data": config.data.source,
-        "data_revision": config.data.revision,
-        "python": platform.python_version(),
-        "versions": library_versions(),
-        "machine": {"platform": platform.platform(), **machine},
-    }
 
 
 def launch(

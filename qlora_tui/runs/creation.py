@@ -1,0 +1,44 @@
+"""From a configuration to a new run's folder: its name, and what plan.json says before the worker starts."""
+
+import platform
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qlora_tui import __version__, hardware
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import RunConflictError
+from qlora_tui.runs import store
+from qlora_tui.runs.store import RunFolder
+from qlora_tui.runs.versions import library_versions
+
+
+def create(config: RunConfig, name: str | None, preset: str | None) -> RunFolder:
+    """The folder of a new run under `name`, or under a free name made from the preset or the model.
+
+    Raises what `store.create` raises.
+    """
+    stem = Path(preset or config.model.id).name.removesuffix(".toml")
+    plan = _plan(config, preset)
+    while name is None:
+        with suppress(RunConflictError):  # another shell took the free name first
+            return store.create(store.free_name(stem), config, plan)
+    return store.create(name, config, plan)
+
+
+def _plan(config: RunConfig, preset: str | None) -> dict[str, Any]:
+    machine = asdict(hardware.snapshot())
+    return {
+        "program_version": __version__,
+        "created_s": round(time.time(), 3),
+        "preset": preset,
+        "model": config.model.id,
+        "model_revision": config.model.revision,
+        "data": config.data.source,
+        "data_revision": config.data.revision,
+        "python": platform.python_version(),
+        "versions": library_versions(),
+        "machine": {"platform": platform.platform(), **machine},
+    }

@@ -1,0 +1,64 @@
+"""The user's preferences: settings.toml in the config folder. What a run needs is in its RunConfig, never here."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from qlora_tui import atomic, paths
+from qlora_tui.config.spec import Spec
+from qlora_tui.errors import ConfigError
+
+
+class Settings(Spec):
+    """Preferences of one person on this machine."""
+
+    theme: str = "ember"
+    """Name of a theme: a file in themes/ without its ending, or one of Textual's own."""
+
+    keymap: dict[str, str] = Field(default_factory=dict)
+    """Keys of your own: the id of a binding to its keys, with commas: "workbench.runs" to "f5,ctrl+r"."""
+
+    refresh_hz: Annotated[float, Field(gt=0, le=30)] = 4.0
+    """How often a screen reads the run that it shows, in times a second. Lower it over a slow connection."""
+
+    animation: Literal["full", "basic", "none"] = "basic"
+    """How much moves: "none" redraws only what has changed."""
+
+    welcomed: bool = False
+    """Whether the first start has been seen."""
+
+
+def file() -> Path:
+    """Where the settings lie."""
+    return paths.config() / "settings.toml"
+
+
+def load() -> Settings:
+    """The settings, or the defaults when there are none. Raises ConfigError naming the file and the key."""
+    path = file()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="Mend it or remove it.") from error
+    try:
+        return Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="Mend the line or remove the file.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}, {key}: {first['msg']}", hint="Mend the line or remove it.") from error
+
+
+def save(settings: Settings) -> None:
+    """Write what differs from the defaults. Raises StorageError."""
+    import tomlkit
+
+    path = file()
+    with atomic.storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(path, tomlkit.dumps(settings.model_dump(exclude_defaults=True)))

@@ -1,0 +1,150 @@
+"""The app: its places, its keys, the draft being set up and the run being shown."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.reactive import var
+from textual.screen import Screen
+
+from qlora_tui import settings as preferences
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import QloraError
+from qlora_tui.settings import Settings
+from qlora_tui.ui import messages, themes
+from qlora_tui.ui.widgets.places_bar import PLACES
+
+_THEME_WATCH_S = 1.0
+
+
+def _place(name: str) -> Callable[[], Screen[None]]:
+    """A factory that imports a place when somebody goes there, which keeps the first frame quick."""
+
+    def make() -> Screen[None]:
+        screen: Screen[None] = getattr(import_module(f"qlora_tui.ui.screens.{name}"), f"{name.capitalize()}Place")()
+        return screen
+
+    return make
+
+
+class Workbench(App[None]):
+    """Pick a model, see that it fits, train, chat."""
+
+    TITLE = "qlora-tui"
+    CSS_PATH = "app.tcss"
+    MODES = {name: _place(name) for name, _, _ in PLACES}
+    DEFAULT_MODE = "home"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(
+                f"{key},{number}",
+                f"go('{name}')",
+                title,
+                id=f"workbench.{name}",
+                tooltip=f"Go to {title}",
+                show=False,
+            )
+            for number, (name, title, key) in enumerate(PLACES, 1)
+        ),
+        Binding("f1", "help", "Help", id="workbench.help", tooltip="Help for the focused panel, and all its keys"),
+        Binding(
+            "ctrl+p", "command_palette", "Commands", id="workbench.palette", tooltip="Everything a key does, by name"
+        ),
+        Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs go on without the workbench"),
+    ]
+
+    settings: var[Settings] = var(Settings())
+    draft: var[RunConfig] = var(RunConfig)
+    """The configuration being set up. Replaced as a whole, never changed in place."""
+    draft_source: var[str] = var("defaults")
+    """Where the draft comes from, for people."""
+    run_name: var[str | None] = var(None)
+    """Name of the run that the Run place shows."""
+
+    def __init__(self, *, run: str | None = None, place: str = "home") -> None:
+        super().__init__()
+        self._problem: QloraError | None = None
+        self._first_place = "run" if run else place
+        self.set_reactive(Workbench.run_name, run)
+        try:
+            self.set_reactive(Workbench.settings, preferences.load())
+        except QloraError as error:
+            self._problem = error
+        self._theme_stamp = themes.stamp()
+
+    def on_mount(self) -> None:
+        self._load_themes()
+        self.set_interval(_THEME_WATCH_S, self._watch_themes)
+        self.set_keymap(self.settings.keymap)
+        if self._problem is not None:
+            self.complain(self._problem)
+        if self._first_place != self.current_mode:
+            self.switch_mode(self._first_place)
+
+    def complain(self, error: QloraError) -> None:
+        """Show what went wrong and what to do about it, as plain text."""
+        text = f"{error.message}\n{error.hint}" if error.hint else error.message
+        self.notify(text, severity="error", timeout=10, markup=False)
+
+    def action_go(self, place: str) -> None:
+        """Be in another place."""
+        self.switch_mode(place)
+
+    def action_help(self) -> None:
+        """Show or hide help for the focused panel."""
+        if self.screen.query("HelpPanel"):
+            self.action_hide_help_panel()
+        else:
+            self.action_show_help_panel()
+
+    @on(messages.PlaceRequested)
+    def _go(self, message: messages.PlaceRequested) -> None:
+        self.switch_mode(message.place)
+
+    @on(messages.RunRequested)
+    def _show_run(self, message: messages.RunRequested) -> None:
+        self.run_name = message.name
+        self.switch_mode("run")
+
+    @on(messages.DraftReplaced)
+    def _replace_draft(self, message: messages.DraftReplaced) -> None:
+        self.draft = message.config
+        self.draft_source = message.source
+
+    @on(messages.StartRequested)
+    def _start_requested(self, message: messages.StartRequested) -> None:
+        self._start(message)
+
+    @work(thread=True, group="start", exit_on_error=False)
+    def _start(self, wanted: messages.StartRequested) -> None:
+        from qlora_tui.ui import starting
+
+        try:
+            run = starting.start(wanted.config, wanted.name, preset=wanted.preset, allow_download=wanted.allow_download)
+        except QloraError as error:
+            self.call_from_thread(self.complain, error)
+        else:
+            self.call_from_thread(self.post_message, messages.RunRequested(run.name))
+
+    def _load_themes(self) -> None:
+        found, problems = themes.load_all()
+        for theme in found:
+            self.register_theme(theme)
+        if problems:
+            self.notify("\n".join(problems), title="Themes", severity="error", timeout=10, markup=False)
+        wanted = self.settings.theme
+        if wanted in self.available_themes:
+            self.theme = wanted
+        else:
+            self.theme = "textual-dark"
+            self.notify(f"There is no theme called {wanted}.", severity="warning", markup=False)
+        self.refresh_css(animate=False)
+
+    def _watch_themes(self) -> None:
+        stamp = themes.stamp()
+        if stamp != self._theme_stamp:
+            self._theme_stamp = stamp
+            self._load_themes()

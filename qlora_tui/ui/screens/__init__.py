@@ -1,0 +1,1 @@
+"""The places of the workbench, one screen a file with its .tcss beside it."""

@@ -1,0 +1,14 @@
+"""Starting a run from the screen: the same steps as the command's, in a thread of the app."""
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.runs import jobs
+from qlora_tui.runs.creation import create
+from qlora_tui.runs.freeze import frozen
+from qlora_tui.runs.store import RunFolder
+
+
+def start(config: RunConfig, name: str | None, *, preset: str | None = None, allow_download: bool = False) -> RunFolder:
+    """Create the run's folder and start its worker. Blocks until the worker's first event; raises QloraError."""
+    run = create(frozen(config), name, preset)
+    jobs.start(run, allow_download=allow_download)
+    return run
