@@ -21,6 +21,9 @@ from qlora_tui.runs.store import RunFolder
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
+PROCESS = "qlora_tui.engine.chat"
+"""Module of the process that answers."""
+
 _CLOSE_PATIENCE_S = 5.0
 _LOG_NAME = "stdio.log"
 
@@ -123,7 +126,7 @@ class ChatClient:
         check(choice)
         self.choice = choice
         self.log = choice.run.chats / _LOG_NAME
-        command = [sys.executable, "-m", "qlora_tui.engine.chat", str(choice.run.path), "--device", choice.device]
+        command = [sys.executable, "-m", PROCESS, str(choice.run.path), "--device", choice.device]
         command += ["--checkpoint", str(choice.checkpoint)] if choice.checkpoint is not None else []
         command += ["--allow-download"] if choice.allow_download else []
         with storage_errors(self.log):

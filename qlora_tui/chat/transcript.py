@@ -1,13 +1,16 @@
 """A conversation: its turns, what each side is shown of it, and the file it is saved in."""
 
+import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from qlora_tui import atomic
 from qlora_tui.chat.protocol import Message, Reason, Side
-from qlora_tui.errors import RunConflictError, UsageError
+from qlora_tui.errors import DataError, RunConflictError, UsageError
 from qlora_tui.runs.store import RunFolder, check_name
 
 TRANSCRIPT_VERSION = 1
@@ -95,3 +98,35 @@ def save(run: RunFolder, conversation: Conversation, about: dict[str, Any], name
         },
     )
     return path
+
+
+_conversation: TypeAdapter[Conversation] = TypeAdapter(Conversation)
+
+
+def saved(run: RunFolder) -> list[Path]:
+    """The transcripts of a run, newest first."""
+    return sorted(run.chats.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def load(path: Path) -> Conversation:
+    """The conversation that `save` wrote. Raises DataError naming the file and what is wrong with it."""
+    try:
+        return _conversation.validate_python(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}, {where}: {first['msg']}", hint="The file was changed after it was saved.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}", hint="The file was changed after it was saved.") from error
+
+
+def as_markdown(conversation: Conversation) -> str:
+    """The conversation for people: each question as a heading, the answers below it, named where there are two."""
+    parts = [f"> {conversation.system}"] if conversation.system else []
+    for turn in conversation.turns:
+        parts.append(f"## {turn.question}")
+        for side, answer in turn.answers.items():
+            parts.append(f"**{side}**\n\n{answer.text.strip()}" if len(turn.answers) > 1 else answer.text.strip())
+    return "\n\n".join(parts) + "\n"

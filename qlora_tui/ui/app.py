@@ -15,6 +15,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
 from qlora_tui.settings import Settings
 from qlora_tui.ui import messages, themes
+from qlora_tui.ui.commands import Commands
 from qlora_tui.ui.widgets.places_bar import PLACES
 
 _THEME_WATCH_S = 1.0
@@ -37,6 +38,7 @@ class Workbench(App[None]):
     CSS_PATH = "app.tcss"
     MODES = {name: _place(name) for name, _, _ in PLACES}
     DEFAULT_MODE = "home"
+    COMMANDS = {Commands}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(
@@ -53,6 +55,11 @@ class Workbench(App[None]):
         Binding(
             "ctrl+p", "command_palette", "Commands", id="workbench.palette", tooltip="Everything a key does, by name"
         ),
+        Binding(
+            "f8", "glossary", "Glossary", id="workbench.glossary", tooltip="What the words on the screen mean", show=False
+        ),
+        Binding("ctrl+t", "change_theme", "Theme", id="workbench.theme", tooltip="Choose a colour theme", show=False),
+        Binding("f9", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False),
         Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs go on without the workbench"),
     ]
 
@@ -63,6 +70,12 @@ class Workbench(App[None]):
     """Where the draft comes from, for people."""
     run_name: var[str | None] = var(None)
     """Name of the run that the Run place shows."""
+
+    starting: var[bool] = var(False)
+    """Whether a run is being started at this moment: a second wish is not heard."""
+
+    chat_with: var[tuple[str, int | None] | None] = var(None)
+    """Run and checkpoint that the Chat place is to load next."""
 
     def __init__(self, *, run: str | None = None, place: str = "home") -> None:
         super().__init__()
@@ -81,6 +94,7 @@ class Workbench(App[None]):
         self.set_keymap(self.settings.keymap)
         if self._problem is not None:
             self.complain(self._problem)
+        self._empty_old_bin()
         if self._first_place != self.current_mode:
             self.switch_mode(self._first_place)
 
@@ -100,6 +114,21 @@ class Workbench(App[None]):
         else:
             self.action_show_help_panel()
 
+    def action_glossary(self) -> None:
+        """Show the glossary, the terms of the focused field first."""
+        from qlora_tui.ui.screens.glossary import Glossary
+
+        around = self.focused.ancestors_with_self if self.focused else ()
+        self.push_screen(Glossary(next((node.HELP for node in around if node.HELP), "")))
+
+    def prefer(self, **changes: object) -> None:
+        """Change preferences, here and in the file."""
+        self.settings = self.settings.model_copy(update=changes)
+        try:
+            preferences.save(self.settings)
+        except QloraError as error:
+            self.complain(error)
+
     @on(messages.PlaceRequested)
     def _go(self, message: messages.PlaceRequested) -> None:
         self.switch_mode(message.place)
@@ -109,6 +138,11 @@ class Workbench(App[None]):
         self.run_name = message.name
         self.switch_mode("run")
 
+    @on(messages.ChatRequested)
+    def _show_chat(self, message: messages.ChatRequested) -> None:
+        self.chat_with = (message.name, message.checkpoint)
+        self.switch_mode("chat")
+
     @on(messages.DraftReplaced)
     def _replace_draft(self, message: messages.DraftReplaced) -> None:
         self.draft = message.config
@@ -116,7 +150,9 @@ class Workbench(App[None]):
 
     @on(messages.StartRequested)
     def _start_requested(self, message: messages.StartRequested) -> None:
-        self._start(message)
+        if not self.starting:
+            self.starting = True
+            self._start(message)
 
     @work(thread=True, group="start", exit_on_error=False)
     def _start(self, wanted: messages.StartRequested) -> None:
@@ -128,6 +164,14 @@ class Workbench(App[None]):
             self.call_from_thread(self.complain, error)
         else:
             self.call_from_thread(self.post_message, messages.RunRequested(run.name))
+        finally:
+            self.call_from_thread(setattr, self, "starting", False)
+
+    @work(thread=True, group="bin", exit_on_error=False)
+    def _empty_old_bin(self) -> None:
+        from qlora_tui.runs import labels
+
+        labels.empty_bin(older_than_s=labels.KEPT_S)
 
     def _load_themes(self) -> None:
         found, problems = themes.load_all()

@@ -22,9 +22,9 @@ class RunRequested(Message):
 
 
 class ChatRequested(Message):
-    """Talk to the adapter of this run; without a name, to the model of the draft."""
+    """Talk to the adapter of this run, or to its checkpoint of a step."""
 
-    def __init__(self, name: str | None, checkpoint: str | None = None) -> None:
+    def __init__(self, name: str, checkpoint: int | None = None) -> None:
         super().__init__()
         self.name = name
         self.checkpoint = checkpoint
@@ -52,3 +52,12 @@ class StartRequested(Message):
         self.preset = preset
         self.allow_download = allow_download
         """Whether the person said yes to a download whose size was shown."""
+
+
+class ConfigEdited(Message):
+    """Somebody typed or chose a value for a setting, as text that `--set` takes. Not yet validated."""
+
+    def __init__(self, edits: dict[str, str]) -> None:
+        super().__init__()
+        self.edits = edits
+        """Texts by dotted key; several are meant together or not at all."""

@@ -1,0 +1,109 @@
+"""A number between two ends, moved by keys, wheel or mouse."""
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+
+
+class Slider(Widget, can_focus=True):
+    """One line: name, bar, value.
+
+    | Key | Effect |
+    |---|---|
+    | left, h | one step down |
+    | right, l | one step up |
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "step(-1)", "Less", id="slider.less", tooltip="One step down", show=False),
+        Binding("right,l", "step(1)", "More", id="slider.more", tooltip="One step up", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"slider--filled", "slider--empty", "slider--name"}
+    DEFAULT_CSS = """
+    Slider {
+        height: 1; padding: 0 1;
+        .slider--filled { color: $primary; }
+        .slider--empty { color: $panel-lighten-2; }
+        .slider--name { color: $text-muted; }
+        &:focus { background: $primary 25%; }
+    }
+    """
+
+    value: reactive[float] = reactive(0.0)
+
+    class Moved(Message):
+        """The value was changed by a person."""
+
+        def __init__(self, slider: "Slider", value: float) -> None:
+            super().__init__()
+            self.slider = slider
+            self.value = value
+
+        @property
+        def control(self) -> "Slider":
+            return self.slider
+
+    def __init__(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        step: float,
+        value: float,
+        *,
+        tooltip: str,
+        widget_id: str | None = None,
+    ) -> None:
+        super().__init__(id=widget_id)
+        self.label = name
+        self.low, self.high, self.step = low, high, step
+        self.tooltip = tooltip
+        self.set_reactive(Slider.value, value)
+
+    def validate_value(self, value: float) -> float:
+        """Within the ends, on a step."""
+        steps = round((value - self.low) / self.step)
+        return round(min(self.high, max(self.low, self.low + steps * self.step)), 6)
+
+    def render(self) -> Text:
+        name, number = f"{self.label:<18.18} ", f" {self.value:g}"
+        room = max(1, self._bar_width)
+        filled = round(room * (self.value - self.low) / (self.high - self.low))
+        return Text.assemble(
+            (name, self.get_component_rich_style("slider--name", partial=True)),
+            ("━" * filled, self.get_component_rich_style("slider--filled", partial=True)),
+            ("─" * (room - filled), self.get_component_rich_style("slider--empty", partial=True)),
+            number,
+        )
+
+    @property
+    def _bar_width(self) -> int:
+        return self.content_size.width - 19 - 6
+
+    def action_step(self, direction: int) -> None:
+        """Move by one step."""
+        self._move(self.value + direction * self.step)
+
+    def on_click(self, event: Click) -> None:
+        """Go where the bar was clicked."""
+        share = (event.x - self.gutter.left - 19) / max(1, self._bar_width)
+        self._move(self.low + share * (self.high - self.low))
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        event.stop()
+        self.action_step(1)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        event.stop()
+        self.action_step(-1)
+
+    def _move(self, value: float) -> None:
+        before = self.value
+        self.value = value
+        if self.value != before:
+            self.post_message(self.Moved(self, self.value))

@@ -1,0 +1,51 @@
+"""A chat process without torch: speaks the real protocol and answers with what it was asked, in capitals.
+
+FAKE_CHAT decides more: "slow" says one word and waits to be cancelled, "die" ends in the middle of an answer.
+"""
+
+import os
+import sys
+
+from qlora_tui.chat.protocol import Ask, Cancel, Done, FromChild, Ready, Stage, Token, encode, read_by_child
+
+
+def main() -> None:
+    behaviour = os.environ.get("FAKE_CHAT", "")
+    send(Stage(text="loading the parrot"))
+    send(Ready(model="parrot", device="cpu", sides=("base", "adapter"), context_max_tokens=128))
+    for line in sys.stdin.buffer:
+        message = read_by_child(line)
+        if isinstance(message, Ask):
+            answer(message, behaviour)
+
+
+def answer(ask: Ask, behaviour: str) -> None:
+    text = ask.messages[-1].content.upper()
+    text = text if ask.side == "adapter" else "BASE " + text
+    words = text.split(" ")
+    send(Token(id=ask.id, side=ask.side, text=words[0]))
+    if behaviour == "die":
+        os._exit(3)
+    if behaviour == "slow":
+        while not isinstance(read_by_child(sys.stdin.buffer.readline()), Cancel):
+            pass
+        end(ask, 1, "cancelled")
+        return
+    for word in words[1:]:
+        send(Token(id=ask.id, side=ask.side, text=f" {word}"))
+    end(ask, len(words), "stop")
+
+
+def end(ask: Ask, tokens: int, reason: str) -> None:
+    send(
+        Done(id=ask.id, side=ask.side, reason=reason, tokens=tokens, tokens_per_s=10.0, reused_tokens=0,
+             context_used_tokens=tokens + 5, context_max_tokens=128)
+    )  # fmt: skip
+
+
+def send(message: FromChild) -> None:
+    os.write(1, encode(message))
+
+
+if __name__ == "__main__":
+    main()

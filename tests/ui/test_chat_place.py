@@ -1,0 +1,180 @@
+"""Talking to a run on the screen, with a chat process that needs no torch."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Markdown, Static
+
+from qlora_tui.chat import client, transcript
+from qlora_tui.config.overrides import resolve
+from qlora_tui.runs import store
+from qlora_tui.runs.store import RunFolder
+from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.messages import ChatRequested
+from qlora_tui.ui.screens.chat import ChatPlace
+from qlora_tui.ui.widgets.chat_turn import TurnView
+
+
+@pytest.fixture(autouse=True)
+def parrot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PROCESS", "fake_chat")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+@pytest.fixture
+def run() -> RunFolder:
+    folder = store.create("bird", resolve("starter"), {})
+    folder.adapter.mkdir()
+    return folder
+
+
+@asynccontextmanager
+async def chatting(size: tuple[int, int] = (160, 45)) -> AsyncIterator[tuple[Pilot[None], ChatPlace]]:
+    """The workbench in its Chat place, the run called bird loaded."""
+    app = Workbench()
+    async with app.run_test(size=size) as pilot:
+        app.post_message(ChatRequested("bird"))
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace) and app.screen.session is not None)
+        assert isinstance(app.screen, ChatPlace)
+        yield pilot, app.screen
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    """Let the app go on until something holds; the time limit of the test ends it otherwise."""
+    while not condition():
+        await pilot.pause(0.01)
+
+
+async def ask(pilot: Pilot[None], place: ChatPlace, text: str) -> None:
+    await type_question(pilot, text)
+    await until(pilot, lambda: bool(place.query(TurnView)) and not place.is_answering)
+    await pilot.pause()
+
+
+async def type_question(pilot: Pilot[None], text: str) -> None:
+    await pilot.press(*("space" if letter == " " else letter for letter in text), "enter")
+
+
+def answers(place: ChatPlace) -> list[str]:
+    return [view.source for view in place.query(Markdown)]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
+async def test_a_question_is_answered_and_kept_in_the_run(run: RunFolder, size: tuple[int, int]) -> None:
+    async with chatting(size) as (pilot, place):
+        await ask(pilot, place, "who is ada")
+        assert answers(place) == ["WHO IS ADA"]
+        assert "3 tokens at 10 tokens/s" in str(place.query(".answer-facts").only_one(Static).content)
+        assert "context 8 of 128 tokens" in place.status
+    [path] = run.chats.glob("*.json")
+    assert json.loads(path.read_text())["turns"][0]["answers"]["adapter"]["text"] == "WHO IS ADA"
+
+
+async def test_the_newest_run_is_loaded_by_the_first_question(run: RunFolder) -> None:
+    app = Workbench(place="chat")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace) and "bird is loaded when" in app.screen.status)
+        assert isinstance(app.screen, ChatPlace)
+        await ask(pilot, app.screen, "hi")
+        assert answers(app.screen) == ["HI"]
+
+
+async def test_base_and_adapter_answer_side_by_side(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await pilot.press("ctrl+b", "ctrl+b")
+        await ask(pilot, place, "hi")
+        assert answers(place) == ["BASE HI", "HI"]
+
+
+async def test_escape_stops_an_answer_and_keeps_its_text(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CHAT", "slow")
+    async with chatting() as (pilot, place):
+        await type_question(pilot, "one two")
+        await until(pilot, lambda: place.is_answering)
+        await pilot.press("escape")
+        await until(pilot, lambda: not place.is_answering)
+        await pilot.pause()
+        assert answers(place) == ["ONE"]
+        assert "stopped" in str(place.query(".answer-facts").only_one(Static).content)
+
+
+async def test_edit_takes_the_question_back(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await ask(pilot, place, "one")
+        await pilot.press("ctrl+t", "s")
+        assert answers(place) == []
+        await pilot.press("enter")
+        await until(pilot, lambda: answers(place) == ["ONES"])
+
+
+async def test_retry_asks_the_same_again(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await ask(pilot, place, "one")
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: not place.is_answering)
+        await pilot.pause()
+        assert answers(place) == ["ONE"]
+        assert place.session is not None
+        assert len(place.session.conversation.turns) == 1
+
+
+async def test_a_saved_conversation_goes_on(run: RunFolder) -> None:
+    run.chats.mkdir()
+    told = transcript.Conversation()
+    told.open_turn("before?")
+    told.turns[0].answers["adapter"] = transcript.Answer(sampling={}, seed=0, text="earlier", reason="stop", tokens=1)
+    transcript.save(run, told, {}, "old", None)
+    async with chatting() as (pilot, place):
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: not isinstance(pilot.app.screen, ChatPlace))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: answers(place) == ["earlier"])
+        await ask(pilot, place, "next")
+        assert answers(place) == ["earlier", "NEXT"]
+    assert len(transcript.load(run.chats / "old.json").turns) == 2
+
+
+async def test_a_process_that_dies_is_said_and_the_run_can_be_opened_again(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_CHAT", "die")
+    async with chatting() as (pilot, place):
+        await type_question(pilot, "one")
+        await until(pilot, lambda: place.session is None)
+        assert "the chat process ended (exit code 3)" in str(place.query_one("#chat-reason", Static).content)
+        monkeypatch.setenv("FAKE_CHAT", "")
+        place.open_run("bird")
+        await until(pilot, lambda: place.session is not None)
+
+
+async def test_an_answer_is_shown_without_escapes(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        assert place.session is not None
+        await place.begin("\x1b[31m[b]x", place.session.ask("\x1b[31m[b]x"))
+        await until(pilot, lambda: not place.is_answering)
+        await pilot.pause()
+        screen = pilot.app.export_screenshot()
+        assert "\x1b" not in screen
+        assert "[b]x" in screen.replace("&#160;", " ")
+
+
+async def test_a_run_without_an_adapter_is_refused_kindly() -> None:
+    store.create("young", resolve("starter"), {})
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.post_message(ChatRequested("young"))
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace))
+        reason = app.screen.query_one("#chat-reason", Static)
+        await until(pilot, lambda: "no finished adapter yet" in str(reason.content))
+
+
+async def test_a_slider_changes_the_next_answer(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        place.query_one("#sampling-temperature").focus()
+        await pilot.press("right", "right")
+        assert place.session is not None
+        assert place.session.sampling.temperature == pytest.approx(0.1)
