@@ -7,10 +7,11 @@ from transformers import AutoTokenizer
 
 from qlora_tui import starter
 from qlora_tui.chat.protocol import Ask, Done, Message, Notice, Sampling, Token
-from qlora_tui.engine import chat_memory, chat_model, loading
+from qlora_tui.data.templates import resolve
+from qlora_tui.engine import chat_memory, chat_model, generate, loading
 from qlora_tui.engine.chat_answer import Answerer
 from qlora_tui.engine.chat_memory import Memory
-from qlora_tui.engine.chat_text import StreamedText, turn_end_ids
+from qlora_tui.engine.chat_text import StreamedText, WithoutEnd, turn_end_ids
 from qlora_tui.errors import ModelError, UsageError
 
 GREEDY = Sampling(temperature=0, max_tokens=12)
@@ -310,6 +311,37 @@ def test_characters_that_stay_broken_come_out_as_they_do_all_at_once(any_tokeniz
     word = any_tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
     for ids in (llama[:2], llama[:3] + word, llama[:1] * 7 + word, llama[1:] + llama + word, llama[:2] + llama):
         assert "".join(streamed(any_tokenizer, ids)) == any_tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["gemma", "llama-3", "phi", "chatml", "llama-2", "guanaco"])
+def test_a_marker_that_is_several_tokens_is_no_part_of_the_answer(loaded, monkeypatch, name):
+    """The model writes, token by token, what it was trained to write: its answer, the template's marker, the end."""
+    tokenizer, model, said = loaded.tokenizer, loaded.model, "2 < 3, and <end it is."
+    monkeypatch.setattr(tokenizer, "chat_template", resolve(name, tokenizer).portable)
+    question = [{"role": "user", "content": "q"}]
+    prompt = generate.render_prompt(tokenizer, question)
+    whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": said}], tokenize=False)
+    written = tokenizer(whole, add_special_tokens=False)["input_ids"][len(prompt) :]
+    written = written[: written.index(tokenizer.eos_token_id) + 1]
+
+    def write(*, input_ids, streamer=None, **_):
+        if streamer is not None:
+            for token in [input_ids, *torch.tensor(written)]:
+                streamer.put(token)
+        return torch.cat([input_ids, torch.tensor([written])], dim=1)
+
+    monkeypatch.setattr(model, "generate", write)
+    assert tell(Answerer(loaded), messages("q"))[0].strip() == said
+    assert list(generate.answer(model, tokenizer, [question], max_tokens=9)) == [said]
+
+
+def test_a_marker_that_is_cut_off_is_shown():
+    shown: list[str] = []
+    text = WithoutEnd("<|im_end|>", shown.append)
+    for piece in ("a <|im", "_end|> b <|im_", "end"):
+        text.add(piece)
+    text.flush()
+    assert "".join(shown) == "a <|im_end|> b <|im_end"
 
 
 def test_the_token_that_the_template_writes_after_an_answer_ends_it():

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,6 +228,25 @@ def test_the_second_load_asks_for_nothing_and_works_offline(hub: HubServer, envi
     offline = load({**environment, "HF_HUB_OFFLINE": "1"}, "alpaca", yes=False)
     assert offline["turns"] == first["turns"]
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("named", [{"source": "many/configs", "config": "small"}, {"source": "self-instruct"}])
+def test_a_downloaded_set_works_offline_without_our_own_cache(
+    environment: dict[str, str], tmp_path: Path, named: dict[str, str]
+) -> None:
+    """The hub cache alone is enough: it says which commit a branch is."""
+    first = load(environment, **named)
+    shutil.rmtree(tmp_path / "home")
+    offline = load({**environment, "HF_HUB_OFFLINE": "1"}, **named, yes=False)
+    assert offline.get("turns") == first["turns"], offline
+
+
+def test_a_config_that_is_only_partly_here_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    load(environment, "many/configs", config="large")
+    shutil.rmtree(tmp_path / "home")
+    offline = load({**environment, "HF_HUB_OFFLINE": "1"}, "many/configs", config="large", yes=False)
+    assert "small.jsonl" in offline["message"], offline
+    assert "not all of it is on this machine" in offline["hint"]
 
 
 def test_offline_says_what_is_missing(hub: HubServer, environment: dict[str, str]) -> None:

@@ -150,3 +150,8 @@ def test_steps_are_counted_as_the_trainer_does() -> None:
     assert epochs(tally, TrainingSpec(max_steps=7)).total_steps == 7
     packed = epochs(tally, TrainingSpec(packing=True, max_length_tokens=512))
     assert (packed.packed_rows, packed.steps_per_epoch) == (52, 4)
+
+
+def test_rows_of_like_length_are_told_apart() -> None:
+    bins = histogram(Counter({1000: 2, 1003: 5}))
+    assert [(one.from_tokens, one.rows) for one in bins] == [(1000, 2), (1001, 0), (1002, 0), (1003, 5)]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from qlora_tui.cli import data_sources
 from qlora_tui.config.data import SourceSpec
-from qlora_tui.data import content, row_cache
+from qlora_tui.data import content, row_cache, sweeping
 from qlora_tui.data.load import Loaded, load_source, to_example
 from qlora_tui.errors import DataError, NotFoundError, StorageError, UsageError
 
@@ -273,6 +273,19 @@ def test_rows_that_nothing_read_for_long_are_deleted(tmp_path: Path) -> None:
     assert old not in left
     assert used in left
     assert len(left) == 2
+
+
+def test_the_oldest_rows_make_room_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "_UNUSED_S", 1e12)
+    for number in range(3):
+        load(put(tmp_path / f"{number}.jsonl", LINES.replace("p3", f"n{number}")))
+        (new,) = (home for home in row_cache.folder().iterdir() if home.stat().st_mtime > 1000)
+        os.utime(new, (1 + number, 1 + number))
+    one_bytes = sum(file.stat().st_size for file in new.iterdir())
+    monkeypatch.setattr(sweeping, "MAX_BYTES", 2 * one_bytes)
+    load(put(tmp_path / "last.jsonl", LINES.replace("p3", "n9")))
+    ages = sorted(int(home.stat().st_mtime) for home in row_cache.folder().iterdir())
+    assert ages[:2] == [2, 3] and len(ages) == 3
 
 
 def test_a_large_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ from qlora_tui.terminal import printable
 _BARS, _PLAIN_BARS = ("█", "▒"), ("#", "+")
 """For rows within and beyond the longest length."""
 
-_LONG_BYTES = 8_000_000
-"""From this size on the first rows' numbers are worth showing while all are counted."""
+_LONG = {"downloading": 8_000_000, "hashing": 8_000_000, "reading": 8_000_000}
+_LONG_ROWS = 10_000
+"""From so many bytes or rows on the first rows' numbers are worth showing while all are counted."""
 
 
 class View:
@@ -66,7 +67,8 @@ class View:
 
     def progress(self, event: dict[str, Any]) -> None:
         """How far the count of all rows is; the first rows' numbers are shown when it begins."""
-        if (event["total"] or _LONG_BYTES) >= _LONG_BYTES:
+        long = _LONG.get(event["stage"], _LONG_ROWS)
+        if (event["total"] or long) >= long:
             self._show_estimate(more=True)
         if self._progress is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
@@ -100,7 +102,11 @@ class View:
             "evaluation rows": prepared["eval_rows"],
         }
         always = ("rows read", "exact duplicates", "training rows")
-        lines = [f"{count:,} {name}" for name, count in counts.items() if count or name in always]
+        lines = [
+            f"{count:,} {name.removesuffix('s') if count == 1 else name}"
+            for name, count in counts.items()
+            if count or name in always
+        ]
         self._section("what training gets", inert("; ".join(lines)), *self._steps(event))
         self._trouble(event["flags"], prepared["warnings"], prepared["notes"])
 
@@ -161,8 +167,9 @@ class View:
     def _steps(self, event: dict[str, Any]) -> list[Text]:
         epochs, training = event["epochs"], self._config.training
         batch = f"{training.micro_batch_size} x {training.gradient_accumulation_steps}"
-        epoch = f"{epochs['steps_per_epoch']:,} steps and {epochs['tokens_per_epoch']:,} tokens an epoch"
-        lines = [inert(f"{epoch} at batch {batch}; {epochs['total_steps']:,} steps in all")]
+        noun = "step" if epochs["steps_per_epoch"] == 1 else "steps"
+        epoch = f"{epochs['steps_per_epoch']:,} {noun} and {epochs['tokens_per_epoch']:,} tokens an epoch"
+        lines = [inert(f"{epoch} at batch {batch}; {epochs['total_steps']:,} in all")]
         if epochs["packed_rows"] is not None:
             lines.append(inert(f"packed into about {epochs['packed_rows']:,} sequences"))
         return lines

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import Consent, Download, Progress, ask, check_room, counting_bar, offline, size
 from qlora_tui.data.files import READABLE, DataFile, has_data_suffix, local_file
 from qlora_tui.data.hub_errors import hub_errors
-from qlora_tui.data.hub_plan import Plan, PlannedFile, make_plan
+from qlora_tui.data.hub_plan import DEFAULT_REVISION, Plan, PlannedFile, make_plan
 from qlora_tui.data.splits import Purpose, SplitChoice, choose
 from qlora_tui.errors import DataError
 
@@ -48,7 +48,7 @@ def hub_files(
     if missing:
         _agree(spec.source, plan, missing, consent, streaming)
     if missing and not streaming:
-        here.update(_download(spec.source, plan.commit, missing, on_progress))
+        here.update(_download(spec, plan.commit, missing, on_progress))
     files = [_data_file(spec.source, plan.commit, file, here[file.path]) for file in wanted]
     return HubFiles(files, choice, plan.commit, plan.notes)
 
@@ -100,10 +100,8 @@ def _agree(repo_id: str, plan: Plan, missing: list[PlannedFile], consent: Consen
 
 
 def _download(
-    repo_id: str, commit: str, missing: list[PlannedFile], on_progress: Progress | None
+    spec: SourceSpec, commit: str, missing: list[PlannedFile], on_progress: Progress | None
 ) -> dict[str, Path | None]:
-    from huggingface_hub import hf_hub_download
-
     sizes = [file.size_bytes for file in missing]
     total = None if None in sizes else sum(number for number in sizes if number is not None)
     done_bytes = 0
@@ -117,7 +115,18 @@ def _download(
     bar = counting_bar(told)
     fetched: dict[str, Path | None] = {}
     for file in missing:
-        with hub_errors(repo_id):
-            path = hf_hub_download(repo_id, file.path, repo_type="dataset", revision=commit, tqdm_class=bar)
-        fetched[file.path] = Path(path)
+        with hub_errors(spec.source):
+            fetched[file.path] = _fetch(spec, commit, file.path, bar)
     return fetched
+
+
+def _fetch(spec: SourceSpec, commit: str, path: str, bar: Any) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    # By branch, not by commit: only then does the cache know what the branch is when the hub is off.
+    branch = spec.revision or DEFAULT_REVISION
+    fetched = Path(hf_hub_download(spec.source, path, repo_type="dataset", revision=branch, tqdm_class=bar))
+    if commit in fetched.parts:
+        return fetched
+    # The branch has moved since the plan was made.
+    return Path(hf_hub_download(spec.source, path, repo_type="dataset", revision=commit, tqdm_class=bar))

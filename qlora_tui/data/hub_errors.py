@@ -66,6 +66,8 @@ def hub_errors(repo_id: str, kind: Repositories = DATASETS) -> Iterator[None]:
             f"{noun} {repo_id}: the hub is off (HF_HUB_OFFLINE)", hint="Unset HF_HUB_OFFLINE."
         ) from error
     except Exception as error:
+        if type(error) is FileNotFoundError:  # A file that the repository names and does not hold: no matter of reach.
+            raise
         library = type(error).__module__.partition(".")[0]
         if library == "datasets":  # Some of its errors are OSErrors too, and say nothing of the connection.
             raise kind.error(f"{noun} {repo_id} cannot be used: {_first_line(error)}") from error

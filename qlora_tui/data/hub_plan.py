@@ -14,7 +14,9 @@ from qlora_tui.data.downloads import offline
 from qlora_tui.data.hub_errors import hub_errors
 from qlora_tui.errors import DataError, nearest
 
-_DEFAULT_REVISION = "main"
+DEFAULT_REVISION = "main"
+"""Branch of a set whose revision is not given."""
+
 _CONVERTED_REVISIONS = "refs/convert/"
 
 
@@ -140,7 +142,9 @@ def _layout(spec: SourceSpec, factory: Any, folder: str | None) -> tuple[str, di
     except (EmptyDatasetError, FileNotFoundError, ValueError) as error:
         raise DataError(
             f"dataset {spec.source}: no data files are found in it: {str(error).splitlines()[0]}",
-            hint="Does it hold text? Sets of images or sound are not read.",
+            hint="Unset HF_HUB_OFFLINE: not all of it is on this machine."
+            if offline()
+            else "Does it hold text? Sets of images or sound are not read.",
         ) from error
     return folder or str(config.name), {
         str(split): [str(name) for name in names] for split, names in (files or {}).items()
@@ -188,7 +192,7 @@ def _plan(
 
 
 def _memory(spec: SourceSpec, data_file: str | None) -> Path:
-    key = json.dumps([spec.source, spec.revision or _DEFAULT_REVISION, spec.config, data_file])
+    key = json.dumps([spec.source, spec.revision or DEFAULT_REVISION, spec.config, data_file])
     return paths.cache() / "hub" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 

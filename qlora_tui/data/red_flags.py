@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+VERSION = 1
+"""Raised when the same rows would get other flags, so that older caches are not read."""
+
 _REMEMBERED_ANSWERS = 10_000
 _QUOTED_PROMPT_CHARACTERS = 20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

@@ -189,16 +189,16 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
     found = []
     if tally.untrained_rows:
         found.append(
-            f"{tally.untrained_rows} of {tally.rows} rows are dropped, no token of them would be trained "
-            f"({tally.no_answer_rows} without an answer, {tally.cut_away_rows} with the answer cut away, "
-            f"{tally.unmarked_rows} not marked by the template)"
+            f"{tally.untrained_rows:,} of {tally.rows:,} rows are dropped, no token of them would be trained "
+            f"({tally.no_answer_rows:,} without an answer, {tally.cut_away_rows:,} with the answer cut away, "
+            f"{tally.unmarked_rows:,} not marked by the template)"
         )
     if tally.too_long_rows:
-        found.append(f"{tally.too_long_rows} of {tally.rows} rows are dropped for their length")
+        found.append(f"{tally.too_long_rows:,} of {tally.rows:,} rows are dropped for their length")
     if tally.truncated_rows:
         found.append(
-            f"{tally.truncated_rows} of {tally.rows} rows are cut by {tally.cut_tokens} tokens in all; "
-            f"{tally.unended_rows} of them lose the end of their last answer"
+            f"{tally.truncated_rows:,} of {tally.rows:,} rows are cut by {tally.cut_tokens:,} tokens in all; "
+            f"{tally.unended_rows:,} of them lose the end of their last answer"
         )
     if tally.marked_rows:
         found.append(

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from qlora_tui import paths
 from qlora_tui.atomic import fsync_folder
 from qlora_tui.data.bad_rows import BadRow, BadRows
+from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 
@@ -23,9 +23,6 @@ VERSION = 1
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
 _BATCH_ROWS = 2000
 _BATCH_BYTES = 32 << 20
-_ABANDONED_S = 24 * 3600.0
-_UNUSED_S = 30 * 24 * 3600.0
-"""Rows that nothing has read for so long are deleted when others are written."""
 
 
 def schema() -> Any:
@@ -64,7 +61,7 @@ def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
     """
     with _errors():
         folder().mkdir(parents=True, exist_ok=True)
-        _sweep()
+        sweep(folder(), lambda home: home.name.startswith("."))
         temporary = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=folder()))
     try:
         with _errors():
@@ -150,15 +147,6 @@ def batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _text_bytes(row: dict[str, Any]) -> int:
     turns = row["messages"] or ()
     return sum(len(turn["content"]) for turn in turns) + len(row["text"] or "")
-
-
-def _sweep() -> None:
-    """Remove what a killed writer left behind and what was not used for long."""
-    for home in folder().iterdir():
-        with contextlib.suppress(OSError):
-            allowed_s = _ABANDONED_S if home.name.startswith(".") else _UNUSED_S
-            if time.time() - home.stat().st_mtime > allowed_s:
-                shutil.rmtree(home, ignore_errors=True)
 
 
 @contextlib.contextmanager

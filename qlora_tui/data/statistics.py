@@ -18,15 +18,18 @@ class Bin:
 
 
 def histogram(lengths: Counter[int], bins: int = 12) -> list[Bin]:
-    """Rows by length in at most `bins` equally wide bins, whose width is a round number. Empty without rows."""
+    """Rows by length in about `bins` equally wide bins from the shortest row on. Empty without rows.
+
+    Bins begin at multiples of their width, a round number.
+    """
     if not lengths:
         return []
-    longest = max(lengths)
-    width = _round_up(math.ceil((longest + 1) / bins))
+    shortest, longest = min(lengths), max(lengths)
+    width = _round_up(math.ceil((longest - shortest + 1) / bins))
     counts = Counter[int]()
     for length, rows in lengths.items():
         counts[length // width] += rows
-    return [Bin(at * width, (at + 1) * width - 1, counts[at]) for at in range(longest // width + 1)]
+    return [Bin(at * width, (at + 1) * width - 1, counts[at]) for at in range(shortest // width, longest // width + 1)]
 
 
 def _round_up(width: int) -> int:

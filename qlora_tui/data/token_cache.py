@@ -1,21 +1,17 @@
-"""Tokenized rows and hashes of rows on disk, found again by what decides them: a second start tokenizes nothing."""
+"""Tokens, hashes and red flags of rows on disk, found by what decides them: a second start tokenizes nothing."""
 
-import contextlib
+import hashlib
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
 from qlora_tui.atomic import storage_errors, write_bytes, write_json
+from qlora_tui.data import red_flags
 from qlora_tui.data.row_encoder import BATCH_ROWS, RowEncoder
+from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.tally import Tally
-
-_UNUSED_S = 30 * 24 * 3600.0
-"""Tokenized rows that no run has used for so long are deleted when new ones are written."""
-
-_ABANDONED_S = 24 * 3600.0
 
 
 def folder() -> Path:
@@ -66,7 +62,8 @@ def known_tally(key: str) -> Tally | None:
 def _make_folder() -> None:
     with storage_errors(folder()):
         folder().mkdir(parents=True, exist_ok=True)
-        _sweep()
+        # Names without a suffix are of writers at work or killed.
+        sweep(folder(), lambda file: not file.suffix)
 
 
 def _stored_tally(counts: Path) -> Tally | None:
@@ -110,6 +107,20 @@ def stored_hashes(key: str, rows: int, fresh: Callable[[], Any]) -> Any:
     return hashes
 
 
+def stored_flags(sources: list[str], fresh: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The red flags of the rows of sources with these fingerprints, from the cache when they were looked for before."""
+    key = hashlib.blake2b(json.dumps([red_flags.VERSION, *sources]).encode(), digest_size=16).hexdigest()
+    path = folder() / f"{key}.flags"
+    try:
+        flags: list[dict[str, Any]] = json.loads(path.read_bytes())
+        path.touch()
+    except (OSError, ValueError):
+        flags = fresh()
+        _make_folder()
+        write_json(path, flags)
+    return flags
+
+
 def features() -> Any:
     """Columns of tokenized rows. 32 bits hold any token id and -100, and halve the file."""
     import datasets
@@ -137,12 +148,3 @@ def _map(rows: Any, encoder: RowEncoder, key: str, arrow: Path) -> Any:
     finally:
         if shown:
             datasets.enable_progress_bars()
-
-
-def _sweep() -> None:
-    for file in folder().iterdir():
-        with contextlib.suppress(OSError):
-            unused_s = time.time() - file.stat().st_mtime
-            # Names without a suffix are of writers that were killed.
-            if unused_s > (_UNUSED_S if file.suffix else _ABANDONED_S):
-                file.unlink()

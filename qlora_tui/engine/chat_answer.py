@@ -14,7 +14,7 @@ from qlora_tui.chat.protocol import Ask, Done, FromChild, Message, Notice, Reaso
 from qlora_tui.engine import generate
 from qlora_tui.engine.chat_memory import Memory
 from qlora_tui.engine.chat_model import Loaded
-from qlora_tui.engine.chat_text import StreamedText
+from qlora_tui.engine.chat_text import StreamedText, WithoutEnd, turn_end_text
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.errors import ModelError, OutOfMemoryError, UsageError
 
@@ -168,7 +168,8 @@ class _Answer(BaseStreamer):
     def __init__(self, tokenizer: Any, stops: Sequence[int], emit: Callable[[str], None]) -> None:
         self.ids: list[int] = []
         self._stops = stops
-        self._text = StreamedText(tokenizer, emit)
+        self._shown = WithoutEnd(turn_end_text(tokenizer), emit)
+        self._text = StreamedText(tokenizer, self._shown.add)
         self._prompt_seen = False
 
     def put(self, value: torch.Tensor) -> None:
@@ -185,5 +186,6 @@ class _Answer(BaseStreamer):
         """Called by `generate` when it is done."""
 
     def flush(self) -> None:
-        """Pass on what still waits for the rest of a character."""
+        """Pass on what still waits for the rest of a character or of a marker."""
         self._text.flush()
+        self._shown.flush()

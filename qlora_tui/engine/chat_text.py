@@ -51,12 +51,50 @@ class StreamedText:
         return str(self._tokenizer.decode(self._window, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+class WithoutEnd:
+    """Passes text on piece by piece, all but `end` where the text ends with it."""
+
+    def __init__(self, end: str, emit: Callable[[str], None]) -> None:
+        self._end = end
+        self._emit = emit
+        self._held = ""
+
+    def add(self, piece: str) -> None:
+        """Take a piece; what may be the beginning of the end is held back."""
+        text = self._held + piece
+        starts = range(max(0, len(text) - len(self._end)), len(text))
+        kept = next((start for start in starts if self._end.startswith(text[start:])), len(text))
+        self._held = text[kept:]
+        if kept:
+            self._emit(text[:kept])
+
+    def flush(self) -> None:
+        """The text has ended."""
+        if self._held and self._held != self._end:
+            self._emit(self._held)
+        self._held = ""
+
+
 def turn_end_ids(tokenizer: Any) -> list[int]:
     """The token that the chat template writes after an answer, if it is one: a trained model ends its turns with it.
 
     It need not be the tokenizer's end token: base models with a chat template often have another one.
     """
-    dialogue = [{"role": "user", "content": "q"}, {"role": "assistant", "content": _PROBE}]
-    after = tokenizer.apply_chat_template(dialogue, tokenize=False).rpartition(_PROBE)[2].lstrip()
-    ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(_after_answer(tokenizer), add_special_tokens=False)["input_ids"]
     return ids[:1] if ids and ids[0] in tokenizer.added_tokens_decoder else []
+
+
+def turn_end_text(tokenizer: Any) -> str:
+    """The marker that the chat template writes between an answer and the end token, where the tokenizer does not know
+    it as one token: a trained model writes it out, and it is no part of the answer. Empty: there is none.
+    """
+    if turn_end_ids(tokenizer) or not tokenizer.eos_token:
+        return ""
+    marker, end, _ = _after_answer(tokenizer).partition(tokenizer.eos_token)
+    return marker.strip() if end else ""
+
+
+def _after_answer(tokenizer: Any) -> str:
+    dialogue = [{"role": "user", "content": "q"}, {"role": "assistant", "content": _PROBE}]
+    rendered: str = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    return rendered.rpartition(_PROBE)[2].lstrip()

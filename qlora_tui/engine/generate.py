@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from qlora_tui.engine.chat_text import turn_end_ids
+from qlora_tui.engine.chat_text import turn_end_ids, turn_end_text
 
 Message = dict[str, str]
 
@@ -31,7 +31,7 @@ def answer(
     model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], *, max_tokens: int, batch_size: int = 16
 ) -> Iterator[str]:
     """Yield the greedy answer to each conversation, in order, computed in batches padded on the left."""
-    stops = stop_ids(model, tokenizer)
+    stops, end = stop_ids(model, tokenizer), turn_end_text(tokenizer)
     with evaluating(model), _autocast(model):
         for start in range(0, len(conversations), batch_size):
             rows = [render_prompt(tokenizer, messages) for messages in conversations[start : start + batch_size]]
@@ -51,7 +51,8 @@ def answer(
                 use_cache=True,
             )
             for row in output[:, width:]:
-                yield tokenizer.decode(row, skip_special_tokens=True).strip()
+                text: str = tokenizer.decode(row, skip_special_tokens=True)
+                yield text.strip().removesuffix(end).strip()
 
 
 def _autocast(model: Any) -> Any:

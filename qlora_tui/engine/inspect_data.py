@@ -3,8 +3,9 @@
 A request comes as one JSON line on stdin ({"config": a RunConfig, "shown_rows", "quick"}), events go as JSON lines to
 stdout: "source", "sample" and "estimate" within a moment, from the first rows; then "progress", and "report" once every
 row has been prepared as training would; or "error" at any point, with "choices" (settings by key) where the rows can be
-read in several ways. "download" is a question: the next line of stdin is the answer, true or false. Only the tokenizer
-is loaded, no model.
+read in several ways. With "picks" in the request, "picks" are rows worth a look besides the first: the longest one and
+some that are cut, of the first rows, and then the longest of all. "download" is a question: the next line of stdin is
+the answer, true or false. Only the tokenizer is loaded, no model.
 """
 
 import json
@@ -16,19 +17,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qlora_tui.config.data import SourceSpec
+import pyarrow.compute as pc
+
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.detect import AmbiguousFormatError
 from qlora_tui.data.downloads import Consent, Download, Progress, ask, size
-from qlora_tui.data.load import Rows, load_source, read_rows
+from qlora_tui.data.load import Loaded, Rows, load_source, read_rows
 from qlora_tui.data.prepare import first_look, survey
 from qlora_tui.data.preview import preview
-from qlora_tui.data.recipe import recipe_of
+from qlora_tui.data.recipe import Recipe, recipe_of
 from qlora_tui.data.red_flags import RedFlags
 from qlora_tui.data.report import warnings
 from qlora_tui.data.row_encoder import Batch
 from qlora_tui.data.statistics import numbers
+from qlora_tui.data.token_cache import stored_flags
 from qlora_tui.data.tokenizer import Tokenizer
 from qlora_tui.engine import environment
 from qlora_tui.errors import ExitCode, ModelError, QloraError
@@ -36,13 +39,16 @@ from qlora_tui.models.location import local_folder
 
 SAMPLE_ROWS = 200
 _EVENTS_A_SECOND = 8
+_CUT_PICKS = 5
 _GENERIC_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Tokenizer classes that add nothing to tokenizer.json, so that it can be loaded without the model classes."""
 
 Emit = Callable[[str, dict[str, Any]], None]
 
 
-def inspect(config: RunConfig, emit: Emit, *, shown_rows: int, quick: bool, consent: Consent) -> None:
+def inspect(
+    config: RunConfig, emit: Emit, *, shown_rows: int, quick: bool, consent: Consent, picks: bool = False
+) -> None:
     """Emit what there is to know, the quick part first. Raises QloraError."""
     progress = _throttled(emit)
     # Bad rows do not keep the rest from being seen; the full pass reports them as the run would.
@@ -56,8 +62,27 @@ def inspect(config: RunConfig, emit: Emit, *, shown_rows: int, quick: bool, cons
     flags = RedFlags()
     flags.add(_batch(rows))
     emit("estimate", {**numbers(tally, config.training), "flags": flags.found(), "warnings": warnings(tally)})
+    if picks:
+        _emit_rows(recipe, [rows[at] for at in _picks(recipe, rows)], emit)
     if not quick:
-        _report(config, recipe.tokenizer, emit, consent, progress)
+        longest = _report(config, recipe.tokenizer, emit, consent, progress)
+        if picks:
+            _emit_rows(recipe, longest, emit)
+
+
+def _emit_rows(recipe: Recipe, rows: list[dict[str, Any]], emit: Emit) -> None:
+    if rows:
+        emit("picks", {"rows": [asdict(row) for row in preview(recipe, _batch(rows))]})
+
+
+def _picks(recipe: Recipe, rows: list[dict[str, Any]]) -> list[int]:
+    """Where the longest row is, and the first ones that lose something."""
+    if not rows:
+        return []
+    encoded = list(recipe.encoder().encode(_batch(rows)))
+    longest = max(range(len(encoded)), key=lambda at: encoded[at].full_tokens)
+    cut = [at for at, row in enumerate(encoded) if row.cut_tokens or row.dropped or len(row.pieces) > 1]
+    return list(dict.fromkeys([longest, *cut[:_CUT_PICKS]]))
 
 
 def _batch(rows: list[dict[str, Any]]) -> Batch:
@@ -84,23 +109,45 @@ def _template(template: Any) -> dict[str, Any]:
     return {"name": template.name, "notes": template.notes}
 
 
-def _report(config: RunConfig, tokenizer: Tokenizer, emit: Emit, consent: Consent, progress: Progress) -> None:
+def _report(
+    config: RunConfig, tokenizer: Tokenizer, emit: Emit, consent: Consent, progress: Progress
+) -> list[dict[str, Any]]:
+    """Emit the report of all rows; the longest of them."""
     report, tally = survey(config, tokenizer, consent=consent, on_progress=progress)
-    flags = RedFlags()
+    flags: list[dict[str, Any]] = []
+    longest: list[dict[str, Any]] = []
     if not config.data.streaming:
-        for spec in (config.data, *config.data.mix):
-            _look_for_flags(spec, config.data.skip_bad_rows, flags, progress)
-    emit("report", {**numbers(tally, config.training), "flags": flags.found(), "prepared": report.to_json()})
+        skip = config.data.skip_bad_rows
+        sources = [
+            load_source(spec, skip_bad_rows=skip, on_progress=progress) for spec in (config.data, *config.data.mix)
+        ]
+        flags = stored_flags([one.fingerprint for one in sources], lambda: _flags(sources, progress))
+        longest = [row for one in sources for row in _rows_at(one.dataset, tally.longest_origin)]
+    emit("report", {**numbers(tally, config.training), "flags": flags, "prepared": report.to_json()})
+    return longest[:1]
 
 
-def _look_for_flags(spec: SourceSpec, skip_bad_rows: bool, flags: RedFlags, progress: Progress) -> None:
-    loaded = load_source(spec, skip_bad_rows=skip_bad_rows, on_progress=progress)
-    rows = loaded.dataset.select_columns(["messages", "text", "origin"])
-    done = 0
-    for batch in rows.iter(batch_size=1000):
-        flags.add(batch)
-        done += len(batch["origin"])
-        progress("looking for red flags", done, len(rows))
+def _flags(sources: list[Loaded], progress: Progress) -> list[dict[str, Any]]:
+    """Red flags in every row."""
+    flags = RedFlags()
+    total = sum(len(one.dataset) for one in sources)
+    for one in sources:
+        for batch in one.dataset.select_columns(["messages", "text", "origin"]).iter(batch_size=1000):
+            flags.add(batch)
+            progress("looking for red flags", flags.rows, total)
+    return flags.found()
+
+
+def _rows_at(dataset: Any, origin: str) -> list[dict[str, Any]]:
+    """The rows that come from `origin`."""
+    origins = dataset.select_columns(["origin"]).with_format("arrow")
+    found: list[dict[str, Any]] = []
+    start = 0
+    for batch in origins.iter(batch_size=10_000):
+        mask = pc.equal(batch["origin"], origin).to_numpy(zero_copy_only=False)
+        found += [dataset[start + int(at)] for at in mask.nonzero()[0]]
+        start += len(batch)
+    return found
 
 
 def load_tokenizer(spec: ModelSpec, consent: Consent) -> Tokenizer:
@@ -182,7 +229,14 @@ def main() -> int:
         environment.prepare(allow_download=True)
         request = json.loads(sys.stdin.readline())
         config = RunConfig.model_validate(request["config"])
-        inspect(config, emit, shown_rows=request["shown_rows"], quick=request["quick"], consent=consent)
+        inspect(
+            config,
+            emit,
+            shown_rows=request["shown_rows"],
+            quick=request["quick"],
+            consent=consent,
+            picks=request.get("picks", False),
+        )
     except QloraError as error:
         choices = error.choices if isinstance(error, AmbiguousFormatError) else []
         told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}

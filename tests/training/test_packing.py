@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from qlora_tui.config.overrides import resolve as configure
 from qlora_tui.data.prepare import prepare
+from qlora_tui.engine.adapters import attach
+from qlora_tui.engine.loading import load_model
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.resolve import resolve
 from qlora_tui.engine.trainer import make_trainer
@@ -64,6 +66,16 @@ def test_a_packed_row_is_computed_as_if_it_were_alone(tmp_path: Path, attention:
         rows += len(parts)
     assert rows == 30
     assert keeps_rows_apart(made)
+
+
+def test_four_bit_weights_are_probed_and_left_as_they_are(tmp_path: Path) -> None:
+    """The probe tells rows apart from a leak, and moves no stored weight, whose rounding would stay for good."""
+    config = configure(overrides=PACKED)
+    settings = resolve(config)
+    model = attach(load_model(config, settings, starter_tokenizer()), config, settings)
+    stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert keeps_rows_apart(trainer(model, tmp_path))
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items() if name in stored)
 
 
 def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""The data one can choose from: the bundled set, the known sets, and files and folders on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlora_tui.config.model import STARTER
+from qlora_tui.data.files import has_data_suffix
+from qlora_tui.data.registry import KNOWN, STARTER_SET, KnownSet
+
+_SHOWN_FILES = 200
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    source: str
+    """What `data.source` is set to."""
+
+    title: str
+    rows: str
+    """How many, in words; for a file its size."""
+
+    license: str
+    note: str = ""
+    is_folder: bool = False
+
+
+def known_choices() -> list[DataChoice]:
+    """The bundled set and the known ones."""
+    return [_known(STARTER, STARTER_SET), *(_known(name, known) for name, known in KNOWN.items())]
+
+
+def _known(name: str, known: KnownSet) -> DataChoice:
+    return DataChoice(name, known.title, known.rows, known.license, known.note)
+
+
+def file_choices(text: str) -> list[DataChoice]:
+    """Data files and folders at, in and beginning like the path `text`; empty: the current folder."""
+    from qlora_tui.data.downloads import size
+
+    path = Path(text or ".").expanduser()
+    inside = path if path.is_dir() else path.parent
+    wanted = "" if path.is_dir() else path.name
+    try:
+        entries = sorted(each for each in inside.iterdir() if each.name.startswith(wanted))
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and text:
+            found.append(DataChoice(f"{entry}/", "folder", "", "", is_folder=True))
+        elif entry.is_file() and has_data_suffix(entry.name):
+            found.append(DataChoice(str(entry), "file", size(entry.stat().st_size), ""))
+    return found[:_SHOWN_FILES]
