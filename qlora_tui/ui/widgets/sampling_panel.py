@@ -62,7 +62,8 @@ probability. **top_k** 0 means all. The **system prompt** is sent before the con
         self._sampling = Sampling()
 
     def compose(self) -> ComposeResult:
-        yield Select[str]([(name, name) for name in PRESETS], prompt="sampling presets", id="sampling-preset", compact=True)
+        presets = [(name, name) for name in PRESETS]
+        yield Select[str](presets, prompt="sampling presets", id="sampling-preset", compact=True)
         for name, (low, high, step) in _RANGES.items():
             help_text = Sampling.model_fields[name].description or ""
             value = float(getattr(self._sampling, name))

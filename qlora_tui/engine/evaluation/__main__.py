@@ -1,0 +1,116 @@
+"""The evaluation process. It prints JSON lines (stages, progress, the result) and keeps them in RUN/eval/events.jsonl.
+
+It goes on when nobody reads what it prints any more, and the result is in RUN/eval/NAME.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from qlora_tui import __version__, atomic
+from qlora_tui.engine import environment
+from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.evaluation import tasks
+from qlora_tui.evaluation.questions import read_questions
+from qlora_tui.evaluation.results import write
+from qlora_tui.runs.fingerprint import pinned
+from qlora_tui.runs.store import RunFolder
+
+_TELL_EVERY_S = 0.5
+
+
+class Teller:
+    """Says what happens to the parent and to the run's folder."""
+
+    def __init__(self, run: RunFolder, name: str) -> None:
+        self._path = run.path / "eval" / "events.jsonl"
+        self._name = name
+        self._told_s = 0.0
+        self._parent = os.dup(1)
+
+    def say(self, kind: str, **facts: Any) -> None:
+        """One line to both."""
+        message = {"kind": kind, "name": self._name, "time_s": round(time.time(), 3), **facts}
+        line = json.dumps(message, ensure_ascii=False).encode() + b"\n"
+        with self._path.open("ab") as log:
+            log.write(line)
+        with contextlib.suppress(OSError):
+            os.write(self._parent, line)
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+        self.say("stage", text=text)
+
+    def progress(self, side: str, done: int, total: int) -> None:
+        """How far it is, at most twice a second."""
+        now_s = time.monotonic()
+        if done == total or now_s - self._told_s >= _TELL_EVERY_S:
+            self._told_s = now_s
+            self.say("progress", side=side, done=done, total=total)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m qlora_tui.engine.evaluation")
+    parser.add_argument("run", type=lambda text: RunFolder(Path(text)))
+    parser.add_argument("task", type=tasks.parse)
+    parser.add_argument("--allow-download", action="store_true")
+    options = parser.parse_args()
+    folder = options.run.path / "eval"
+    with atomic.storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+    teller = Teller(options.run, options.task.name)
+    os.dup2(2, 1)  # what libraries print must not come between the messages
+    environment.prepare(allow_download=options.allow_download)
+    environment.choose_gpu(options.task.device)
+    try:
+        result = run_task(options.run, options.task, teller)
+        path = write(options.run, options.task.name, {"program_version": __version__, **result})
+        teller.say("result", file=str(path), **{key: value for key, value in result.items() if key != "per_row"})
+    except QloraError as error:
+        teller.say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
+        return error.exit_code
+    except Exception as error:  # the process's edge: a fault of ours becomes a message
+        traceback.print_exc()
+        message = f"internal error: {type(error).__name__}: {error}"
+        teller.say("error", message=message, hint="The traceback is in eval/stdio.log.", exit_code=1)
+        return ExitCode.INTERNAL
+    return 0
+
+
+def run_task(run: RunFolder, task: tasks.Task, teller: Teller) -> dict[str, Any]:
+    """The result of a task, with what it was asked."""
+    began_s = time.monotonic()
+    teller.stage("importing PyTorch")
+    from qlora_tui.engine.evaluation import answers, harness, loss, mmlu, pair
+
+    # What can be wrong in a file is said before a model is loaded.
+    questions = mmlu.read(Path(task.file), task.limit) if isinstance(task, tasks.MmluTask) else []
+    expected = answers.read(task.data, task.limit) if isinstance(task, tasks.AnswersTask) else []
+    asked = read_questions(Path(task.questions))[: task.limit] if isinstance(task, tasks.GenerateTask) else []
+    if isinstance(task, tasks.HarnessTask):
+        harness.check()
+    loaded = pair.load(run, task, teller.stage)
+    teller.stage("measuring")
+    match task:
+        case tasks.LossTask():
+            rows = loss.rows_of(pinned(run, run.load_config()), loaded.tokenizer, task)
+            found = loss.measure(loaded, rows, task, teller.progress)
+        case tasks.MmluTask():
+            found = mmlu.measure(loaded, questions, task, teller.progress)
+        case tasks.AnswersTask():
+            found = answers.measure(loaded, expected, task, teller.progress)
+        case tasks.GenerateTask():
+            found = answers.generate_all(run, loaded, asked, task, teller.progress)
+        case tasks.HarnessTask():
+            found = harness.measure(loaded, task, teller.stage)
+    return {"task": task.model_dump(), "seconds": round(time.monotonic() - began_s, 3), **found}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Answers to questions: greedy ones scored against the expected, and sampled ones for a judge."""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+from qlora_tui.config.data import SourceSpec
+from qlora_tui.data.load import read_rows, to_example
+from qlora_tui.engine import generate
+from qlora_tui.engine.chat_text import turn_end_text
+from qlora_tui.engine.evaluation.pair import Pair
+from qlora_tui.errors import DataError
+from qlora_tui.evaluation import row_log
+from qlora_tui.evaluation.predictions import Answer, answer_row, answers_file
+from qlora_tui.evaluation.questions import Question
+from qlora_tui.evaluation.tasks import AnswersTask, GenerateTask
+from qlora_tui.evaluation.text_scores import scores
+from qlora_tui.runs.store import RunFolder
+
+Progress = Callable[[str, int, int], None]
+
+
+class Expected(NamedTuple):
+    """The conversation up to the last answer, and that answer."""
+
+    messages: list[dict[str, str]]
+    answer: str
+
+
+def read(source: str, limit: int | None) -> list[Expected]:
+    """Questions with expected answers from any dataset of the data package.
+
+    Raises what reading a dataset raises, and DataError naming the row that has no answer at its end.
+    """
+    found = []
+    for row in islice(read_rows(SourceSpec(source=source)).rows, limit):
+        example = to_example(row)
+        messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in example.turns]
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            raise DataError(
+                f"{source}, row {len(found) + 1}: no answer to compare with",
+                hint="Every row must end with the assistant's answer.",
+            )
+        found.append(Expected(messages[:-1], messages[-1]["content"]))
+    return found
+
+
+def measure(pair: Pair, rows: Sequence[Expected], task: AnswersTask, progress: Progress) -> dict[str, Any]:
+    """Mean of every score for each side, and the answers themselves."""
+    found: dict[str, Any] = {"questions": len(rows)}
+    per_row: list[dict[str, Any]] = [{"question": row.messages[-1]["content"], "expected": row.answer} for row in rows]
+    conversations = [row.messages for row in rows]
+    for side in pair.sides:
+        marks: list[dict[str, float]] = []
+        with pair.side(side) as model:
+            texts = generate.answer(
+                model, pair.tokenizer, conversations, max_tokens=task.max_tokens, batch_size=task.batch_rows
+            )
+            for number, text in enumerate(texts):
+                marks.append(scores(text, rows[number].answer))
+                per_row[number][side] = {"answer": text, **marks[-1]}
+                progress(side, number + 1, len(rows))
+        found[side] = {name: fmean(mark[name] for mark in marks) for name in marks[0]}
+    found["per_row"] = per_row
+    return found
+
+
+def generate_all(
+    run: RunFolder, pair: Pair, questions: Sequence[Question], task: GenerateTask, progress: Progress
+) -> dict[str, Any]:
+    """Answer every question that has no answer yet, each batch kept as soon as it is there.
+
+    The seed of a batch follows from the task's and its first question, so that a resumed run says the same.
+    """
+    files = {}
+    for side in pair.sides:
+        path = answers_file(run, task.name, side)
+        with row_log.opened(path) as log, pair.side(side) as model:
+            known = {str(row["question_id"]) for row in log.rows}
+            for start in range(0, len(questions), task.batch_rows):
+                batch = [one for one in questions[start : start + task.batch_rows] if one.question_id not in known]
+                if batch:
+                    torch.manual_seed(task.seed * 1_000_003 + start)
+                    for question, prompt, text in _sampled(model, pair.tokenizer, batch, task):
+                        log.append(answer_row(_answer(question, prompt, text)))
+                progress(side, min(start + task.batch_rows, len(questions)), len(questions))
+        files[side] = str(path)
+    return {"questions": len(questions), "files": files, "sampling": task.sampling.model_dump(), "seed": task.seed}
+
+
+def _answer(question: Question, prompt: str, text: str) -> Answer:
+    return Answer(question.question_id, question.text, text, question.category, prompt=prompt, generation=text)
+
+
+def _sampled(
+    model: Any, tokenizer: Any, batch: Sequence[Question], task: GenerateTask
+) -> list[tuple[Question, str, str]]:
+    prompts = [generate.render_prompt(tokenizer, [{"role": "user", "content": one.text}]) for one in batch]
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for number, prompt in enumerate(prompts):
+        ids[number, width - len(prompt) :] = torch.tensor(prompt)
+        mask[number, width - len(prompt) :] = 1
+    sampling, end = task.sampling, turn_end_text(tokenizer)
+    choice = (
+        {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        if sampling.temperature > 0
+        else {"do_sample": False}
+    )
+    output = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        max_new_tokens=sampling.max_tokens,
+        repetition_penalty=sampling.repetition_penalty,
+        eos_token_id=generate.stop_ids(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+        **choice,
+    )
+    return [
+        (
+            question,
+            tokenizer.decode(prompt),
+            tokenizer.decode(row, skip_special_tokens=True).strip().removesuffix(end).strip(),
+        )
+        for question, prompt, row in zip(batch, prompts, output[:, width:], strict=True)
+    ]

@@ -1,0 +1,121 @@
+"""MMLU by restricted logits over the four letters, per subject; macro average as in the paper, micro beside it.
+
+The prompt is a row's `input` as it stands, which ends with "Answer:"; what is compared is the likelihood of " A" to
+" D" behind it. A letter of several tokens is compared by the sum of their log-likelihoods.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+from qlora_tui.engine.evaluation.loss import token_nats
+from qlora_tui.engine.evaluation.pair import Pair
+from qlora_tui.errors import DataError
+from qlora_tui.evaluation.row_log import located_rows
+from qlora_tui.evaluation.tasks import MmluTask
+
+LETTERS = ("A", "B", "C", "D")
+
+
+class Question(NamedTuple):
+    subject: str
+    prompt: str
+    letter: str
+
+
+def read(path: Path, limit: int | None) -> list[Question]:
+    """The rows of a file in the original format. Raises DataError naming the row, NotFoundError."""
+    questions = []
+    for where, row in located_rows(path):
+        subject, prompt, letter = (row.get(key) for key in ("subject", "input", "output"))
+        if not (isinstance(subject, str) and isinstance(prompt, str) and isinstance(letter, str)):
+            raise DataError(f"{where}: no multiple-choice row", hint="Expected subject, input and output.")
+        if letter.strip() not in LETTERS:
+            raise DataError(f"{where}: output {letter!r} is none of {', '.join(LETTERS)}", hint="Correct the row.")
+        questions.append(Question(subject, prompt, letter.strip()))
+        if len(questions) == limit:
+            break
+    if not questions:
+        raise DataError(f"{path}: no questions in this file", hint="Expected subject, input and output.")
+    return questions
+
+
+def measure(
+    pair: Pair, questions: Sequence[Question], task: MmluTask, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """Accuracy of each side: macro over subjects, micro over questions, and of each subject."""
+    encoded = [_encode(pair.tokenizer, question, task.max_source_tokens) for question in questions]
+    found: dict[str, Any] = {"questions": len(questions)}
+    chosen: dict[str, list[str]] = {}
+    for side in pair.sides:
+        chosen[side] = []
+        with pair.side(side) as model:
+            for start in range(0, len(encoded), task.batch_rows):
+                chosen[side] += choose(model, encoded[start : start + task.batch_rows], pair.tokenizer.pad_token_id)
+                progress(side, len(chosen[side]), len(questions))
+        found[side] = accuracy(questions, chosen[side])
+    found["per_row"] = [
+        {"subject": question.subject, "expected": question.letter, **{side: chosen[side][number] for side in chosen}}
+        for number, question in enumerate(questions)
+    ]
+    return found
+
+
+def accuracy(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, Any]:
+    """`macro` is the plain mean over subjects, `micro` the share of all questions."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for question, letter in zip(questions, chosen, strict=True):
+        right[question.subject].append(letter == question.letter)
+    subjects = {subject: fmean(marks) for subject, marks in sorted(right.items())}
+    return {
+        "macro_accuracy": fmean(subjects.values()),
+        "micro_accuracy": fmean(mark for marks in right.values() for mark in marks),
+        "subjects": subjects,
+    }
+
+
+class Encoded(NamedTuple):
+    prompt: list[int]
+    letters: tuple[list[int], ...]
+
+
+def _encode(tokenizer: Any, question: Question, max_source_tokens: int) -> Encoded:
+    prompt: list[int] = tokenizer(question.prompt.rstrip())["input_ids"]
+    letters = tuple(tokenizer(f"{question.prompt.rstrip()} {letter}")["input_ids"][len(prompt) :] for letter in LETTERS)
+    return Encoded(prompt[-max_source_tokens:], letters)
+
+
+def choose(model: Any, batch: Sequence[Encoded], pad_id: int) -> list[str]:
+    """The likeliest letter of each question."""
+    if all(len(letter) == 1 for encoded in batch for letter in encoded.letters):
+        last = _logits(model, [encoded.prompt for encoded in batch], pad_id)
+        return [
+            LETTERS[int(torch.stack([logits[-1, letter[0]] for letter in encoded.letters]).argmax())]
+            for logits, encoded in zip(last, batch, strict=True)
+        ]
+    return [_likeliest(model, encoded, pad_id) for encoded in batch]
+
+
+def _likeliest(model: Any, encoded: Encoded, pad_id: int) -> str:
+    rows = [encoded.prompt + letter for letter in encoded.letters]
+    nats = []
+    for logits, row, letter in zip(_logits(model, rows, pad_id), rows, encoded.letters, strict=True):
+        targets = torch.tensor(row[-len(letter) :], device=logits.device)
+        nats.append(float(token_nats(logits[-len(letter) - 1 : -1], targets).sum()))
+    return LETTERS[nats.index(min(nats))]
+
+
+def _logits(model: Any, rows: Sequence[list[int]], pad_id: int) -> list[torch.Tensor]:
+    """Logits [length, vocabulary] of each row, in float32."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = 1
+    output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
+    return [logits[: len(row)].float() for logits, row in zip(output, rows, strict=True)]

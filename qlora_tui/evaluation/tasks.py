@@ -1,0 +1,81 @@
+"""What an evaluation is asked to do, as the command writes it and the evaluation process reads it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from qlora_tui.chat.protocol import Sampling
+from qlora_tui.evaluation.predictions import Side
+
+
+class _Task(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    sides: tuple[Side, ...] = ("base", "adapter")
+    """Who is evaluated."""
+
+    checkpoint: int | None = None
+    """Step of the checkpoint in place of the finished adapter."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many rows or questions, the first ones."""
+
+    batch_rows: Annotated[int, Field(ge=1)] = 8
+    """Rows computed at once."""
+
+    name: str
+    """Of the result: RUN/eval/NAME.json."""
+
+
+class LossTask(_Task):
+    """Loss and perplexity of the run's held-out rows, or of a dataset."""
+
+    kind: Literal["loss"] = "loss"
+    data: str | None = None
+    """Dataset in place of the run's own held-out rows."""
+
+
+class AnswersTask(_Task):
+    """Greedy answers to questions with known answers, scored by exact match, token F1, ROUGE-L and chrF."""
+
+    kind: Literal["answers"] = "answers"
+    data: str
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+
+
+class MmluTask(_Task):
+    """Multiple choice over the four letters: rows with subject, input and output as in the original repository."""
+
+    kind: Literal["mmlu"] = "mmlu"
+    file: str
+    max_source_tokens: Annotated[int, Field(ge=8)] = 2048
+    """Longer prompts keep their end, as in the original."""
+
+
+class GenerateTask(_Task):
+    """Sampled answers to a question file, for a judge."""
+
+    kind: Literal["generate"] = "generate"
+    questions: str
+    sampling: Sampling = Sampling()
+    seed: int = 0
+
+
+class HarnessTask(_Task):
+    """Tasks of lm-eval, by its own code."""
+
+    kind: Literal["harness"] = "harness"
+    tasks: tuple[str, ...]
+    shots: int | None = None
+    include: str | None = None
+    """Folder with task files of one's own."""
+
+
+Task = LossTask | AnswersTask | MmluTask | GenerateTask | HarnessTask
+_adapter: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
+
+
+def parse(text: str) -> Task:
+    """The task that `model_dump_json` wrote. Raises ValueError."""
+    return _adapter.validate_json(text)
