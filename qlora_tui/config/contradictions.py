@@ -200,7 +200,7 @@ def _idle_schedule(config: RunConfig) -> Iterator[Idle]:
 def _idle_evaluation(config: RunConfig) -> Iterator[Idle]:
     data, training = config.data, config.training
     if not data.has_evaluation:
-        for key in ("training.eval_every_steps", "data.max_eval_rows", "data.split_seed"):
+        for key in ("training.eval_every_steps", "training.mmlu_file", "data.max_eval_rows", "data.split_seed"):
             yield Idle(key, "data.eval_rows", "there is no evaluation data")
     for key in ("data.eval_source", "data.eval_split"):
         if _value(config, key) is not None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from qlora_tui.errors import UsageError, nearest
 
 CHAT = "how answers are generated is chosen when chatting"
-_MMLU = "a run measures no MMLU while it trains"
+_MMLU = "name a file of MMLU rows with training.mmlu_file to have it measured at each evaluation"
 _PREDICT = "predictions are not part of a training run"
 _EVERY_STEP = "every step is recorded"
 

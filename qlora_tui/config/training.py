@@ -114,5 +114,8 @@ class TrainingSpec(Spec):
     sample_max_tokens: int = Field(default=64, ge=1)
     """Longest sample answer in tokens."""
 
+    mmlu_file: str | None = None
+    """Multiple-choice rows (subject, input, output A to D) answered at each evaluation; needs evaluation rows."""
+
     trackers: list[Tracker] = Field(default_factory=list)
     """Experiment trackers to report to; each needs its own package installed. None by default."""

@@ -32,7 +32,7 @@ def answer(
 ) -> Iterator[str]:
     """Yield the greedy answer to each conversation, in order, computed in batches padded on the left."""
     stops, end = stop_ids(model, tokenizer), turn_end_text(tokenizer)
-    with evaluating(model), _autocast(model):
+    with evaluating(model), autocast(model):
         for start in range(0, len(conversations), batch_size):
             rows = [render_prompt(tokenizer, messages) for messages in conversations[start : start + batch_size]]
             width = max(len(row) for row in rows)
@@ -55,7 +55,7 @@ def answer(
                 yield text.strip().removesuffix(end).strip()
 
 
-def _autocast(model: Any) -> Any:
+def autocast(model: Any) -> Any:
     """Mixed precision as in training, where the trainer switches it on for the forward pass of its own alone.
 
     The original recipe needs it: its float32 norms feed a head in bfloat16.

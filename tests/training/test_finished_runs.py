@@ -31,9 +31,13 @@ def trained_here(name: str, *overrides: str) -> tuple[RunFolder, RunState]:
     return run, session.state
 
 
-def test_the_best_weights_are_kept_where_no_checkpoint_is_due() -> None:
+def test_the_best_weights_are_kept_where_no_checkpoint_is_due(tmp_path: Path) -> None:
+    """And multiple choice is measured at each evaluation."""
+    questions = tmp_path / "mmlu.jsonl"
+    questions.write_text(json.dumps({"subject": "lamps", "input": "A. red\nB. blue\nAnswer:", "output": "A"}) + "\n")
     _, state = trained_here(
-        "one", "data.eval_rows=8", "training.max_steps=4", "training.eval_every_steps=1", "training.save_every_steps=4",
+        "one", f"training.mmlu_file={questions}",
+        "data.eval_rows=8", "training.max_steps=4", "training.eval_every_steps=1", "training.save_every_steps=4",
         "training.best_checkpoint=true", "training.learning_rate=0.3", "training.keep_checkpoints=1",
     )  # fmt: skip
     losses = {point.step: point.loss for point in state.evals.points() if point.loss is not None}
@@ -41,6 +45,7 @@ def test_the_best_weights_are_kept_where_no_checkpoint_is_due() -> None:
     assert best < 4, losses
     assert state.finished is not None
     assert state.finished.metrics["eval_loss"] == losses[best]
+    assert [set(point.metrics) >= {"mmlu_macro_accuracy", "mmlu_lamps"} for point in state.evals.points()] == [True] * 5
 
 
 def test_full_finetuning_leaves_a_whole_model() -> None:

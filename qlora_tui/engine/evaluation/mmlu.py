@@ -6,6 +6,7 @@ The prompt is a row's `input` as it stands, which ends with "Answer:"; what is c
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -48,21 +49,39 @@ def measure(
     pair: Pair, questions: Sequence[Question], task: MmluTask, progress: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
     """Accuracy of each side: macro over subjects, micro over questions, and of each subject."""
-    encoded = [_encode(pair.tokenizer, question, task.max_source_tokens) for question in questions]
     found: dict[str, Any] = {"questions": len(questions)}
     chosen: dict[str, list[str]] = {}
     for side in pair.sides:
-        chosen[side] = []
+        told = partial(_tell, progress, side, len(questions))
         with pair.side(side) as model:
-            for start in range(0, len(encoded), task.batch_rows):
-                chosen[side] += choose(model, encoded[start : start + task.batch_rows], pair.tokenizer.pad_token_id)
-                progress(side, len(chosen[side]), len(questions))
+            chosen[side] = letters(model, pair.tokenizer, questions, task.batch_rows, task.max_source_tokens, told)
         found[side] = accuracy(questions, chosen[side])
     found["per_row"] = [
         {"subject": question.subject, "expected": question.letter, **{side: chosen[side][number] for side in chosen}}
         for number, question in enumerate(questions)
     ]
     return found
+
+
+def _tell(progress: Callable[[str, int, int], None], side: str, total: int, done: int) -> None:
+    progress(side, done, total)
+
+
+def letters(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    batch_rows: int,
+    max_source_tokens: int = 2048,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """The letter that the model, in evaluation mode, chooses for each question."""
+    encoded = [_encode(tokenizer, question, max_source_tokens) for question in questions]
+    chosen: list[str] = []
+    for start in range(0, len(encoded), batch_rows):
+        chosen += choose(model, encoded[start : start + batch_rows], tokenizer.pad_token_id)
+        progress(len(chosen))
+    return chosen
 
 
 def accuracy(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, Any]:
@@ -85,8 +104,10 @@ class Encoded(NamedTuple):
 
 def _encode(tokenizer: Any, question: Question, max_source_tokens: int) -> Encoded:
     prompt: list[int] = tokenizer(question.prompt.rstrip())["input_ids"]
-    letters = tuple(tokenizer(f"{question.prompt.rstrip()} {letter}")["input_ids"][len(prompt) :] for letter in LETTERS)
-    return Encoded(prompt[-max_source_tokens:], letters)
+    continuations = tuple(
+        tokenizer(f"{question.prompt.rstrip()} {letter}")["input_ids"][len(prompt) :] for letter in LETTERS
+    )
+    return Encoded(prompt[-max_source_tokens:], continuations)
 
 
 def choose(model: Any, batch: Sequence[Encoded], pad_id: int) -> list[str]:
