@@ -1,0 +1,110 @@
+"""`runs compare`: runs side by side on the terminal, as JSON or as a page."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.cli.options import Json
+from qlora_tui.terminal import narrate, printable
+
+if TYPE_CHECKING:
+    from qlora_tui.evaluation.comparison import RunsComparison
+
+_LONGEST_VALUE = 40
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(compare)
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs; `qlora-tui runs list`.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page that opens offline to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: settings that differ, losses, memory, time, and which evaluations differ by more than noise."""
+    from qlora_tui import atomic
+    from qlora_tui.cli.output import write_json
+    from qlora_tui.evaluation import comparison
+    from qlora_tui.runs import jobs, store
+
+    found = [jobs.look(store.find(name)) for name in dict.fromkeys(names)]
+    compared = comparison.compare(found)
+    if html is not None:
+        from qlora_tui.evaluation.html_report import render
+
+        atomic.write_text(html, render(found, compared))
+        narrate(f"wrote {html}")
+    if as_json:
+        write_json(compared.as_json())
+    elif html is None:
+        _show(compared)
+
+
+def _show(compared: "RunsComparison") -> None:
+    from qlora_tui.cli.output import write_table
+
+    rows = [[key, *map(_short, values)] for key, values in compared.settings.items()]
+    rows += [
+        [key.replace("_", " "), *(_fact(key, value) for value in values)]
+        for key, values in compared.facts.items()
+        if any(value is not None for value in values)
+    ]
+    write_table(["", *compared.names], rows)
+    _plot(compared)
+    measured = [
+        [row.evaluation, row.metric, label, f"{value:.4g}", ""]
+        for row in compared.evaluations
+        for label, value in row.values.items()
+    ]
+    measured += [
+        [
+            row.evaluation,
+            row.metric,
+            f"{found['to']} - {found['from']}",
+            f"{found['difference']:+.4g} ({found['low']:+.4g} to {found['high']:+.4g})",
+            f"{found['better']} is better" if found["better"] else "within noise",
+        ]
+        for row in compared.evaluations
+        for found in row.differences
+    ]
+    if measured:
+        write_table(["evaluation", "metric", "run", "value", ""], sorted(measured, key=lambda row: row[:2]))
+    else:
+        narrate("no evaluations yet; `qlora-tui eval --help` lists them")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _fact(key: str, value: Any) -> str:
+    from qlora_tui.data.downloads import size
+
+    if value is None:
+        return "-"
+    if key.endswith("_bytes"):
+        return size(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _plot(compared: "RunsComparison") -> None:
+    """Training losses over one another; on a terminal only."""
+    if not sys.stdout.isatty():
+        return
+    from rich.console import Console
+
+    from qlora_tui.cli.plot import Curve, curve_plot
+
+    curves = [Curve(printable(name, one_line=True), found["loss"]) for name, found in compared.curves.items()]
+    console = Console(highlight=False)
+    if any(curve.points for curve in curves):
+        console.print("\ntraining loss")
+        for line in curve_plot(curves, console.width):
+            console.print(line)

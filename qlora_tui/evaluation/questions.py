@@ -1,0 +1,77 @@
+"""Question files: JSON lines with question_id, text and category, or plain text with one question a line."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qlora_tui.errors import DataError, NotFoundError
+
+GENERAL = "general"
+"""The category of a question that names none, and the judge's prompt for a category without one of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    question_id: str
+    text: str
+    category: str = GENERAL
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a file, in its order.
+
+    A row names its question `text`, `question`, `prompt` or `input`, and itself `question_id`, `message_id` or `id`;
+    without an id it is known by its number, from 1. A .txt file has one question a line.
+
+    Raises NotFoundError, or DataError naming the line for a question without text or an id that appears twice.
+    """
+    questions: list[Question] = []
+    seen: dict[str, str] = {}
+    for number, (where, row) in enumerate(_rows(path), start=1):
+        text = next((row[key] for key in ("text", "question", "prompt", "input") if row.get(key)), None)
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f"{where}: no question in this row",
+                hint='Expected {"question_id": 1, "text": "...", "category": "..."}, or a .txt file.',
+            )
+        question_id = row_id(row, number)
+        if question_id in seen:
+            raise DataError(
+                f"{where}: question_id {question_id} is that of {seen[question_id]} too", hint="Give each its own."
+            )
+        seen[question_id] = where
+        questions.append(Question(question_id, text, str(row.get("category") or GENERAL)))
+    if not questions:
+        raise DataError(f"{path}: no questions in this file", hint="Write one question a line.")
+    return questions
+
+
+def row_id(row: dict[str, Any], number: int) -> str:
+    """What a row of a question, answer or rating file calls its question; its `number` when it says nothing."""
+    found = next((row[key] for key in ("question_id", "message_id", "id") if row.get(key) not in (None, "")), number)
+    return str(found)
+
+
+def written_id(question_id: str) -> int | str:
+    """A question's id as the original files have it: whole numbers as numbers."""
+    return int(question_id) if question_id.isascii() and question_id.isdecimal() and len(question_id) < 16 else (
+        question_id
+    )  # fmt: skip
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from qlora_tui.evaluation.row_log import located_rows
+
+    if path.suffix.lower() not in {".txt", ".md"}:
+        yield from located_rows(path)
+        return
+    if not path.is_file():
+        raise NotFoundError(f"no such file: {path}", hint="Check the path.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text", hint="Save the file as UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path}:{number}", {"text": line.strip()}
