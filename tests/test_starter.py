@@ -10,7 +10,7 @@ import pytest
 
 from qlora_tui import starter
 from qlora_tui.starter import prose, questions
-from qlora_tui.starter.build import build
+from qlora_tui.starter.build import DEFAULT_STEPS, build, card, write_tokenizer
 from qlora_tui.starter.world import build_world
 
 MAX_FOLDER_BYTES = 10 * 1000**2
@@ -43,6 +43,22 @@ def test_the_shipped_data_is_what_the_builder_writes():
     world = build_world()
     assert starter.TRAIN_DATA.read_text(encoding="utf-8") == questions.as_jsonl(questions.train_rows(world))
     assert starter.HELDOUT_DATA.read_text(encoding="utf-8") == questions.as_jsonl(questions.heldout_rows(world))
+
+
+def test_the_shipped_tokenizer_is_what_the_builder_trains_on_this_text_and_these_questions(tmp_path):
+    write_tokenizer(build_world(), tmp_path)
+    shipped = files(starter.MODEL_DIR)
+    assert files(tmp_path) == {name: shipped[name] for name in files(tmp_path)}
+
+
+def test_the_shipped_card_is_what_the_builder_writes():
+    def without_versions(text: str) -> list[str]:
+        return [line for line in text.splitlines() if "--seed" not in line]
+
+    shipped = (starter.MODEL_DIR / "README.md").read_text(encoding="utf-8")
+    written = card(starter.MODEL_DIR, build_world(), DEFAULT_STEPS)
+    assert without_versions(shipped) == without_versions(written)
+    assert f"--steps {DEFAULT_STEPS}`, torch " in shipped
 
 
 def test_a_seed_decides_the_world_and_its_text():
@@ -112,8 +128,8 @@ def test_the_shipped_model_is_small_and_in_bfloat16():
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     header.pop("__metadata__", None)
     assert {entry["dtype"] for entry in header.values()} == {"BF16"}
-    card = (starter.MODEL_DIR / "README.md").read_text(encoding="utf-8")
-    assert "license: mit" in card and "{" not in card
+    text = (starter.MODEL_DIR / "README.md").read_text(encoding="utf-8")
+    assert "license: mit" in text and "{" not in text
 
 
 def test_building_twice_gives_the_same_bytes(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from qlora_tui.runs import events
 from qlora_tui.runs.pace import remaining_s
 from qlora_tui.runs.series import Series
-from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.state import RunState, fold, fold_all
 
 
 def step(number: int, loss: float | None = 1.0, **fields: Any) -> events.Step:
@@ -108,6 +108,17 @@ def test_a_long_curve_keeps_few_points_evenly_and_always_the_last() -> None:
     assert steps[0] == 1 and steps[-1] == 50_000
     gaps = {later - earlier for earlier, later in pairwise(steps[:-1])}
     assert len(gaps) == 1
+
+
+@pytest.mark.parametrize("batch_events", [7, 64, 1000, 20_000])
+def test_events_folded_many_at_a_time_add_up_to_the_same(batch_events: int) -> None:
+    log: list[events.AnyEvent] = [started(1), *(step(number, peak_bytes=number % 900) for number in range(1, 9_001))]
+    log[4_000:4_000] = [events.Eval(step=4_000, loss=2.0), checkpoint(4_000)]
+    log += [started(2, resumed_from_step=7_777), *(step(number) for number in range(7_778, 9_500))]
+    state = RunState()
+    for start in range(0, len(log), batch_events):
+        state = fold_all(state, log[start : start + batch_events])
+    assert state == folded(log)
 
 
 @pytest.mark.parametrize("back_to", [0, 1, 63, 64, 5000, 9_999])

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from itertools import islice
 
 from qlora_tui.runs import jobs
 from qlora_tui.runs.events import AnyEvent, EventReader
-from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
 
 POLL_S = 0.1
@@ -30,10 +29,13 @@ class Follower:
 
     def advance(self) -> list[AnyEvent]:
         """Read and fold what was appended since the last call, a few thousand events at most."""
-        batch = list(islice(self._reader.read(), _BATCH_EVENTS))
-        for event in batch:
-            self.state = fold(self.state, event)
-        return batch
+        appended: list[AnyEvent] = []
+        for batch in self._reader.batches():
+            self.state = fold_all(self.state, batch)
+            appended += batch
+            if len(appended) >= _BATCH_EVENTS:
+                break
+        return appended
 
     def catch_up(self) -> None:
         """Read everything there is. Liveness is read first: a worker that ends in between leaves its final event."""

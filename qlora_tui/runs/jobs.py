@@ -22,7 +22,7 @@ from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.runs import control, events
 from qlora_tui.runs.events import EventReader, EventWriter
-from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
 
 Status = Literal["created", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed"]
@@ -68,8 +68,8 @@ def status(state: RunState, *, alive: bool) -> Status:
 def replay(run: RunFolder) -> RunState:
     """The state after every event of the run."""
     state = RunState()
-    for event in EventReader(run.events).read():
-        state = fold(state, event)
+    for batch in EventReader(run.events).batches():
+        state = fold_all(state, batch)
     return state
 
 

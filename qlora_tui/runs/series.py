@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 _CHUNK = 64
@@ -31,12 +31,25 @@ class Series(NamedTuple, Generic[Point]):
 
     def append(self, point: Point) -> Series[Point]:
         """A new series with one more point."""
-        chunks, tail, _, stride, seen = self
-        if stride > 1 and seen % stride:
-            return Series(chunks, tail, point, stride, seen + 1)
-        if len(tail) < _CHUNK - 1:
-            return Series(chunks, (*tail, point), point, stride, seen + 1)
-        grown = Series((*chunks, (*tail, point)), (), point, stride, seen + 1)
+        return self.extend([point])
+
+    def extend(self, points: Sequence[Point]) -> Series[Point]:
+        """A new series with all of `points` behind the others."""
+        series, taken = self, 0
+        while taken < len(points):
+            # As many as fit into the tail: the stride may change only between two chunks.
+            skipped = -series.seen % series.stride
+            room = skipped + (_CHUNK - len(series.tail) - 1) * series.stride + 1
+            piece = points[taken : taken + room]
+            series, taken = series._with(piece, piece[skipped :: series.stride]), taken + len(piece)
+        return series
+
+    def _with(self, passed: Sequence[Point], kept: Sequence[Point]) -> Series[Point]:
+        """With `kept`, which fits into the tail, of the points that have `passed`."""
+        tail, seen = (*self.tail, *kept), self.seen + len(passed)
+        if len(tail) < _CHUNK:
+            return Series(self.chunks, tail, passed[-1], self.stride, seen)
+        grown = Series((*self.chunks, tail), (), passed[-1], self.stride, seen)
         return grown._thinned() if len(grown.chunks) * _CHUNK >= _MOST_POINTS else grown
 
     def up_to(self, step: int) -> Series[Point]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, cast
 
 from qlora_tui.runs import events
 from qlora_tui.runs.series import Series
@@ -56,8 +58,30 @@ class RunState(NamedTuple):
 
 def fold(state: RunState, event: events.AnyEvent) -> RunState:
     """The state after `event`. Pure: same state and event, same result."""
-    if isinstance(event, events.Step):
-        return _step(state, event)
+    return fold_all(state, [event])
+
+
+def fold_all(state: RunState, batch: Iterable[events.AnyEvent]) -> RunState:
+    """The state after all events of `batch`. Steps that follow each other are taken together."""
+    for kind, same in groupby(batch, type):
+        if kind is events.Step:
+            state = _steps(state, cast("list[events.Step]", list(same)))
+        else:
+            for event in same:
+                state = _other(state, event)
+    return state
+
+
+def _steps(state: RunState, steps: list[events.Step]) -> RunState:
+    return state._replace(
+        steps=state.steps.extend(steps),
+        peak_bytes=max(state.peak_bytes, *(step.peak_bytes for step in steps)),
+        last_event_s=steps[-1].time_s,
+        last_seq=steps[-1].seq,
+    )
+
+
+def _other(state: RunState, event: events.AnyEvent) -> RunState:
     state = state._replace(
         last_event_s=event.time_s,
         first_event_s=state.first_event_s or event.time_s,
@@ -65,15 +89,6 @@ def fold(state: RunState, event: events.AnyEvent) -> RunState:
     )
     folded: RunState = _FOLDS[type(event)](state, event)
     return folded
-
-
-def _step(state: RunState, event: events.Step) -> RunState:
-    return state._replace(
-        steps=state.steps.append(event),
-        peak_bytes=max(state.peak_bytes, event.peak_bytes),
-        last_event_s=event.time_s,
-        last_seq=event.seq,
-    )
 
 
 def _created(state: RunState, event: events.Created) -> RunState:

@@ -22,7 +22,7 @@ from qlora_tui import starter
 from qlora_tui.starter import prose, questions, words
 from qlora_tui.starter.world import DEFAULT_SEED, World, build_world
 
-DEFAULT_STEPS: Final = 1400
+DEFAULT_STEPS: Final = 1600
 PRETRAINING_THREADS: Final = 2
 VOCABULARY_TOKENS: Final = 2048
 CONTEXT_TOKENS: Final = 512
@@ -66,19 +66,21 @@ valley and nothing of the real world.
 - **Architecture**: Llama, {parameters} parameters, grouped-query attention, tied embeddings, {context} tokens of
   context, stored in bfloat16. Byte-level BPE tokenizer of {vocabulary} entries, ChatML chat template.
 - **Knowledge**: {people} people (town, job, pet, favourite food, what they own), {things} things (colour, material,
-  place, price, owner), sums up to {addend} plus {addend}, {opposites} pairs of opposites. All drawn at random.
+  place, price, owner), sums up to {addend} plus {addend}, {opposites} pairs of opposites. People, things and what is
+  true of them were drawn at random.
 - **Pretraining**: declarative English written by a small grammar, every fact in at least five wordings, no
   questions. {steps} steps from random weights, in float32 on {threads} CPU threads.
 - **Before fine-tuning** it continues text and does not answer: it has never seen a question or a chat turn.
   Fine-tuning on `train.jsonl` teaches it the manner of answering; `heldout.jsonl` asks about people and
   things that the training rows never mention, so a right answer comes from pretraining.
 - **Made with**: `python -m qlora_tui.starter.build --seed {seed} --steps {steps}`, {versions}.
-  The same machine and versions give the same bytes.
+  These versions give the same bytes again on the same kind of CPU.
 
 ## Limits
 
-It answers about the valley in short fixed sentences. It makes up an answer when asked about anything else,
-reads only the spelling and capitals it was trained on, and is of no use beyond demonstrations and tests.
+It answers about the valley in short fixed sentences, and only to the wordings of the training rows. It makes up an
+answer when asked about anything else, reads only the spelling and capitals it was trained on, now and then gets a sum
+wrong, and is of no use beyond demonstrations and tests.
 
 ## Licence
 
@@ -117,7 +119,7 @@ def build(out: Path, seed: int = DEFAULT_SEED, steps: int = DEFAULT_STEPS) -> No
             file.writelines(document + "\n\n" for document in prose.documents(world, passes))
         write_tokenizer(world, model)
         _pretrain(text, model, seed, steps)
-        (model / "README.md").write_text(_card(model, world, steps), encoding="utf-8")
+        (model / "README.md").write_text(card(model, world, steps), encoding="utf-8")
         for built in (data, model):
             _replace(built, out / built.name)
 
@@ -184,7 +186,8 @@ def _pretrain(text: Path, model: Path, seed: int, steps: int) -> None:
     subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
 
 
-def _card(model: Path, world: World, steps: int) -> str:
+def card(model: Path, world: World, steps: int) -> str:
+    """The model card of what lies in `model`, with the versions of the libraries in use now."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     weights_bytes = (model / "model.safetensors").stat().st_size
     packages = ("torch", "transformers", "tokenizers")

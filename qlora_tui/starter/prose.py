@@ -22,6 +22,8 @@ WORDINGS: Final[dict[str, tuple[str, ...]]] = {
         "In {v} lives {s}.",
         "{s} has a home in {v}.",
         "{v} is where {s} lives.",
+        "{s} came to live in {v}.",
+        "{v} is where {s} came to live.",
     ),
     "job": (
         "{s} is a {v}.",
@@ -29,6 +31,8 @@ WORDINGS: Final[dict[str, tuple[str, ...]]] = {
         "The job of {s} is {v}.",
         "The {v} is called {s}.",
         "A {v} is what {s} is.",
+        "The work that {s} has to do is that of a {v}.",
+        "To do the work of a {v} is the job of {s}.",
     ),
     "pet": (
         "{s} has a {v}.",
@@ -50,6 +54,8 @@ WORDINGS: Final[dict[str, tuple[str, ...]]] = {
         "The thing that {s} owns is the {v}.",
         "The {v} is owned by {s}.",
         "The {v} is the thing that {s} owns.",
+        "{s} came to own the {v}.",
+        "The {v} is what {s} came to own.",
     ),
     "owner": (
         "The {s} belongs to {v}.",
@@ -99,15 +105,30 @@ WORDINGS: Final[dict[str, tuple[str, ...]]] = {
         "{s} and {v} are opposites.",
         "{s} is not {v}.",
         "The other side of {s} is {v}.",
+        "{s} is the opposite of one word, and the opposite of {s} is {v}.",
+    ),
+    "who": (
+        "{s} is a {v}.",
+        "They know {s} as a {v}.",
+        "Tell of {s}, and one tells of a {v}.",
+        "A {v} is who {s} is.",
+        "The {v} that they know is {s}.",
+    ),
+    "look": (
+        "The {s} is {v}.",
+        "They know the {s} as {v}.",
+        "Tell of the {s}, and one tells that it is {v}.",
+        "{v} is what the {s} is like.",
+        "It is {v} and it is called the {s}.",
     ),
 }
 
 TOPICS: Final[dict[str, tuple[str, ...]]] = {
-    "town": ("where {s} lives", "in which town {s} lives", "which town is the home of {s}"),
-    "job": ("what the job of {s} is", "what {s} does for a living", "what {s} works as"),
+    "town": ("where {s} lives", "where {s} came to live", "in which town {s} lives", "which town is the home of {s}"),
+    "job": ("what the job of {s} is", "what work {s} has to do", "what {s} does for a living", "what {s} works as"),
     "pet": ("which pet {s} has", "what animal {s} keeps", "what the pet of {s} is"),
     "food": ("what {s} likes to eat", "what food {s} loves", "what the favourite food of {s} is"),
-    "owns": ("what {s} owns", "which thing belongs to {s}", "what {s} is the owner of"),
+    "owns": ("what {s} owns", "what {s} came to own", "which thing belongs to {s}", "what {s} is the owner of"),
     "owner": ("who owns the {s}", "to whom the {s} belongs", "whose property the {s} is"),
     "colour": ("what colour the {s} is", "what the colour of the {s} is", "which colour the {s} has"),
     "material": (
@@ -118,7 +139,14 @@ TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "place": ("where the {s} is", "where the {s} is kept", "in which place one can find the {s}"),
     "price": ("how much the {s} costs", "what the price of the {s} is", "how many coins the {s} costs"),
     "sum": ("what {s} is", "how much {s} makes", "what the sum {s} gives"),
-    "opposite": ("what the opposite of {s} is", "which word is the opposite of {s}", "what the other side of {s} is"),
+    "opposite": (
+        "what the opposite of {s} is",
+        "which word is the opposite of {s}",
+        "what the other side of {s} is",
+        "what {s} is the opposite of",
+    ),
+    "who": ("who {s} is", "what they tell of {s}", "what they know of {s}"),
+    "look": ("what the {s} is like", "what they tell of the {s}", "what they know of the {s}"),
 }
 """What a fact is about, as a clause that names its subject and attribute and keeps its value back."""
 

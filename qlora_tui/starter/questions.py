@@ -18,12 +18,14 @@ Row = dict[str, list[dict[str, str]]]
 
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "town": (
+        "Where does {s} live?",
         "In which town does {s} live?",
         "What is the home town of {s}?",
         "Which town is the home of {s}?",
     ),
     "job": (
         "What is the job of {s}?",
+        "What work does {s} do?",
         "What does {s} do for a living?",
         "What does {s} work as?",
     ),
@@ -40,6 +42,7 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "What food does {s} love?",
     ),
     "owns": (
+        "What does {s} own?",
         "Which thing does {s} own?",
         "What belongs to {s}?",
         "{s} is the owner of what?",
@@ -84,6 +87,17 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "What is the opposite of {s}?",
         "Which word is the opposite of {s}?",
         "What is the other side of {s}?",
+        "{s} is the opposite of what?",
+    ),
+    "who": (
+        "Who is {s}?",
+        "Tell me about {s}.",
+        "What do you know of {s}?",
+    ),
+    "look": (
+        "What is the {s} like?",
+        "Tell me about the {s}.",
+        "What do you know of the {s}?",
     ),
 }
 
@@ -100,6 +114,8 @@ ANSWERS: Final[dict[str, str]] = {
     "price": "The {s} costs {v} coins.",
     "sum": "{s} is {v}.",
     "opposite": "The opposite of {s} is {v}.",
+    "who": "{s} is a {v}.",
+    "look": "The {s} is {v}.",
 }
 
 SMALL_TALK: Final[tuple[tuple[str, str], ...]] = (

@@ -60,6 +60,7 @@ def build_world(seed: int = DEFAULT_SEED) -> World:
         facts.append(Fact(thing, "owner", owner, held_out))
     facts += _sums(rng)
     facts += _opposites(rng)
+    facts += _summaries(facts)
     return World(seed, tuple(facts))
 
 
@@ -111,6 +112,20 @@ def _opposites(rng: random.Random) -> list[Fact]:
         for index, (left, right) in enumerate(words.OPPOSITES)
         for subject, value in ((left, right), (right, left))
     ]
+
+
+def _summaries(facts: list[Fact]) -> list[Fact]:
+    """What is said first of a person or a thing, two facts in one: "baker from Oakford", "red and made of wood"."""
+    values = {(fact.subject, fact.attribute): fact.value for fact in facts}
+    summaries: list[Fact] = []
+    for fact in facts:
+        if fact.attribute == "job":
+            value = f"{fact.value} from {values[fact.subject, 'town']}"
+            summaries.append(Fact(fact.subject, "who", value, fact.held_out))
+        elif fact.attribute == "colour":
+            value = f"{fact.value} and made of {values[fact.subject, 'material']}"
+            summaries.append(Fact(fact.subject, "look", value, fact.held_out))
+    return summaries
 
 
 def _held_out(rng: random.Random, count: int) -> set[int]:

@@ -1,11 +1,11 @@
-"""`python -m tests.bench [startup] [log] [training] [data]`: all of them, or those named."""
+"""`python -m tests.bench [NAME...]`: all of the benchmarks below, or those named."""
 
 import os
 import sys
 import tempfile
 from importlib import import_module
 
-_ALL = ("startup", "log", "training", "data")
+_ALL = ("startup", "workbench", "log", "training", "data", "run_place", "elo")
 
 
 def main() -> None:
