@@ -26,9 +26,6 @@ class Settings(Spec):
     animation: Literal["full", "basic", "none"] = "basic"
     """How much moves: "none" redraws only what has changed."""
 
-    welcomed: bool = False
-    """Whether the first start has been seen."""
-
 
 def file() -> Path:
     """Where the settings lie."""

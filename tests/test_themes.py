@@ -5,22 +5,45 @@ from pathlib import Path
 
 import pytest
 from textual.color import Color
-from textual.theme import Theme
 
 from qlora_tui import paths
+from qlora_tui.ui.themes import read
 
 THEMES = sorted(paths.shipped("themes").glob("*.toml"))
-OURS = {"loss", "eval", "vram"}
+OURS = ("loss", "eval", "vram")
+
+
+TEXTS = (
+    "foreground", "text-muted", "text-primary", "text-secondary", "text-accent", "text-success", "text-warning",
+    "text-error", "primary", "success", "warning", "error", *OURS,
+)  # fmt: skip
+"""What words are written in."""
+
+
+def test_there_are_enough_of_each_kind() -> None:
+    themes = [tomllib.loads(path.read_text()) for path in THEMES]
+    assert len(themes) >= 8
+    assert {theme["dark"] for theme in themes} == {True, False}
+    assert sum(theme.get("ansi", False) for theme in themes) == 1
 
 
 @pytest.mark.parametrize("path", THEMES, ids=lambda path: path.stem)
-def test_theme(path: Path) -> None:
-    theme = Theme(name=path.stem, **tomllib.loads(path.read_text()))
-    background = Color.parse(theme.background or "")
-    assert contrast(Color.parse(theme.foreground or ""), background) >= 4.5
-    assert set(theme.variables) >= OURS
-    for name in OURS:
-        assert contrast(Color.parse(theme.variables[name]), background) >= 3
+def test_words_can_be_read_on_every_ground(path: Path) -> None:
+    theme = read(path)
+    if theme.ansi:  # the terminal owns those colours
+        return
+    values = {**theme.to_color_system().generate(), **theme.variables}
+    for ground in ("background", "surface", "panel"):
+        background = Color.parse(values[ground])
+        for name in TEXTS:
+            assert contrast(on(background, values[name]), background) >= 4.5, f"{name} on {ground}"
+
+
+def on(background: Color, value: str) -> Color:
+    """A colour of a theme as it is seen on a background."""
+    if value.startswith("auto"):
+        return background + background.get_contrast_text(float(value.split()[1].rstrip("%")) / 100)
+    return background + Color.parse(value)
 
 
 def contrast(one: Color, other: Color) -> float:

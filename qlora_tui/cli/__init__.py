@@ -10,7 +10,25 @@ from typing import Annotated
 import typer
 
 from qlora_tui import __version__
-from qlora_tui.cli import chat, control, data, demo, doctor, locations, models, presets, runs, train, watch, workbench
+from qlora_tui.cli import (
+    arena,
+    chat,
+    control,
+    data,
+    demo,
+    doctor,
+    estimate,
+    evaluate,
+    locations,
+    models,
+    presets,
+    queue,
+    runs,
+    train,
+    watch,
+    web,
+    workbench,
+)
 from qlora_tui.errors import ExitCode, QloraError
 
 _INTERRUPTED = 130
@@ -19,7 +37,7 @@ app = typer.Typer(
     name="qlora-tui",
     help="Fine-tune language models in 4-bit from the terminal.",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 configuration, 4 not found, 5 conflict, 6 does not fit, "
-    "7 out of memory, 8 cancelled, 9 model, 10 data, 11 storage, 12 environment.",
+    "7 out of memory, 8 cancelled, 9 model, 10 data, 11 storage, 12 environment, 13 a tight fit.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -31,12 +49,17 @@ watch.register(app)
 control.register(app)
 chat.register(app)
 app.add_typer(runs.app, name="runs")
+app.add_typer(queue.app, name="queue")
 app.add_typer(presets.app, name="presets")
+estimate.register(app)
+app.add_typer(evaluate.app, name="eval")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(arena.app, name="arena")
 demo.register(app)
 doctor.register(app)
 locations.register(app)
+web.register(app)
 
 
 def _show_version(wanted: bool) -> None:

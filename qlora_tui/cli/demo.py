@@ -70,7 +70,7 @@ def measure(run: "RunFolder") -> Iterator[dict[str, Any]]:
 
 
 def _show(run: "RunFolder", samples: list[dict[str, Any]], result: dict[str, Any]) -> None:
-    from qlora_tui.cli.narration import short
+    from qlora_tui.runs.narration import short
     from qlora_tui.terminal import printable
 
     for sample in samples:

@@ -89,6 +89,11 @@ def watch(run: RunFolder, *, as_json: bool) -> None:
             for batch in follower.batches():
                 shown.show(batch, follower.state)
     except KeyboardInterrupt:
-        narrate(f"{run.name} goes on without a watcher; come back with: qlora-tui watch {run.name}")
+        say_it_goes_on(run)
         return
     report(follower)
+
+
+def say_it_goes_on(run: RunFolder) -> None:
+    """What somebody who stops watching has to know."""
+    narrate(f"{run.name} goes on without a watcher; come back with: qlora-tui watch {run.name}")

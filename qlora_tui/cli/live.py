@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.text import Text
 
-from qlora_tui.cli import narration
-from qlora_tui.runs import events
+from qlora_tui.runs import events, narration
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.terminal import printable

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from qlora_tui.cli import narration
-from qlora_tui.runs import events
+from qlora_tui.runs import events, narration
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.terminal import narrate, printable

@@ -3,6 +3,7 @@
 from qlora_tui.data.downloads import size
 from qlora_tui.errors import CancelledError, ExitCode, QloraError
 from qlora_tui.runs.checkpoints import newest_complete
+from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
@@ -46,7 +47,13 @@ def _finished(run: RunFolder, state: RunState) -> None:
     if finished is None:
         return
     metrics = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in finished.metrics.items())
-    peak = f", peak memory {size(finished.peak_bytes)}" if finished.peak_bytes else ""
+    peak = f", peak memory {size(finished.peak_bytes)}{_estimated(run)}" if finished.peak_bytes else ""
     narrate(f"{run.name} finished: {finished.step} steps in {finished.train_seconds:.1f} s{metrics}{peak}")
     narrate(f"adapter: {run.adapter} ({size(finished.adapter_bytes)})")
     narrate(f"talk to it: qlora-tui chat {run.name}")
+
+
+def _estimated(run: RunFolder) -> str:
+    expected = read_plan(run).get("estimate")
+    peak_bytes = expected.get("peak_bytes") if isinstance(expected, dict) else None
+    return f" ({size(peak_bytes)} estimated)" if isinstance(peak_bytes, int) else ""

@@ -1,17 +1,19 @@
-"""`runs`: list, show and remove runs."""
+"""`runs`: list, show, compare and remove runs."""
 
 import time
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from qlora_tui.cli import compare
 from qlora_tui.cli.options import Json, Run, Yes
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
     from qlora_tui.runs.jobs import Job
 
-app = typer.Typer(no_args_is_help=True, help="List, show and remove runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove runs.")
+compare.register(app)
 
 
 @app.command("list")
@@ -89,9 +91,8 @@ def _moment(time_s: float | None) -> str:
 
 def _facts(job: "Job") -> dict[str, str]:
     """The facts that are known, in reading order."""
-    from qlora_tui.cli import narration
     from qlora_tui.data.downloads import size
-    from qlora_tui.runs import store
+    from qlora_tui.runs import narration, store
     from qlora_tui.runs.summary import brief
 
     state, summary = job.state, brief(job)

@@ -1,10 +1,21 @@
-"""Opening the workbench: the one place of the command line that reaches the screen."""
+"""Opening the workbench and the inline view: the one place of the command line that reaches the screen."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qlora_tui.runs.store import RunFolder
+
+
+def has_screen() -> bool:
+    """Whether this terminal can show more than lines."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return all(stream.isatty() for stream in streams) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def open_workbench(*, run: str | None = None) -> None:
     """Run the app until the person leaves it. Raises UsageError without a terminal."""
-    import sys
-
     from qlora_tui.errors import UsageError
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -12,3 +23,10 @@ def open_workbench(*, run: str | None = None) -> None:
     from qlora_tui.ui.app import Workbench
 
     Workbench(run=run).run()
+
+
+def watch(run: "RunFolder") -> bool:
+    """Show a living run below the prompt until it ends; whether that was seen, or the person left before."""
+    from qlora_tui.ui.watch import WatchApp
+
+    return bool(WatchApp(run).run(inline=True))

@@ -19,7 +19,7 @@ def check_data(run: RunFolder, fingerprint: str, *, resuming: bool, accept: bool
         )
 
 
-def record(run: RunFolder, **facts: str) -> None:
+def record(run: RunFolder, **facts: Any) -> None:
     """Add facts that became known only while the run was prepared to plan.json."""
     plan = read_plan(run)
     if any(plan.get(key) != value for key, value in facts.items()):

@@ -1,5 +1,6 @@
 """The app: its places, its keys, the draft being set up and the run being shown."""
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import ClassVar
@@ -56,10 +57,17 @@ class Workbench(App[None]):
             "ctrl+p", "command_palette", "Commands", id="workbench.palette", tooltip="Everything a key does, by name"
         ),
         Binding(
-            "f8", "glossary", "Glossary", id="workbench.glossary", tooltip="What the words on the screen mean", show=False
+            "f10",
+            "glossary",
+            "Glossary",
+            id="workbench.glossary",
+            tooltip="What the words on the screen mean",
+            show=False,
         ),
-        Binding("ctrl+t", "change_theme", "Theme", id="workbench.theme", tooltip="Choose a colour theme", show=False),
-        Binding("f9", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False),
+        Binding("f12", "change_theme", "Theme", id="workbench.theme", tooltip="Choose a colour theme", show=False),
+        Binding(
+            "f11", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False
+        ),
         Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs go on without the workbench"),
     ]
 
@@ -91,12 +99,21 @@ class Workbench(App[None]):
     def on_mount(self) -> None:
         self._load_themes()
         self.set_interval(_THEME_WATCH_S, self._watch_themes)
-        self.set_keymap(self.settings.keymap)
+        self.watch(self, "settings", self._apply_settings)
         if self._problem is not None:
             self.complain(self._problem)
         self._empty_old_bin()
         if self._first_place != self.current_mode:
             self.switch_mode(self._first_place)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own variables, for the themes that lack them."""
+        return themes.stand_ins(self.current_theme)
+
+    def _apply_settings(self, settings: Settings) -> None:
+        self.set_keymap(settings.keymap)
+        if "TEXTUAL_ANIMATIONS" not in os.environ:
+            self.animation_level = settings.animation
 
     def complain(self, error: QloraError) -> None:
         """Show what went wrong and what to do about it, as plain text."""
@@ -128,6 +145,10 @@ class Workbench(App[None]):
             preferences.save(self.settings)
         except QloraError as error:
             self.complain(error)
+
+    @on(messages.Complained)
+    def _complained(self, message: messages.Complained) -> None:
+        self.complain(message.error)
 
     @on(messages.PlaceRequested)
     def _go(self, message: messages.PlaceRequested) -> None:

@@ -3,6 +3,7 @@
 from textual.message import Message
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import QloraError
 
 
 class PlaceRequested(Message):
@@ -61,3 +62,11 @@ class ConfigEdited(Message):
         super().__init__()
         self.edits = edits
         """Texts by dotted key; several are meant together or not at all."""
+
+
+class Complained(Message):
+    """Something a person wanted cannot be done; the app says why and what to do."""
+
+    def __init__(self, error: QloraError) -> None:
+        super().__init__()
+        self.error = error

@@ -1,7 +1,7 @@
 """Starting a run from the screen: the same steps as the command's, in a thread of the app."""
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.runs import jobs
+from qlora_tui.runs import jobs, queue
 from qlora_tui.runs.creation import create
 from qlora_tui.runs.freeze import frozen
 from qlora_tui.runs.store import RunFolder
@@ -12,3 +12,11 @@ def start(config: RunConfig, name: str | None, *, preset: str | None = None, all
     run = create(frozen(config), name, preset)
     jobs.start(run, allow_download=allow_download)
     return run
+
+
+def enqueue(config: RunConfig, preset: str, *, allow_download: bool) -> str:
+    """Create the folder of a run that waits for its turn; returns its name. Blocking; raises QloraError."""
+    run = create(frozen(config), None, preset)
+    queue.add(run.name, allow_download=allow_download)
+    queue.ensure_running()
+    return run.name

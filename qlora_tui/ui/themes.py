@@ -13,6 +13,15 @@ REQUIRED = ("loss", "eval", "vram")
 """Variables of our own that plots and bars are drawn in."""
 
 
+def stand_ins(theme: Theme) -> dict[str, str]:
+    """Values of our own variables for a theme that has none of them, as Textual's."""
+    return {
+        "loss": theme.primary,
+        "eval": theme.secondary or theme.primary,
+        "vram": theme.success or theme.primary,
+    }
+
+
 def read(path: Path) -> Theme:
     """The theme in a file; its name is the file's stem. Raises ValueError saying what is wrong."""
     try:

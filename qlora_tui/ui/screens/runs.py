@@ -1,16 +1,261 @@
-"""Runs."""
+"""Runs: every run in a table, what a person does with them afterwards, and the queue."""
 
+import asyncio
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on, work
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Input, Static
 
+from qlora_tui import paths
+from qlora_tui.data.downloads import size
+from qlora_tui.errors import QloraError, UsageError
+from qlora_tui.runs import jobs, labels, queue, store
+from qlora_tui.runs.shelf import Glimpse, Shelf
+from qlora_tui.ui import messages
 from qlora_tui.ui.screens.place import Place
+from qlora_tui.ui.widgets.ask_text import AskText
+from qlora_tui.ui.widgets.confirm import Confirm
+from qlora_tui.ui.widgets.queue_line import QueueLine
+from qlora_tui.ui.widgets.run_table import RunTable
+
+_EVERY_S = 2.0
+_MOST_COMPARED = 5
+
+
+class RunsRead(Message):
+    """All runs and the queue were looked at."""
+
+    def __init__(self, glimpses: tuple[Glimpse, ...], waiting: tuple[str, ...], obstacle: str) -> None:
+        super().__init__()
+        self.glimpses = glimpses
+        self.waiting = waiting
+        self.obstacle = obstacle
 
 
 class RunsPlace(Place):
-    """Runs."""
+    """All runs."""
 
     NAME = "runs"
     CSS_PATH = "runs.tcss"
+    AUTO_FOCUS = "RunTable"
+    HELP = """
+### All runs
+The filter takes words: a run is shown when each of them is in its name, status, model, data or tags. Enter goes to
+the table, escape clears the filter. The queue starts the next run when one has ended and memory is free, whether or
+not this program is open: `qlora-tui queue list` shows it from any shell.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", id="runs.filter", tooltip="Show only runs with these words"),
+        Binding("e", "rename", "Rename", id="runs.rename", tooltip="Give the run another name"),
+        Binding("t", "tag", "Tags", id="runs.tag", tooltip="Words to find the run by"),
+        Binding("x,delete", "delete", "Delete", id="runs.delete", tooltip="Put the run into the bin"),
+        Binding("u", "undo", "Undo", id="runs.undo", tooltip="Bring the run back that was deleted last"),
+        Binding("c", "compare", "Compare", id="runs.compare", tooltip="Compare the marked runs"),
+        Binding("a", "queue", "Queue", id="runs.queue", tooltip="Queue a preset, to start when the machine is free"),
+        Binding("w", "unqueue", "Unqueue", show=False, id="runs.unqueue", tooltip="Take the run out of the queue"),
+        Binding(
+            "E", "empty_bin", "Empty bin", show=False, id="runs.empty-bin", tooltip="Free the disk of deleted runs"
+        ),
+        Binding("escape", "clear", "Clear", show=False, id="runs.clear", tooltip="Clear filter and marks"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shelf = Shelf()
+        self._deleted: list[str] = []
 
     def compose_place(self) -> ComposeResult:
-        yield Static("Runs")
+        yield Input(placeholder="words in name, status, model, data or tags", id="run-filter", compact=True)
+        yield RunTable(id="run-table")
+        yield QueueLine()
+        yield Static("reading...", id="run-count", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one("#run-filter").display = False
+        self.set_interval(_EVERY_S, self._look)
+
+    def on_screen_resume(self) -> None:
+        """Coming back shows the present state at once."""
+        self._look()
+
+    def _look(self) -> None:
+        if self.is_current:
+            self._read()
+
+    @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
+    def _read(self) -> None:
+        waiting = tuple(entry.name for entry in queue.waiting())
+        self.post_message(RunsRead(tuple(self._shelf.read()), waiting, queue.busy() if waiting else ""))
+
+    @on(RunsRead)
+    def _show(self, message: RunsRead) -> None:
+        self._table.glimpses = message.glimpses
+        line = self.query_one(QueueLine)
+        line.waiting, line.obstacle = message.waiting, message.obstacle
+        self._count()
+
+    @property
+    def _table(self) -> RunTable:
+        return self.query_one(RunTable)
+
+    @on(RunTable.Shown)
+    def _count(self) -> None:
+        table = self._table
+        found, pages = len(table.found), table.pages
+        text = f"{found} of {len(table.glimpses)} runs"
+        if pages > 1:
+            text += f", page {table.page + 1} of {pages} ([ and ])"
+        if table.marked:
+            text += f", {len(table.marked)} marked: c compares"
+        if not table.glimpses:
+            text = "No runs yet: start one in Setup (F3), or queue a preset with a."
+        self.query_one("#run-count", Static).update(text)
+
+    @on(Input.Changed, "#run-filter")
+    def _filter(self, event: Input.Changed) -> None:
+        self._table.letters = event.value
+
+    @on(Input.Submitted, "#run-filter")
+    def _filtered(self) -> None:
+        self._table.focus()
+
+    def action_filter(self) -> None:
+        """Show and focus the filter."""
+        field = self.query_one("#run-filter")
+        field.display = True
+        field.focus()
+
+    def action_clear(self) -> None:
+        """One step back: the filter first, then the marks."""
+        field = self.query_one("#run-filter", Input)
+        if field.display:
+            field.value = ""
+            field.display = False
+            self._table.focus()
+        else:
+            self._table.marked = frozenset()
+
+    def _attempt(self, what: Callable[[], object]) -> bool:
+        """Do it, or say why not; then look again."""
+        try:
+            what()
+        except QloraError as error:
+            self.post_message(messages.Complained(error))
+            return False
+        finally:
+            self._look()
+        return True
+
+    @work(exclusive=True, group="ask")
+    async def action_rename(self) -> None:
+        """Ask for another name."""
+        name = self._table.current
+        if name is None:
+            return
+        wanted = await self.app.push_screen_wait(AskText(f"Rename {name}", name))
+        if wanted and wanted != name:
+            self._attempt(lambda: labels.rename(store.find(name), wanted))
+
+    @work(exclusive=True, group="ask")
+    async def action_tag(self) -> None:
+        """Ask for the tags."""
+        name = self._table.current
+        if name is None:
+            return
+        before = next((glimpse.tags for glimpse in self._table.glimpses if glimpse.name == name), ())
+        wanted = await self.app.push_screen_wait(AskText(f"Tags of {name}", " ".join(before), "Words with spaces."))
+        if wanted is not None:
+            self._attempt(lambda: labels.set_tags(store.find(name), wanted.split()))
+
+    def action_delete(self) -> None:
+        """Put the run into the bin."""
+        name = self._table.current
+        if name is None:
+            return
+        run = store.RunFolder(paths.runs() / name)
+        if jobs.is_alive(run):
+            self.post_message(messages.Complained(UsageError(f"{name} is running", hint="Stop it first, in Run (F4).")))
+        elif self._attempt(lambda: labels.discard(run)):
+            self._deleted.append(name)
+            self._attempt(lambda: queue.remove(name))
+            self._table.marked -= {name}
+            self.notify(f"{name} is in the bin for 7 days. u brings it back, E empties the bin.", markup=False)
+
+    def action_undo(self) -> None:
+        """Bring back what was deleted last."""
+        if not self._deleted:
+            self.notify("Nothing was deleted.", markup=False)
+        elif self._attempt(lambda: labels.restore(self._deleted[-1])):
+            self.notify(f"{self._deleted.pop()} is back.", markup=False)
+
+    @work(exclusive=True, group="ask")
+    async def action_empty_bin(self) -> None:
+        """Ask, then free the disk."""
+        runs, used_bytes = labels.discarded()
+        if not runs:
+            self.notify("The bin is empty.", markup=False)
+            return
+        question = Confirm(
+            f"Delete {runs} discarded {'run' if runs == 1 else 'runs'} for good?",
+            f"{size(used_bytes)} of checkpoints, adapters and logs cannot be brought back.",
+            yes="Delete",
+            no="Keep",
+        )
+        if await self.app.push_screen_wait(question):
+            labels.empty_bin()
+            self._deleted.clear()
+            self.notify(f"{size(used_bytes)} are free again.", markup=False)
+
+    def action_compare(self) -> None:
+        """Compare the marked runs, or the one under the cursor with the marked one."""
+        names = [glimpse.name for glimpse in self._table.found if glimpse.name in self._table.marked]
+        if len(names) == 1 and self._table.current not in (None, names[0]):
+            names.append(str(self._table.current))
+        if not 2 <= len(names) <= _MOST_COMPARED:
+            self.notify(f"Mark two to {_MOST_COMPARED} runs with space first.", markup=False)
+            return
+        from qlora_tui.ui.screens.compare import Compare
+
+        self.app.push_screen(Compare(names))
+
+    def action_queue(self) -> None:
+        """Choose a preset to queue."""
+        from functools import partial
+
+        from qlora_tui.config import presets
+
+        self.app.search_commands(
+            [(preset.name, partial(self._queue, preset.name), preset.title) for preset in presets.presets()],
+            placeholder="Which preset shall wait for its turn?",
+        )
+
+    @work(exclusive=True, group="queue")
+    async def _queue(self, preset: str) -> None:
+        from qlora_tui.config import presets
+        from qlora_tui.runs.missing import missing_downloads, sentence
+        from qlora_tui.ui import starting
+
+        try:
+            config = presets.find(preset).config
+            downloads = await asyncio.to_thread(missing_downloads, config)
+            text = "\n".join(map(sentence, downloads))
+            if downloads and not await self.app.push_screen_wait(
+                Confirm("Download this when the run's turn comes?", text, yes="Download", no="Do not queue")
+            ):
+                return
+            name = await asyncio.to_thread(starting.enqueue, config, preset, allow_download=bool(downloads))
+        except QloraError as error:
+            self.post_message(messages.Complained(error))
+        else:
+            self.notify(f"{name} waits in the queue.", markup=False)
+        self._look()
+
+    def action_unqueue(self) -> None:
+        """Take the run under the cursor out of the queue."""
+        name = self._table.current
+        if name is not None and self._attempt(lambda: queue.remove(name)):
+            self.notify(f"{name} is not in the queue.", markup=False)

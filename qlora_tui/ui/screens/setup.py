@@ -1,16 +1,252 @@
-"""Setup."""
+"""Setup: the draft of a run in four sections, and beside them whether it fits. Every edit of the draft passes here."""
 
+import json
+from typing import ClassVar
+
+from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.events import DescendantFocus
+from textual.widgets import ContentSwitcher, Static
 
-from qlora_tui.ui.screens.place import Place
+from qlora_tui.models.facts import ModelFacts
+from qlora_tui.terminal import printable
+from qlora_tui.ui import setup_summary
+from qlora_tui.ui.messages import PlaceRequested
+from qlora_tui.ui.screens.draft_place import DraftPlace
+from qlora_tui.ui.widgets.adapter_form import AdapterForm
+from qlora_tui.ui.widgets.data_section import DataSection
+from qlora_tui.ui.widgets.fit_panel import Advice, FitPanel
+from qlora_tui.ui.widgets.model_picker import ModelPicker
+from qlora_tui.ui.widgets.model_section import ModelSection
+from qlora_tui.ui.widgets.outline import SECTIONS, Outline
+from qlora_tui.ui.widgets.pricer import Pricer
+from qlora_tui.ui.widgets.setting_field import SettingField
+from qlora_tui.ui.widgets.settings_form import SettingsForm
+from qlora_tui.ui.widgets.training_form import TrainingForm
+
+_NAMES = [name for name, _, _ in SECTIONS]
 
 
-class SetupPlace(Place):
-    """Setup."""
+class SetupPlace(DraftPlace):
+    """Model, adapter, data, training; what is changed on the left is priced on the right."""
 
     NAME = "setup"
     CSS_PATH = "setup.tcss"
+    AUTO_FOCUS = "#model-table"
+    HELP = """\
+## Setup
+
+Four sections, read from top to bottom: `m` model, `a` adapter, `d` data, `t` training. What you change is priced at
+once. `F8` applies the first advice, `F9` starts the run, `ctrl+o` begins from a preset or an earlier run, `ctrl+s`
+saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the last edit back.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(key, f"open('{name}')", title, id=f"setup.{name}", tooltip=f"To the section {title}", show=False)
+            for name, title, key in SECTIONS
+        ),
+        Binding("f8", "advice", "Make it fit", id="setup.advice", tooltip="Apply the first advice"),
+        Binding("ctrl+n", "step(1)", "Next", id="setup.next", tooltip="The next section", show=False),
+        Binding("ctrl+b", "step(-1)", "Back", id="setup.previous", tooltip="The section before", show=False),
+        Binding(
+            "o", "unfold", "Memory", id="setup.memory", tooltip="The whole estimate, or the form again", show=False
+        ),
+        Binding("escape", "leave", "Back", id="setup.leave", tooltip="Out of the field, then out of Setup", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = _NAMES[0]
+        self._facts: ModelFacts | None = None
 
     def compose_place(self) -> ComposeResult:
-        yield Static("Setup")
+        with Horizontal(id="setup"):
+            with Vertical(id="form"):
+                yield Outline()
+                yield Static("", id="section-summary", markup=False)
+                with ContentSwitcher(initial="section-model", id="sections"):
+                    yield ModelSection()
+                    yield AdapterForm()
+                    yield DataSection()
+                    yield TrainingForm()
+                yield Static("", id="field-help", markup=False)
+            yield FitPanel()
+        yield Pricer()
+
+    def on_mount(self) -> None:
+        self.query_one(FitPanel).add_class("-folded")
+        self.watch(self.app, "draft", self.show_draft)
+        self.call_after_refresh(self.query_one(ModelSection).scroll_home, animate=False)
+
+    def on_screen_resume(self) -> None:
+        self.show_draft()
+
+    def show_draft(self) -> None:
+        """Everything on the screen from the draft."""
+        draft, edits = self.app.draft, self.edits
+        # The other sections are shown the draft when they are opened.
+        self._section.show(draft, edits.pending, edits.reasons)
+        self._show_summaries()
+        self._show_help()
+        self._reprice()
+
+    def _show_summaries(self) -> None:
+        draft, facts = self.app.draft, self._known_facts()
+        found = setup_summary.summaries(draft, facts, self.query_one(DataSection).summary)
+        trouble = {setup_summary.section_of(key) for key in self.edits.pending}
+        self.query_one(Outline).show(self._open, found, trouble)
+        self.query_one("#section-summary", Static).update(Content(printable(found[self._open], one_line=True)))
+        self.query_one("#form").border_title = Content(f"Run from {printable(self.app.draft_source)}")
+        if self._open == "adapter":
+            self.query_one(AdapterForm).show_targets(draft, facts)
+
+    @property
+    def _section(self) -> ModelSection | AdapterForm | DataSection | TrainingForm:
+        """The open section."""
+        found = self.query_one(f"#section-{self._open}")
+        assert isinstance(found, ModelSection | AdapterForm | DataSection | TrainingForm)
+        return found
+
+    def _known_facts(self) -> ModelFacts | None:
+        return self._facts if self._facts is not None and self._facts.id == self.app.draft.model.id else None
+
+    # The price
+
+    def _reprice(self) -> None:
+        form: AdapterForm | TrainingForm | None = None
+        if self._open == "adapter":
+            form = self.query_one(AdapterForm)
+        elif self._open == "training":
+            form = self.query_one(TrainingForm)
+        keys = [field.key for field in form.query(SettingField)] if form is not None else []
+        choices = self.query_one(ModelSection).picker.choices if self._open == "model" else []
+        self.query_one(Pricer).price(self.app.draft, keys, choices)
+
+    @on(ModelSection.Listed)
+    def _listed(self, message: ModelSection.Listed) -> None:
+        message.stop()
+        self._reprice()
+
+    @on(Pricer.Priced)
+    def _priced(self, message: Pricer.Priced) -> None:
+        self._facts, self.price = message.facts, message.price
+        self.query_one(FitPanel).show(message.price)
+        self._show_summaries()
+
+    @on(Pricer.Unpriced)
+    def _unpriced(self, message: Pricer.Unpriced) -> None:
+        self.price = None
+        self.query_one(FitPanel).show_problem(message.reason)
+        self.query_one(FitPanel).show_advice([])
+
+    @on(Pricer.Advised)
+    def _advised(self, message: Pricer.Advised) -> None:
+        self.query_one(FitPanel).show_advice(message.advice)
+
+    @on(Pricer.Weighed)
+    def _weighed(self, message: Pricer.Weighed) -> None:
+        self.query_one(AdapterForm).show_effects(message.effects)
+        self.query_one(TrainingForm).show_effects(message.effects)
+        self._show_help()
+
+    @on(Pricer.Badged)
+    def _badged(self, message: Pricer.Badged) -> None:
+        self.query_one(ModelSection).show_badges(message.badges)
+
+    @on(DataSection.Measured)
+    def _measured(self, message: DataSection.Measured) -> None:
+        if message.all_rows:
+            self.query_one(Pricer).measured(message.config, message.longest_tokens)
+        self._show_summaries()
+
+    @on(FitPanel.AdviceTaken)
+    def _take_advice(self, message: FitPanel.AdviceTaken) -> None:
+        self._apply(message.advice)
+
+    def action_advice(self) -> None:
+        """Apply the first advice."""
+        advice = self.query_one(FitPanel).advice
+        if advice:
+            self._apply(advice[0])
+        else:
+            self.notify("There is nothing to advise: it fits, or nobody can say.")
+
+    def _apply(self, advice: Advice) -> None:
+        self.edit(advice.edits, apart=True)
+        self.notify(advice.text, title="Applied; ctrl+z takes it back", markup=False)
+
+    # Sections and focus
+
+    @on(Outline.Chosen)
+    def _chosen(self, message: Outline.Chosen) -> None:
+        self.action_open(message.section)
+
+    def action_open(self, section: str) -> None:
+        """Show a section and put the focus where one begins in it."""
+        self._open = section
+        self.query_one(ContentSwitcher).current = f"section-{section}"
+        self._show_memory(whole=False)
+        self.show_draft()
+        first = {"model": "#model-table", "data": "#data-choices"}.get(section)
+        fields = f"#section-{section} SettingField > Select, #section-{section} SettingField > Input"
+        self.query(first or fields).first().focus(scroll_visible=False)
+        self.query_one(f"#section-{section}").scroll_home(animate=False)
+
+    def action_step(self, by: int) -> None:
+        """The section after or before this one."""
+        self.action_open(_NAMES[(_NAMES.index(self._open) + by) % len(_NAMES)])
+
+    def action_leave(self) -> None:
+        """One step back: the whole estimate, the field, the place."""
+        if self.has_class("-memory-open"):
+            self._show_memory(whole=False)
+        elif self.focused is None or self.focused.id == f"outline-{self._open}":
+            self.post_message(PlaceRequested("home"))
+        else:
+            self.query_one(f"#outline-{self._open}").focus()
+
+    def action_unfold(self) -> None:
+        """The whole estimate in place of the form, or the form again."""
+        self._show_memory(whole=not self.has_class("-memory-open"))
+
+    @on(FitPanel.Unfolded)
+    def _unfolded(self) -> None:
+        self.action_unfold()
+
+    def _show_memory(self, *, whole: bool) -> None:
+        self.set_class(whole, "-memory-open")
+        self.query_one(FitPanel).set_class(not whole, "-folded")
+
+    @on(DescendantFocus)
+    def _focus_moved(self) -> None:
+        self._show_help()
+
+    def _show_help(self) -> None:
+        field = (
+            next((node for node in self.focused.ancestors_with_self if isinstance(node, SettingField)), None)
+            if (self.focused is not None)
+            else None
+        )
+        text = printable(field.explanation, one_line=True) if field is not None else ""
+        self.query_one("#field-help", Static).update(Content(text))
+
+    async def show_field(self, key: str) -> None:
+        """Open the section of a setting and put the focus there."""
+        self.action_open(setup_summary.section_of(key))
+        for form in self.query(SettingsForm):
+            if key in form.advanced:
+                await form.unfold()
+        for field in self.query(SettingField):
+            if field.key == key:
+                field.query("Input, Select, Checkbox").first().focus()
+
+    @on(ModelPicker.Taken)
+    def _take_model(self, message: ModelPicker.Taken) -> None:
+        choice = message.choice
+        if choice.problem:
+            self.notify(choice.problem, title="It cannot be trained", severity="error", markup=False)
+            return
+        self.edit({"model.id": json.dumps(choice.id, ensure_ascii=False)})

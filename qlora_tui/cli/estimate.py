@@ -1,0 +1,142 @@
+"""`qlora-tui estimate`: what a run will need in memory, whether it fits, and what would make it fit."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.cli.options import Json, Settings
+from qlora_tui.terminal import narrate
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
+    from qlora_tui.memory.device import Device
+    from qlora_tui.memory.estimate import Verdict
+    from qlora_tui.models.facts import ModelFacts
+
+_STRATEGIES = ("ddp", "fsdp", "layer-split")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(estimate)
+
+
+def estimate(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[PRESET|FILE|MODEL]", help="A preset, a .toml file, a hub id or a model's folder."),
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help='"auto", "cpu", a size such as 24GB or 2x24GB, or the index of a GPU here.')
+    ] = "auto",
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How several cards share the run.")
+    ] = "ddp",
+    settings: Settings = None,
+    longest: Annotated[
+        int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, where it is known.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", metavar="batch|length|rank", help="Find the largest value that fits.")
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="What cards of the usual sizes can do.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Each formula with this model's numbers.")] = False,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Dry-run a step of the real libraries instead: seconds, no weights.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train two real steps on the longest batch here and measure.")
+    ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Estimates of finished runs beside what they took.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a run needs in memory, what of, when, and whether it fits. Nothing is downloaded but a few kilobytes.
+
+    Exit codes: 0 it fits (by paging, too), 13 it may just fit, 6 it does not fit.
+    """
+    from qlora_tui.cli import estimate_measure, estimate_view
+    from qlora_tui.errors import UsageError
+
+    if history:
+        estimate_measure.show_history(as_json=as_json)
+        return
+    if target is None:
+        raise UsageError("nothing to estimate was named", hint="Try `qlora-tui estimate llama-3.1-8b --gpu 24GB`.")
+    config, facts = _subject(target, settings or [])
+    device = _device(gpu, strategy, config)
+    if simulate:
+        estimate_measure.simulate(config, facts, device, longest, as_json=as_json)
+    elif probe:
+        estimate_measure.probe(config, facts, device, longest, as_json=as_json)
+    elif table:
+        estimate_view.write_table(config, facts, longest, as_json=as_json)
+    elif fit is not None:
+        _leave(estimate_view.write_fit(config, facts, device, fit, longest, as_json=as_json))
+    else:
+        _leave(estimate_view.write(config, facts, device, longest, explain=explain, as_json=as_json))
+
+
+def _subject(target: str, settings: list[str]) -> tuple["RunConfig", "ModelFacts"]:
+    from qlora_tui.config.overrides import resolve
+    from qlora_tui.models import describe
+
+    preset, file, model = _split(target)
+    quoted = [] if model is None else [f"model.id={_quoted(model)}"]
+    config = resolve(preset, file, [*quoted, *settings])
+    facts = describe(config.model.id, config.model.revision)
+    for note in facts.notes:
+        narrate(f"note: {note}")
+    return config, facts
+
+
+def _split(target: str) -> tuple[str | None, Any, str | None]:
+    """(preset, file, model): exactly one is given. Raises NotFoundError with the nearest preset."""
+    from pathlib import Path
+
+    from qlora_tui.config.presets import find, presets
+    from qlora_tui.models import catalogue
+
+    if target.endswith(".toml"):
+        return None, Path(target).expanduser(), None
+    if target in {preset.name for preset in presets()}:
+        return target, None, None
+    if "/" in target or "\\" in target or Path(target).expanduser().exists() or catalogue.find(target):
+        return None, None, target
+    return find(target).name, None, None
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _device(gpu: str, strategy: str, config: "RunConfig") -> "Device":
+    from dataclasses import replace
+
+    from qlora_tui import hardware
+    from qlora_tui.errors import UsageError
+    from qlora_tui.memory import device
+
+    if strategy not in _STRATEGIES:
+        raise UsageError(f"--strategy {strategy}: unknown", hint=f"One of {', '.join(_STRATEGIES)}.")
+    machine = hardware.snapshot()
+    if gpu == "auto":
+        found = device.automatic(machine, config.model.device)
+        if found.kind == "cpu" and config.model.device == "auto":
+            narrate("note: no NVIDIA GPU here, so this is about RAM; ask about a card with --gpu 24GB")
+        return found
+    found = device.parse(gpu, machine)
+    return replace(found, strategy=strategy.replace("-", " ")) if found.count > 1 else found  # type: ignore[arg-type]
+
+
+def _leave(verdict: "Verdict") -> None:
+    """Exit as the verdict says."""
+    from qlora_tui.errors import DoesNotFitError, ExitCode
+
+    if verdict.answer == "does not fit":
+        raise DoesNotFitError(f"does not fit: {verdict.reason}", hint=verdict.hint)
+    if verdict.answer == "tight":
+        narrate(f"warning: tight: {verdict.reason}")
+        raise typer.Exit(ExitCode.TIGHT)

@@ -1,0 +1,224 @@
+"""An estimate as text of 80 columns, or as JSON."""
+
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from qlora_tui.cli.output import write_json
+from qlora_tui.cli.output import write_table as write_rows
+from qlora_tui.errors import UsageError
+from qlora_tui.memory import advisor, history
+from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
+from qlora_tui.memory.phases import PHASE_LABELS
+from qlora_tui.memory.savings import savings
+from qlora_tui.memory.terms import Term
+from qlora_tui.terminal import narrate, printable
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
+    from qlora_tui.memory.device import Device
+    from qlora_tui.models.facts import ModelFacts
+
+GIB = 1 << 30
+_WIDTH = 80
+_LABEL = 32
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_QUANTITIES: dict[str, tuple[advisor.Quantity, str]] = {
+    "batch": ("batch", "training.micro_batch_size"),
+    "length": ("length", "training.max_length_tokens"),
+    "rank": ("rank", "adapter.rank"),
+}
+
+
+def write(
+    config: "RunConfig",
+    facts: "ModelFacts",
+    device: "Device",
+    longest: int | None,
+    *,
+    explain: bool,
+    as_json: bool,
+) -> Verdict:
+    """Write the breakdown to stdout; what it rests on goes to stderr. Returns the verdict, with what would help."""
+    found = estimate(config, facts, device, longest_tokens=longest, replay=True)
+    decided = verdict(found, device.free_bytes)
+    advice = () if decided.sure else _advice(config, facts, found, longest)
+    saved = savings(config, facts, device, longest_tokens=longest)
+    if as_json:
+        extra = {"suggestions": [advisor.as_json(each) for each in advice], "savings": [asdict(each) for each in saved]}
+        write_json(as_plain(found, facts, decided) | extra)
+    else:
+        _write_text(found, facts, decided)
+        if explain:
+            _write_formulas(found)
+        _write_savings(found, saved)
+        _write_advice(advice)
+    for sentence in (*found.warnings, *found.reasons, history.remark(device.kind)):
+        if sentence:
+            narrate(f"note: {sentence}")
+    return replace(decided, hint=_hint(advice, facts))
+
+
+def _advice(
+    config: "RunConfig", facts: "ModelFacts", found: Estimate, longest: int | None
+) -> tuple[advisor.Suggestion, ...]:
+    """Suggestions that hold if fragmentation is as high as the replay found, not as it usually is."""
+    quick = estimate(config, facts, found.device, longest_tokens=longest)
+    beyond = max(0, found.high_bytes - quick.high_bytes)
+    where = replace(found.device, free_bytes=found.device.free_bytes - beyond)
+    return advisor.suggestions(config, facts, where, longest_tokens=longest)
+
+
+def as_plain(found: Estimate, facts: "ModelFacts", decided: Verdict) -> dict[str, Any]:
+    """Plain data for programs; every size in bytes."""
+    content = asdict(found)
+    device = content.pop("device")
+    return {
+        "model": facts.id,
+        "verdict": decided.answer,
+        "reason": decided.reason,
+        "device": device,
+        **content,
+        "full_bytes": found.full_bytes,
+    }
+
+
+def _hint(advice: tuple[advisor.Suggestion, ...], facts: "ModelFacts") -> str:
+    fitting = next((each for each in advice if each.fits), None)
+    if fitting is None:
+        return f"No setting makes {facts.id} fit here: take a smaller model or a larger card."
+    return f"It fits with {advisor.as_flags(fitting.changes)} ({gib(fitting.need_bytes)}; {fitting.why})."
+
+
+def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
+    device = found.device
+    cards = f"{device.count} x {device.name} ({device.strategy})" if device.count > 1 else device.name
+    _say(f"{facts.id} on {cards}, batch of {found.rows} x {found.row_tokens:,} tokens")
+    _say(f"{decided.answer}: {decided.reason}")
+    _say(f"between {gib(found.low_bytes)} and {gib(found.high_bytes)}, from a {found.source}")
+    typer.echo()
+    whole = max(found.full_bytes, 1)
+    for term in found.terms:
+        _say(_bar_line(term, whole))
+    _say(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
+    typer.echo()
+    _write_phases(found)
+
+
+def _bar_line(term: Term, whole: int) -> str:
+    share = term.bytes / whole
+    label = f"{term.label} *" if term.paged else term.label
+    return f"{label[: _LABEL - 1]:{_LABEL}}{gib(term.bytes):>10} {share:>4.0%} {bar(share, _WIDTH - _LABEL - 17)}"
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of at most `width` columns, in eighths of a column where the output can show them."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        return "#" * round(eighths / 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def _write_phases(found: Estimate) -> None:
+    for phase, size in found.phases.items():
+        mark = f"  <- the peak, in the {found.step_phase} pass" if phase == found.peak_phase == "steady" else ""
+        mark = mark or ("  <- the peak" if phase == found.peak_phase else "")
+        _say(f"{PHASE_LABELS[phase]:{_LABEL}}{gib(size):>10}{mark}")
+    checkpointing = "on" if found.checkpointing else "off"
+    _say(f"{'gradient checkpointing':{_LABEL}}{checkpointing:>10}")
+    if found.paged_bytes:
+        _say("* leaves the card when the room is needed")
+    if len(found.per_card) > 1:
+        _say("each card: " + ", ".join(gib(size) for size in found.per_card))
+
+
+def _write_formulas(found: Estimate) -> None:
+    typer.echo()
+    for term in found.terms:
+        numbers = ", ".join(
+            f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in term.numbers.items()
+        )
+        _say(f"{term.label}: {term.bytes:,} bytes")
+        _say(f"    {term.formula}" + (f"  [{numbers}]" if numbers else ""))
+
+
+def _write_savings(found: Estimate, saved: tuple[Any, ...]) -> None:
+    typer.echo()
+    for each in saved:
+        verb = "saves" if each.in_use else "would save"
+        _say(f"{each.name:{_LABEL}}{verb} {gib(each.saves_bytes)}")
+
+
+def _write_advice(advice: tuple[advisor.Suggestion, ...]) -> None:
+    if not advice:
+        return
+    typer.echo()
+    for each in advice:
+        state = "fits with" if each.fits else "not enough:"
+        _say(f"{state} {advisor.as_flags(each.changes)}")
+        _say(f"    needs {gib(each.need_bytes)}; {each.why}")
+
+
+def write_fit(
+    config: "RunConfig", facts: "ModelFacts", device: "Device", quantity: str, longest: int | None, *, as_json: bool
+) -> Verdict:
+    """Write the largest value that fits to stdout. Raises UsageError for an unknown quantity."""
+    if quantity not in _QUANTITIES:
+        raise UsageError(f"--fit {quantity}: unknown", hint="One of batch, length, rank.")
+    what, key = _QUANTITIES[quantity]
+    value = advisor.largest(config, facts, device, what, longest_tokens=longest, replay=True)
+    if as_json:
+        write_json({"model": facts.id, "device": device.name, "setting": key, "largest": value})
+    else:
+        typer.echo(f"{key}={value}" if value else f"{key}: nothing fits")
+    if value:
+        return Verdict("fits", f"up to {key} = {value}")
+    advice = advisor.suggestions(config, facts, device, longest_tokens=longest)
+    return Verdict("does not fit", f"whatever {key} is", hint=_hint(advice, facts))
+
+
+def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *, as_json: bool) -> None:
+    """Write what cards of the usual sizes can do."""
+    rows = advisor.table(config, facts, longest_tokens=longest)
+    if as_json:
+        write_json(
+            [
+                {
+                    "card_gb": row.size_gb,
+                    "verdict": row.verdict.answer,
+                    "need_bytes": row.estimate.need_bytes,
+                    "gradient_checkpointing": row.estimate.checkpointing,
+                    "batch": row.batch,
+                    "length_tokens": row.length_tokens,
+                    "rank": row.rank,
+                }
+                for row in rows
+            ]
+        )
+        return
+    columns = ["card", "verdict", "need", "checkpointing", "batch", "length", "rank"]
+    cells = [
+        [
+            f"{row.size_gb:g} GB",
+            row.verdict.answer,
+            gib(row.estimate.need_bytes),
+            "on" if row.estimate.checkpointing else "off",
+            *(f"{value:,}" if value else "-" for value in (row.batch, row.length_tokens, row.rank)),
+        ]
+        for row in rows
+    ]
+    write_rows(columns, cells)
+    narrate("batch, length, rank: the largest that fits, all else as configured")
+
+
+def gib(size_bytes: int) -> str:
+    """A size as cards are measured: in powers of 1024."""
+    if size_bytes < GIB // 100:
+        return f"{size_bytes / (1 << 20):.1f} MiB"
+    return f"{size_bytes / GIB:.2f} GiB"
+
+
+def _say(text: str) -> None:
+    typer.echo(printable(text))

@@ -1,0 +1,69 @@
+"""`queue`: runs that start one after another."""
+
+from typing import Annotated
+
+import typer
+
+from qlora_tui.cli.options import Json, Settings, Yes
+from qlora_tui.terminal import narrate
+
+app = typer.Typer(no_args_is_help=True, help="Runs that start one after another.")
+
+
+@app.command()
+def add(
+    target: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a .toml file.")],
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Left out: one is made up.")] = None,
+    settings: Settings = None,
+    yes: Yes = False,
+) -> None:
+    """Put a run into the queue; it starts when those before it have ended and memory is free."""
+    from qlora_tui.cli.consent import allow_downloads
+    from qlora_tui.config.overrides import resolve
+    from qlora_tui.config.presets import split_target
+    from qlora_tui.runs import queue
+    from qlora_tui.runs.creation import create
+    from qlora_tui.runs.freeze import frozen
+
+    preset, file = split_target(target)
+    config = frozen(resolve(preset, file, settings or []))
+    allow_download = allow_downloads(config, yes=yes)
+    run = create(config, name, target)
+    queue.add(run.name, allow_download=allow_download)
+    queue.ensure_running()
+    typer.echo(run.name)
+    narrate(f"{run.name} waits in the queue; watch it with: qlora-tui watch {run.name}")
+
+
+@app.command("list")
+def list_queue(as_json: Json = False) -> None:
+    """List the runs that wait, the next one first."""
+    from qlora_tui.cli.output import write_json, write_table
+    from qlora_tui.runs import queue
+
+    names = [entry.name for entry in queue.waiting()]
+    if as_json:
+        write_json({"waiting": names, "running": queue.is_running()})
+    elif names:
+        write_table(["name"], [[name] for name in names])
+    else:
+        narrate("nothing waits; `qlora-tui queue add PRESET` puts a run into the queue")
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the queue.")]) -> None:
+    """Take a run out of the queue. Its folder stays."""
+    from qlora_tui.errors import NotFoundError
+    from qlora_tui.runs import queue
+
+    if not queue.remove(name):
+        raise NotFoundError(f"no run named {name!r} in the queue", hint="See `qlora-tui queue list`.")
+    narrate(f"took {name} out of the queue; start it with: qlora-tui resume {name}")
+
+
+@app.command("run")
+def run_queue() -> None:
+    """Work the queue off in this terminal. `queue add` does it in the background."""
+    from qlora_tui.runs import queue
+
+    queue.work_off(narrate)

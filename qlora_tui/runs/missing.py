@@ -1,0 +1,45 @@
+"""What a run would have to download before it can train. Asked before anybody is asked for a yes."""
+
+from contextlib import suppress
+
+from qlora_tui.config.data import SourceSpec
+from qlora_tui.config.run import RunConfig
+from qlora_tui.data.downloads import Download
+from qlora_tui.data.splits import Purpose
+
+
+def missing_downloads(config: RunConfig) -> list[Download]:
+    """The model and the data that are not on this machine, with size and destination; nothing is downloaded here.
+
+    Raises ModelError, DataError or NotFoundError for what cannot be had.
+    """
+    from qlora_tui.data.sources import find_source
+    from qlora_tui.models.folder import location
+    from qlora_tui.models.hub import missing_download
+
+    location(config.model)
+    model = missing_download(config.model)
+    found = [] if model is None else [model]
+
+    class Asked(Exception):
+        """Ends the search for a source at the question, so that nothing is downloaded here."""
+
+    def ask(download: Download) -> bool:
+        found.append(download)
+        raise Asked
+
+    wanted: list[tuple[SourceSpec, Purpose]] = [(spec, "train") for spec in (config.data, *config.data.mix)]
+    if config.data.eval_spec is not None:
+        wanted.append((config.data.eval_spec, "eval"))
+    for spec, purpose in wanted:
+        with suppress(Asked):
+            streaming = config.data.streaming and purpose == "train"
+            find_source(spec, purpose, streaming=streaming, consent=ask, on_progress=None)
+    return found
+
+
+def sentence(download: Download) -> str:
+    """What would be downloaded, how much of it, and where to."""
+    from qlora_tui.data.downloads import size
+
+    return f"{download.what} is not on this machine: {size(download.size_bytes)} would go to {download.destination}"

@@ -1,0 +1,167 @@
+"""Runs that wait for their turn: a small file, and the loop that starts the next one when the machine is free.
+
+A queued run is a folder that was created and not started, so it is listed, shown and deleted like any other. The loop
+runs in a process of its own (`qlora-tui queue run`) that holds a lock and ends when nothing waits.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from qlora_tui import atomic, hardware, paths
+from qlora_tui.errors import QloraError, RunConflictError
+from qlora_tui.runs import jobs, store
+
+FREE_SHARE = 0.5
+"""Without an estimate of the run: the share of a GPU's memory that must be free before the next run starts."""
+
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One run that waits."""
+
+    name: str
+    allow_download: bool = False
+    """Whether a person said yes to a download whose size was shown."""
+
+
+def waiting() -> list[Waiting]:
+    """The runs that wait, the next one first."""
+    try:
+        found = json.loads(_file().read_text(encoding="utf-8"))
+        return [Waiting(str(item["name"]), bool(item.get("allow_download"))) for item in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def add(name: str, *, allow_download: bool = False) -> None:
+    """Put a created run at the end. Raises NotFoundError, RunConflictError when it has begun or waits, StorageError."""
+    run = store.find(name)
+    if jobs.look(run).status != "created":
+        raise RunConflictError(f"run {name!r} has begun already", hint=f"Continue it: `qlora-tui resume {name}`.")
+    with _changing() as entries:
+        if any(entry.name == name for entry in entries):
+            raise RunConflictError(f"run {name!r} is in the queue already", hint="See `qlora-tui queue list`.")
+        entries.append(Waiting(name, allow_download))
+
+
+def remove(name: str) -> bool:
+    """Take a run out of the queue; whether it was in it. The run's folder stays. Raises StorageError."""
+    with _changing() as entries:
+        kept = [entry for entry in entries if entry.name != name]
+        found = len(kept) < len(entries)
+        entries[:] = kept
+    return found
+
+
+def is_running() -> bool:
+    """Whether a process is working the queue off."""
+    try:
+        handle = os.open(_lock(), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+
+
+def ensure_running() -> None:
+    """Start the process that works the queue off, unless there is one. It outlives this one. Raises StorageError."""
+    if is_running():
+        return
+    log = _file().with_suffix(".log")
+    with atomic.storage_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            subprocess.Popen(
+                [sys.executable, "-m", "qlora_tui", "queue", "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+
+def work_off(say: Callable[[str], None]) -> None:
+    """Start one waiting run after another, each when no run lives and memory is free, until none waits.
+
+    A run that cannot be started is said and passed over. Raises RunConflictError when another process does this.
+    """
+    lock = FileLock(_lock(), timeout=0)
+    with atomic.storage_errors(_lock()):
+        _lock().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunConflictError(
+                "another process works the queue off", hint="See it with `qlora-tui queue list`."
+            ) from error
+    try:
+        reason = ""
+        while entries := waiting():
+            obstacle = busy()
+            if obstacle:
+                if obstacle != reason:
+                    say(f"{entries[0].name} waits: {obstacle}")
+                reason = obstacle
+                time.sleep(_POLL_S)
+                continue
+            _start(entries[0], say)
+    finally:
+        lock.release()
+
+
+def _start(entry: Waiting, say: Callable[[str], None]) -> None:
+    remove(entry.name)
+    try:
+        jobs.start(store.find(entry.name), allow_download=entry.allow_download)
+        say(f"started {entry.name}")
+    except QloraError as error:
+        say(f"{entry.name} was not started: {error.message}")
+
+
+def busy() -> str:
+    """Why the next run cannot start now, or an empty string."""
+    for run in store.all_runs():
+        if jobs.is_alive(run):
+            return f"{run.name} is running"
+    gpus = hardware.snapshot().gpus
+    if gpus and all(gpu.free_bytes < FREE_SHARE * gpu.total_bytes for gpu in gpus):
+        return "the GPU's memory is in use"
+    return ""
+
+
+@contextmanager
+def _changing() -> Iterator[list[Waiting]]:
+    path = _file()
+    with atomic.storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".changing"), timeout=10):
+        entries = waiting()
+        yield entries
+        atomic.write_json(path, [asdict(entry) for entry in entries])
+
+
+def _file() -> Path:
+    return paths.data() / "queue.json"
+
+
+def _lock() -> Path:
+    return paths.data() / "queue.lock"

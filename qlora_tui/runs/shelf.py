@@ -1,0 +1,115 @@
+"""All runs at a glance, read again only where something has changed. In bounded memory, whatever the runs hold."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from qlora_tui.runs import jobs, labels, store
+from qlora_tui.runs.fingerprint import read_plan
+from qlora_tui.runs.follow import Follower
+from qlora_tui.runs.narration import stage
+from qlora_tui.runs.pace import remaining_s
+from qlora_tui.runs.state import RunState
+from qlora_tui.runs.store import RunFolder
+
+_CURVE_POINTS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What a list says of one run. Times in seconds, `created_s` and `last_event_s` since the epoch."""
+
+    name: str
+    status: jobs.Status
+    step: int
+    total_steps: int | None
+    loss: float | None
+    eval_loss: float | None
+    peak_bytes: int
+    model: str
+    data: str
+    created_s: float | None
+    last_event_s: float | None
+    remaining_s: float | None
+    doing: str
+    """What the worker is doing or why it ended, for people. Foreign text."""
+    curve: tuple[float, ...]
+    """The training loss over the whole run, at most 120 points."""
+    tags: tuple[str, ...]
+
+    @property
+    def live(self) -> bool:
+        return self.status in ("running", "starting")
+
+
+class Shelf:
+    """Glimpses of all runs. Runs that live keep their folded state; of the others only the glimpse is kept."""
+
+    def __init__(self) -> None:
+        self._followers: dict[str, Follower] = {}
+        self._known: dict[str, tuple[tuple[object, ...], Glimpse]] = {}
+
+    def read(self) -> Iterator[Glimpse]:
+        """A glimpse of every run, newest first. Blocking; a run that vanishes meanwhile is passed over."""
+        names = set()
+        for run in store.all_runs():
+            names.add(run.name)
+            alive = jobs.is_alive(run)
+            stamp = (alive, *_stamp(run))
+            known = self._known.get(run.name)
+            if known is None or known[0] != stamp or known[1].live:
+                known = self._known[run.name] = (stamp, self._look(run, alive))
+            yield known[1]
+        for gone in self._known.keys() - names:
+            self._known.pop(gone)
+            self._followers.pop(gone, None)
+
+    def _look(self, run: RunFolder, alive: bool) -> Glimpse:
+        follower = self._followers.pop(run.name, None) or Follower(run)
+        follower.catch_up()
+        if alive:
+            self._followers[run.name] = follower
+        return glimpse(run, follower.state, follower.status)
+
+
+def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:
+    """What a list says of a run in this state."""
+    plan = read_plan(run)
+    created_s = plan.get("created_s")
+    losses = [point.loss for point in state.steps.points() if point.loss is not None]
+    return Glimpse(
+        name=run.name,
+        status=status,
+        step=state.step_number,
+        total_steps=state.plan.total_steps if state.plan else None,
+        loss=state.steps.last.loss if state.steps.last else None,
+        eval_loss=state.evals.last.loss if state.evals.last else None,
+        peak_bytes=state.peak_bytes,
+        model=str(plan.get("model") or ""),
+        data=str(plan.get("data") or ""),
+        created_s=created_s if isinstance(created_s, int | float) else None,
+        last_event_s=state.last_event_s or None,
+        remaining_s=remaining_s(state) if status == "running" else None,
+        doing=_doing(state, status),
+        curve=tuple(losses[:: max(1, -(-len(losses) // _CURVE_POINTS))]),
+        tags=labels.tags(run),
+    )
+
+
+def _doing(state: RunState, status: jobs.Status) -> str:
+    if state.failed is not None:
+        return state.failed.message
+    if status == "crashed":
+        return f"the worker died at step {state.step_number}"
+    return stage(state.stage) if state.stage else ""
+
+
+def _stamp(run: RunFolder) -> tuple[object, ...]:
+    """Changes when the run's events or labels do."""
+    stamps: list[object] = []
+    for path in (run.events, run.path / labels.FILE):
+        try:
+            about = path.stat()
+            stamps.append((about.st_size, about.st_mtime_ns))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)

@@ -1,0 +1,92 @@
+"""From a run's points to what a plot draws: curves, their smoothing, and two points a column. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from qlora_tui.runs.state import RunState
+
+_SPANS = 25
+"""The smoothing looks back over this share of the curve: a 25th, but five points at least."""
+
+_SHORTEST_SPAN_POINTS = 5
+
+
+class Curve(NamedTuple):
+    """Values over optimizer steps, in step order. A value that was not finite is left out."""
+
+    steps: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+    def near(self, step: float) -> tuple[int, float] | None:
+        """The step that is closest to `step`, and its value."""
+        if not self.steps:
+            return None
+        after = min(bisect_left(self.steps, step), len(self.steps) - 1)
+        index = min(max(after - 1, 0), after, key=lambda place: abs(self.steps[place] - step))
+        return self.steps[index], self.values[index]
+
+    def within(self, low: float, high: float) -> Curve:
+        """The part between two steps, with one neighbour on each side so that a line reaches the edges."""
+        start = max(bisect_left(self.steps, low) - 1, 0)
+        end = bisect_right(self.steps, high) + 1
+        return Curve(self.steps[start:end], self.values[start:end])
+
+
+class Curves(NamedTuple):
+    """Everything that is plotted of a run."""
+
+    loss: Curve = Curve()
+    smoothed: Curve = Curve()
+    evals: Curve = Curve()
+    learning_rate: Curve = Curve()
+    grad_norm: Curve = Curve()
+    smoothed_norm: Curve = Curve()
+
+
+def curves(state: RunState) -> Curves:
+    """The curves of a state: at most about 4,096 points each, as the state keeps them."""
+    points = state.steps.points()
+    loss = _curve((point.step, point.loss) for point in points)
+    norm = _curve((point.step, point.grad_norm) for point in points)
+    return Curves(
+        loss=loss,
+        smoothed=smoothed(loss),
+        evals=_curve((point.step, point.loss) for point in state.evals.points()),
+        learning_rate=_curve((point.step, point.learning_rate) for point in points),
+        grad_norm=norm,
+        smoothed_norm=smoothed(norm),
+    )
+
+
+def _curve(points: Iterable[tuple[int, float | None]]) -> Curve:
+    kept = [(step, value) for step, value in points if value is not None]
+    return Curve(tuple(step for step, _ in kept), tuple(value for _, value in kept))
+
+
+def smoothed(curve: Curve) -> Curve:
+    """Exponential moving average without the bias of its beginning (Kingma and Ba, Adam, section 3)."""
+    span = max(_SHORTEST_SPAN_POINTS, len(curve.steps) // _SPANS)
+    keep = 1 - 2 / (span + 1)
+    average, weight, values = 0.0, 0.0, []
+    for value in curve.values:
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        values.append(average / weight)
+    return Curve(curve.steps, tuple(values))
+
+
+def decimated(curve: Curve, columns: int) -> Curve:
+    """The lowest and the highest point of each column, in step order: two points a column look like all of them."""
+    count = len(curve.steps)
+    if count <= 2 * columns or columns < 1:
+        return curve
+    kept: list[int] = []
+    for column in range(columns):
+        part = range(column * count // columns, (column + 1) * count // columns)
+        low, high = min(part, key=curve.values.__getitem__), max(part, key=curve.values.__getitem__)
+        kept += sorted({low, high})
+    kept[0], kept[-1] = min(kept[0], 0), max(kept[-1], count - 1)
+    return Curve(tuple(curve.steps[index] for index in kept), tuple(curve.values[index] for index in kept))

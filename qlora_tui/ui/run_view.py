@@ -1,0 +1,49 @@
+"""What the widgets of a run show: one immutable value, made by the reader and by nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from qlora_tui.hardware import Machine
+from qlora_tui.runs.jobs import Status
+from qlora_tui.runs.state import RunState
+from qlora_tui.ui.curves import Curves
+
+
+class LogTail(NamedTuple):
+    """The newest lines of what the worker printed; `first` is the number of the first one, from 0."""
+
+    first: int = 0
+    lines: tuple[str, ...] = ()
+
+
+class RunView(NamedTuple):
+    """A run at one moment. Sizes in bytes."""
+
+    name: str
+    folder: Path
+    status: Status | Literal["reading", "removed"]
+    """As `jobs.status`, or that the log is still being read, or that the folder has gone."""
+    state: RunState = RunState()
+    curves: Curves = Curves()
+    log: LogTail = LogTail()
+    machine: Machine | None = None
+    worker_bytes: int | None = None
+    """Main memory of the worker, while it lives."""
+    estimate_bytes: int | None = None
+    """What the run was estimated to need at its peak."""
+
+    @property
+    def is_live(self) -> bool:
+        return self.status in ("running", "starting")
+
+    @property
+    def can_resume(self) -> bool:
+        return self.status in ("created", "stopped", "cancelled", "failed", "crashed")
+
+    @property
+    def resumes_from(self) -> str:
+        """Where a resume would begin, for people."""
+        checkpoints = self.state.checkpoints
+        return f"from step {checkpoints[-1].step}" if checkpoints else "from the start"

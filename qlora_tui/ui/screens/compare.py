@@ -1,0 +1,141 @@
+"""Two or more runs beside each other: their losses in one plot, and the settings in which they differ."""
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, Static
+
+from qlora_tui.config.differences import differences
+from qlora_tui.data.downloads import size
+from qlora_tui.errors import QloraError
+from qlora_tui.runs import jobs, store
+from qlora_tui.runs.jobs import Job
+from qlora_tui.runs.narration import duration, number
+from qlora_tui.terminal import printable
+from qlora_tui.ui import messages
+from qlora_tui.ui.curves import curves
+from qlora_tui.ui.widgets.vim import VimKeys
+
+_VARIABLES = ("loss", "eval", "vram", "error", "accent")
+"""Colours of the theme, one for each run."""
+
+
+class Differences(DataTable[Text], VimKeys):
+    """Results, then the settings that are not the same, a column for each run."""
+
+    HELP = """
+### Differences
+The first rows are results; below them are only the settings that differ. **eval** is the **evaluation loss**: compare
+runs by it, and only where they were evaluated on the same rows.
+"""
+
+
+class Compared(Message):
+    """The runs and their configurations were read."""
+
+    def __init__(self, jobs_: list[Job], differing: dict[str, list[object]]) -> None:
+        super().__init__()
+        self.jobs = jobs_
+        self.differing = differing
+
+
+class Compare(Screen[None]):
+    """Over the Runs place; escape goes back."""
+
+    CSS_PATH = "compare.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-medium"), (160, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (35, "-tall")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Back", id="compare.leave", tooltip="Back to the runs"),
+        Binding("v", "evals", "Training or evaluation", id="compare.evals", tooltip="Plot the other kind of loss"),
+    ]
+    AUTO_FOCUS = "Differences"
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self._names = names
+        self._jobs: list[Job] = []
+        self._evals = False
+
+    def compose(self) -> ComposeResult:
+        yield Static(printable(f"Comparing {', '.join(self._names)}", one_line=True), id="compared", markup=False)
+        yield Vertical(id="overlay")
+        yield Differences(cursor_type="row", id="differences")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self._read()
+
+    @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
+    def _read(self) -> None:
+        import qlora_tui.ui.widgets.curve_plot  # noqa: F401  imports numpy, which takes a while
+
+        try:
+            looked = [jobs.look(store.find(name)) for name in self._names]
+            differing = differences([job.run.load_config() for job in looked])
+        except QloraError as error:
+            self.post_message(messages.Complained(error))
+        else:
+            self.post_message(Compared(looked, differing))
+
+    @on(Compared)
+    async def _show(self, message: Compared) -> None:
+        from qlora_tui.ui.widgets.curve_plot import CurvePlot
+
+        self._jobs = message.jobs
+        await self.query_one("#overlay").mount(CurvePlot("loss", id="overlaid"))
+        self._plot()
+        table = self.query_one(Differences)
+        for name in ("", *self._names):
+            table.add_column(Text(name))
+        for label, values in (*results(message.jobs), *message.differing.items()):
+            table.add_row(
+                Text(label, style="bold"), *(Text(printable(_text(value), one_line=True)) for value in values)
+            )
+        if not message.differing:
+            table.add_row(Text("same settings"))
+
+    def _plot(self) -> None:
+        from qlora_tui.ui.widgets.curve_plot import CurvePlot, Line
+
+        lines = []
+        for job, variable in zip(self._jobs, _VARIABLES, strict=False):
+            drawn = curves(job.state)
+            lines.append(Line(job.run.name, drawn.evals if self._evals else drawn.smoothed, variable))
+        self.query_one(CurvePlot).show("evaluation loss" if self._evals else "training loss, smoothed", lines)
+
+    def action_evals(self) -> None:
+        """Plot evaluations instead of training steps, and back."""
+        if self._jobs:
+            self._evals = not self._evals
+            self._plot()
+
+    def action_leave(self) -> None:
+        """Back to the runs."""
+        self.dismiss()
+
+
+def results(compared: list[Job]) -> list[tuple[str, list[object]]]:
+    """What came out of each run, in words."""
+    states = [job.state for job in compared]
+    return [
+        ("status", [job.status for job in compared]),
+        ("steps", [f"{state.step_number:,}" for state in states]),
+        ("loss", [number(state.steps.last.loss) if state.steps.last else "" for state in states]),
+        ("eval", [number(state.evals.last.loss) if state.evals.last else "" for state in states]),
+        ("best eval", [number(state.best_eval.loss) if state.best_eval else "" for state in states]),
+        ("peak memory", [size(state.peak_bytes) if state.peak_bytes else "" for state in states]),
+        ("training time", [duration(state.finished.train_seconds) if state.finished else "" for state in states]),
+    ]
+
+
+def _text(value: object) -> str:
+    if value is None or value == []:
+        return "empty"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

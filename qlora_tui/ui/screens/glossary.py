@@ -1,0 +1,78 @@
+"""The glossary over the present place: terms on the left, their meaning on the right."""
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from qlora_tui.ui import glossary
+from qlora_tui.ui.widgets.vim import VimKeys
+
+
+class Terms(OptionList, VimKeys):
+    """The terms that match what was typed."""
+
+
+class Glossary(ModalScreen[None]):
+    """All terms; those of the focused field first when it names some."""
+
+    CSS_PATH = "glossary.tcss"
+    AUTO_FOCUS = "#terms"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f10", "leave", "Back", id="glossary.leave", tooltip="Back to where you were"),
+        Binding("slash", "filter", "Filter", id="glossary.filter", tooltip="Find a term by its letters"),
+    ]
+
+    def __init__(self, help_text: str = "") -> None:
+        super().__init__()
+        near = glossary.in_text(help_text) if help_text else ()
+        self._entries = tuple(dict.fromkeys((*near, *glossary.entries())))
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="glossary-box") as box:
+            box.border_title = "Glossary"
+            yield Input(placeholder="Type to find a term", id="term-filter")
+            with Horizontal():
+                yield Terms(id="terms")
+                yield Static(id="meaning", markup=False)
+
+    def on_mount(self) -> None:
+        self._list("")
+
+    def _list(self, letters: str) -> None:
+        terms = self.query_one(Terms)
+        terms.clear_options()
+        found = [entry for entry in self._entries if letters.lower() in f"{entry.term} {entry.also}".lower()]
+        terms.add_options([Option(Content(entry.term), id=entry.term) for entry in found])
+        terms.highlighted = 0 if found else None
+        if not found:
+            self.query_one("#meaning", Static).update("No such term.")
+
+    @on(Input.Changed, "#term-filter")
+    def _filter(self, event: Input.Changed) -> None:
+        self._list(event.value)
+
+    @on(Input.Submitted, "#term-filter")
+    def _filtered(self) -> None:
+        self.query_one(Terms).focus()
+
+    @on(OptionList.OptionHighlighted)
+    def _show(self, event: OptionList.OptionHighlighted) -> None:
+        entry = next(entry for entry in self._entries if entry.term == event.option_id)
+        spellings = f"\n\nAlso: {', '.join(entry.also)}" if entry.also else ""
+        settings = f"\n\nSettings: {', '.join(entry.keys)}" if entry.keys else ""
+        self.query_one("#meaning", Static).update(f"{entry.term}\n\n{entry.text}{spellings}{settings}")
+
+    def action_leave(self) -> None:
+        """Close."""
+        self.dismiss()
+
+    def action_filter(self) -> None:
+        """Type a filter."""
+        self.query_one("#term-filter").focus()

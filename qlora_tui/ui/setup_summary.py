@@ -1,0 +1,129 @@
+"""What Setup says of a draft in a line, and where a draft comes from and is saved to."""
+
+from pathlib import Path
+
+from qlora_tui.config import presets
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import ConfigError, QloraError
+from qlora_tui.memory import trainable
+from qlora_tui.models.facts import ModelFacts
+from qlora_tui.ui.amounts import count
+from qlora_tui.ui.screens.setup_dialogs import Beginning
+
+_EDITED = ", edited"
+
+
+def section_of(key: str) -> str:
+    """The section in which a setting is edited."""
+    table = key.partition(".")[0]
+    return "adapter" if table == "quantization" else table
+
+
+def summaries(config: RunConfig, facts: ModelFacts | None, data_format: str) -> dict[str, str]:
+    """One line for each section."""
+    return {
+        "model": _model(config, facts),
+        "adapter": _adapter(config, facts),
+        "data": _data(config, data_format),
+        "training": _training(config),
+    }
+
+
+def _model(config: RunConfig, facts: ModelFacts | None) -> str:
+    said = [config.model.id]
+    if facts is not None:
+        said += [f"{count(facts.parameters)} parameters", facts.model_type, facts.licence or "licence not stated"]
+    if config.model.device != "auto":
+        said.append(f"on {config.model.device}")
+    return ", ".join(said)
+
+
+def _adapter(config: RunConfig, facts: ModelFacts | None) -> str:
+    quantization, adapter = config.quantization, config.adapter
+    kind = {"none": "16/32-bit", "8bit": "8-bit"}.get(quantization.kind, quantization.kind)
+    double = " double" if quantization.is_four_bit and quantization.double_quantization else ""
+    if adapter.kind == "full":
+        return f"{kind}, every weight is trained"
+    targets = adapter.target_modules
+    on = targets if isinstance(targets, str) else f"{len(targets)} kinds of layers"
+    variants = [name for name, used in (("DoRA", adapter.dora), ("rsLoRA", adapter.rank_stabilized)) if used]
+    trained = ""
+    if facts is not None:
+        trained = f", {count(trainable.parameters(trainable.tensors(facts, adapter, 2)))} trained"
+    return ", ".join([f"{kind}{double}", f"LoRA rank {adapter.rank} on {on}{trained}", *variants])
+
+
+def _data(config: RunConfig, data_format: str) -> str:
+    data = config.data
+    said = [data.source, data_format if data.format == "auto" else data.format]
+    said.append(f"rows up to {config.training.max_length_tokens:,} tokens")
+    if data.mix:
+        said.append(f"mixed with {len(data.mix)} more")
+    if data.has_evaluation:
+        said.append("with evaluation")
+    return ", ".join(text for text in said if text)
+
+
+def _training(config: RunConfig) -> str:
+    training = config.training
+    batch = f"batch {training.micro_batch_size} x {training.gradient_accumulation_steps}"
+    length = f"{training.max_steps:,} steps" if training.max_steps is not None else f"{training.epochs:g} epochs"
+    if training.max_steps is None and training.epochs == 1:
+        length = "1 epoch"
+    return f"{batch}, {length}, learning rate {training.learning_rate:g} {training.schedule}, {training.optimizer}"
+
+
+def edited(source: str) -> str:
+    """The source of a draft that was changed."""
+    return source if source.endswith(_EDITED) else source + _EDITED
+
+
+def preset_of(source: str) -> str | None:
+    """The preset that a draft began from, if it did."""
+    kind, _, name = source.removesuffix(_EDITED).partition(" ")
+    return name if kind == "preset" and name else None
+
+
+def beginnings() -> list[Beginning]:
+    """Every preset, then every run, the newest first."""
+    from qlora_tui.runs import store
+
+    found = []
+    for preset in presets.presets():
+        try:
+            title = preset.title
+        except QloraError as error:
+            title = error.message
+        found.append(Beginning("preset", preset.name, title))
+    return found + [Beginning("run", run.name, "its frozen configuration") for run in store.all_runs()]
+
+
+def load(beginning: Beginning) -> RunConfig:
+    """The configuration of a preset or a run. Raises QloraError."""
+    from qlora_tui.runs import store
+
+    if beginning.kind == "preset":
+        return presets.find(beginning.name).config
+    return store.find(beginning.name).load_config()
+
+
+def name_problem(name: str) -> str:
+    """Why a preset cannot be called that; empty when it can."""
+    try:
+        presets.user_path(name.strip())
+    except ConfigError as error:
+        return f"{error.message}. {error.hint}"
+    return ""
+
+
+def is_own_preset(name: str) -> bool:
+    """Whether the user has a preset of that name."""
+    return not name_problem(name) and presets.user_path(name.strip()).exists()
+
+
+def save(config: RunConfig, name: str, *, replace: bool) -> Path:
+    """Write the draft as a preset of the user's. Raises QloraError."""
+    from qlora_tui.config.toml_file import to_toml
+
+    comment = f"{name}: {config.model.id} on {config.data.source}"
+    return presets.write(name, to_toml(config, sparse=True, comment=comment), replace=replace)

@@ -1,0 +1,198 @@
+"""Whether the draft fits: its memory as a stacked bar against what is free, the numbers, and what would help."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.events import Click, Resize
+from textual.message import Message
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from qlora_tui.terminal import printable
+from qlora_tui.ui.amounts import count, gib
+from qlora_tui.ui.pricing import Price
+from qlora_tui.ui.widgets.vim import VimKeys
+
+_LOOKS = {
+    "weights": ("$primary", "B"),
+    "tables": ("$primary 60%", "E"),
+    "constants": ("$accent", "Q"),
+    "adapter": ("$success", "A"),
+    "optimizer": ("$secondary", "O"),
+    "gradients": ("$secondary 60%", "G"),
+    "work": ("$warning", "W"),
+    "context": ("$foreground 45%", "C"),
+}
+"""Colour of each part, and its letter where there are no colours."""
+
+_VERDICTS = {
+    "fits": "$text-success",
+    "fits by paging": "$text-warning",
+    "tight": "$text-warning",
+    "does not fit": "$text-error",
+}
+
+
+class Advice(NamedTuple):
+    """One change that would help."""
+
+    text: str
+    edits: dict[str, str]
+    """Texts by dotted key, as `--set` takes them."""
+
+
+class AdviceList(OptionList, VimKeys):
+    """What would help, best first; enter applies it."""
+
+
+class FitPanel(VerticalScroll):
+    """Shows a price. Without one it says why there is none."""
+
+    DEFAULT_CSS = """
+    FitPanel {
+        border: round $primary 40%; border-title-color: $primary; padding: 0 1;
+        &:focus, &:focus-within { border: round $primary; }
+        #fit-answer, #fit-bar, #fit-legend, #fit-more { height: auto; }
+        #fit-bar, #fit-legend, #fit-more { margin: 1 0 0 0; }
+        #fit-more { color: $text-muted; }
+        #fit-advice-title { height: 1; margin: 1 0 0 0; text-style: bold; display: none; }
+        AdviceList { height: auto; max-height: 12; border: none; background: $background; padding: 0; display: none; }
+        &.-advised AdviceList, &.-advised #fit-advice-title { display: block; }
+        #fit-hint { height: 1; display: none; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    }
+    """
+    HELP = """\
+## Memory
+
+What the run needs at its fullest moment, by what it is for, against what is free now. The range in brackets is what
+the estimate could be off by. **Advice** lists changes that would help, with what each saves: enter applies one.
+"""
+
+    class AdviceTaken(Message):
+        """A change is to be made to the draft."""
+
+        def __init__(self, advice: Advice) -> None:
+            super().__init__()
+            self.advice = advice
+
+    class Unfolded(Message):
+        """The whole panel is to be seen, or the form again."""
+
+    def __init__(self) -> None:
+        super().__init__(id="fit")
+        self._price: Price | None = None
+        self._advice: list[Advice] = []
+        self.border_title = "Memory"
+
+    def compose(self) -> ComposeResult:
+        yield Static("pricing …", id="fit-answer", markup=False)
+        yield Static("", id="fit-bar", markup=False)
+        yield Static("", id="fit-hint", markup=False)
+        yield Static("", id="fit-legend", markup=False)
+        yield Static("Advice: enter applies, F8 the first", id="fit-advice-title", markup=False)
+        yield AdviceList(id="fit-advice", compact=True, markup=False)
+        yield Static("", id="fit-more", markup=False)
+
+    def show(self, price: Price) -> None:
+        """Show what the draft needs."""
+        self._price = price
+        self._draw()
+
+    def show_problem(self, text: str) -> None:
+        """Say why there is no estimate."""
+        self._price = None
+        self.query_one("#fit-answer", Static).update(Content.styled(printable(text), "$text-warning"))
+        for name in ("bar", "legend", "more", "hint"):
+            self.query_one(f"#fit-{name}", Static).update("")
+
+    def show_advice(self, advice: Sequence[Advice]) -> None:
+        """Show what would help."""
+        told = [one.text for one in self._advice]
+        self._advice = list(advice)
+        if [one.text for one in advice] != told:
+            self.set_class(bool(advice), "-advised")
+            self.query_one(AdviceList).set_options(Option(Content(one.text)) for one in advice)
+            self._draw()
+
+    @property
+    def advice(self) -> Sequence[Advice]:
+        """What is offered, best first."""
+        return self._advice
+
+    def _draw(self) -> None:
+        price = self._price
+        if price is None:
+            return
+        self.query_one("#fit-answer", Static).update(_answer(price))
+        self.query_one("#fit-bar", Static).update(self._bar(price))
+        self.query_one("#fit-legend", Static).update(self._legend(price))
+        self.query_one("#fit-more", Static).update(_more(price))
+        hint = f"F8 {self._advice[0].text}" if self._advice else f"largest: {price.largest}; o shows the whole estimate"
+        self.query_one("#fit-hint", Static).update(Content(hint))
+
+    def _bar(self, price: Price) -> Content:
+        """Taken by others, then the run's parts, then what stays free, to scale; a stroke where the memory ends."""
+        width = max(10, self.scrollable_content_region.width or 40)
+        device, need = price.device, price.estimate.full_bytes
+        taken = max(0, device.total_bytes - device.free_bytes)
+        scale = width / max(device.total_bytes, taken + need, 1)
+        pieces: list[tuple[str, str]] = [("░" * round(taken * scale), "$foreground 30%")]
+        begun = float(taken)
+        for part in price.parts:
+            cells = round((begun + part.bytes) * scale) - round(begun * scale)
+            colour, letter = _LOOKS[part.key]
+            pieces.append(((letter if self.app.no_color else "█") * cells, colour))
+            begun += part.bytes
+        bar = Content.assemble(*pieces)
+        if begun > device.total_bytes:
+            end = max(0, min(width - 1, round(device.total_bytes * scale) - 1))
+            return Content.assemble(bar[:end], ("┃", "bold $text-error"), bar[end + 1 :])
+        return Content.assemble(bar, ("·" * (width - bar.cell_length), "$foreground 30%"))
+
+    def _legend(self, price: Price) -> Content:
+        lines = []
+        for part in price.parts:
+            colour, letter = _LOOKS[part.key]
+            mark = letter if self.app.no_color else "■"
+            lines.append(Content.assemble((mark, colour), f" {part.label:<24}{gib(part.bytes):>10}"))
+        return Content("\n").join(lines)
+
+    @on(OptionList.OptionSelected)
+    def _take(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self.post_message(self.AdviceTaken(self._advice[event.option_index]))
+
+    def on_resize(self, event: Resize) -> None:
+        self._draw()
+
+    def on_click(self, event: Click) -> None:
+        if not isinstance(event.widget, OptionList):
+            self.post_message(self.Unfolded())
+
+
+def _answer(price: Price) -> Content:
+    found, device = price.estimate, price.device
+    bounds = f"({gib(found.low_bytes)} to {gib(found.high_bytes + found.paged_bytes)})"
+    place = printable(device.name, one_line=True)
+    return Content.assemble(
+        (price.verdict.answer.upper(), f"bold {_VERDICTS.get(price.verdict.answer, '$text-warning')}"),
+        f"  {gib(found.full_bytes)} {bounds} of {gib(device.free_bytes)} free, {place}",
+    )
+
+
+def _more(price: Price) -> Content:
+    found, device = price.estimate, price.device
+    lines = [
+        price.verdict.reason,
+        f"largest: {price.largest}",
+        f"fullest while {price.peak}" + (", activations recomputed" if found.checkpointing else ""),
+        f"{count(found.trainable_parameters)} trained parameters, model as stored {gib(found.stored_bytes)}",
+        f"{printable(device.name, one_line=True)}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}",
+    ]
+    lines += [f"{printable(card.name, one_line=True)}: {said.answer}, {said.reason}" for card, said in price.others]
+    lines += [f"! {warning}" for warning in found.warnings] + list(found.reasons)
+    return Content(printable("\n".join(lines)))

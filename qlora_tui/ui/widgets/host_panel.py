@@ -1,0 +1,45 @@
+"""Main memory and processor of the machine, and the worker's part of them."""
+
+from textual.content import Content
+
+from qlora_tui.ui.amounts import gib
+from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.widgets.gauge import Part, gauge
+from qlora_tui.ui.widgets.run_static import RunStatic
+
+_LABEL_COLUMNS = 5
+
+
+class HostPanel(RunStatic):
+    """Two bars."""
+
+    BORDER_TITLE = "Host"
+    DEFAULT_CSS = """
+    HostPanel { height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+
+    def content_of(self, view: RunView) -> Content:
+        machine = view.machine
+        if machine is None:
+            return Content("")
+        width = self.content_size.width - _LABEL_COLUMNS
+        total_bytes = machine.ram_total_bytes
+        used_bytes = total_bytes - machine.ram_available_bytes
+        ours_bytes = min(view.worker_bytes or 0, used_bytes)
+        ram = gauge(
+            width,
+            [
+                Part(ours_bytes / total_bytes, "$vram", "█"),
+                Part((used_bytes - ours_bytes) / total_bytes, "$foreground 50%", "▒"),
+            ],
+        )
+        cpu = gauge(width, [Part(machine.cpu_percent / 100, "$secondary", "█")])
+        worker = f", █ this run {gib(ours_bytes)}" if ours_bytes else ""
+        return Content("\n").join(
+            [
+                Content("RAM".ljust(_LABEL_COLUMNS)) + ram,
+                Content(" " * _LABEL_COLUMNS + f"{gib(used_bytes)} of {gib(total_bytes)}{worker}"),
+                Content("CPU".ljust(_LABEL_COLUMNS)) + cpu,
+                Content(" " * _LABEL_COLUMNS + f"{machine.cpu_percent:.0f} % of {machine.cpu_cores} cores"),
+            ]
+        )

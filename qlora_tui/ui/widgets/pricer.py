@@ -1,0 +1,186 @@
+"""Prices the draft in a thread: the estimate first, then advice, then what single settings and other models cost."""
+
+from collections.abc import Mapping, Sequence
+
+from textual import work
+from textual.message import Message
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.worker import Worker, get_current_worker
+
+from qlora_tui import hardware
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import EnvironmentProblem, QloraError
+from qlora_tui.hardware import Machine
+from qlora_tui.memory.advisor import suggestions
+from qlora_tui.models.choices import Choice
+from qlora_tui.models.facts import ModelFacts
+from qlora_tui.ui.amounts import gib, signed_gib
+from qlora_tui.ui.pricing import Price, badge, effects, price
+from qlora_tui.ui.widgets.fit_panel import Advice
+
+_PAUSE_S = 0.03
+"""Keys typed at once are priced once."""
+
+_REFRESH_S = 3.0
+"""Other programs take and give memory, too."""
+
+_BADGES_AT_ONCE = 20
+
+
+class Pricer(Widget):
+    """Nothing to see. Posts what it finds; what a newer draft has overtaken is not posted."""
+
+    DEFAULT_CSS = "Pricer { display: none; }"
+
+    class Priced(Message):
+        """What the draft needs."""
+
+        def __init__(self, found: Price, facts: ModelFacts) -> None:
+            super().__init__()
+            self.price = found
+            self.facts = facts
+
+    class Unpriced(Message):
+        """Why nobody can say what the draft needs."""
+
+        def __init__(self, reason: str) -> None:
+            super().__init__()
+            self.reason = reason
+
+    class Advised(Message):
+        """What would make it fit."""
+
+        def __init__(self, advice: Sequence[Advice]) -> None:
+            super().__init__()
+            self.advice = advice
+
+    class Weighed(Message):
+        """What single settings cost, by dotted key."""
+
+        def __init__(self, effects: Mapping[str, str]) -> None:
+            super().__init__()
+            self.effects = effects
+
+    class Badged(Message):
+        """Whether models fit, by id."""
+
+        def __init__(self, badges: Mapping[str, str]) -> None:
+            super().__init__()
+            self.badges = badges
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._config: RunConfig | None = None
+        self._keys: tuple[str, ...] = ()
+        self._choices: tuple[Choice, ...] = ()
+        self._facts: dict[tuple[str, str | None], ModelFacts] = {}
+        self._badges: dict[str, str] = {}
+        self._longest: tuple[RunConfig, int] | None = None
+        self._told: Price | None = None
+        self._pause: Timer | None = None
+
+    def on_mount(self) -> None:
+        self.set_interval(_REFRESH_S, self._refresh_machine)
+
+    def price(self, config: RunConfig, keys: Sequence[str], choices: Sequence[Choice]) -> None:
+        """Price this draft soon, then the settings in `keys` and the models in `choices`."""
+        if config != self._config:
+            self._badges = {}
+        self._config, self._keys, self._choices = config, tuple(keys), tuple(choices)
+        if self._pause is not None:
+            self._pause.stop()
+        self._pause = self.set_timer(_PAUSE_S, self._begin)
+
+    def measured(self, config: RunConfig, longest_tokens: int) -> None:
+        """The longest row of that configuration's data is known."""
+        self._longest = (config, longest_tokens)
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._config is not None:
+            self._price(self._config, self._keys, self._choices, everything=True)
+
+    def _refresh_machine(self) -> None:
+        busy = any(worker.node is self and not worker.is_finished for worker in self.app.workers)
+        if self._config is not None and self.screen.is_current and not busy:
+            self._price(self._config, (), (), everything=False)
+
+    def _longest_tokens(self, config: RunConfig) -> int | None:
+        """The longest row, where it was counted for the same data and model; rows are cut at the limit anyway."""
+        if self._longest is None:
+            return None
+        counted, tokens = self._longest
+        same = counted.data == config.data and counted.model.id == config.model.id
+        return min(tokens, config.training.max_length_tokens) if same else None
+
+    @work(thread=True, group="price", exclusive=True, exit_on_error=False)
+    def _price(self, config: RunConfig, keys: Sequence[str], choices: Sequence[Choice], *, everything: bool) -> None:
+        worker = get_current_worker()
+        try:
+            facts = self._described(config)
+            machine = hardware.snapshot()
+            found = price(config, facts, machine, self._longest_tokens(config))
+        except QloraError as error:
+            self._post(worker, self.Unpriced(f"{error.message}. {error.hint}".strip()))
+            return
+        if not everything and self._told is not None and _alike(found, self._told):
+            return
+        self._told = found
+        self._post(worker, self.Priced(found, facts))
+        self._post(worker, self.Advised(_advice(found, facts, self._longest_tokens(config))))
+        weighed: dict[str, str] = {}
+        for key, text in effects(found, facts, keys):
+            if worker.is_cancelled:
+                return
+            weighed[key] = text
+        self._post(worker, self.Weighed(weighed))
+        self._judge(worker, config, machine, choices)
+
+    def _described(self, config: RunConfig) -> ModelFacts:
+        from qlora_tui.models import describe
+
+        key = (config.model.id, config.model.revision)
+        if key not in self._facts:
+            self._facts[key] = describe(*key)
+        return self._facts[key]
+
+    def _judge(self, worker: Worker[None], config: RunConfig, machine: Machine, choices: Sequence[Choice]) -> None:
+        todo = [one.facts for one in choices if one.facts is not None and one.id not in self._badges]
+        badges = dict(self._badges)
+        for number, facts in enumerate(todo, 1):
+            if worker.is_cancelled:
+                return
+            badges[facts.id] = badge(config, facts, machine)
+            if number % _BADGES_AT_ONCE == 0 or number == len(todo):
+                self._badges = dict(badges)
+                self._post(worker, self.Badged(self._badges))
+
+    def _post(self, worker: Worker[None], message: Message) -> None:
+        if not worker.is_cancelled:
+            self.post_message(message)
+
+
+def _alike(one: Price, other: Price) -> bool:
+    """Whether there is nothing new to show: the same draft, and free memory within one percent."""
+    moved = abs(one.device.free_bytes - other.device.free_bytes)
+    return (
+        one.config == other.config
+        and one.verdict.answer == other.verdict.answer
+        and (moved <= 0.01 * one.device.total_bytes)
+    )
+
+
+def _advice(found: Price, facts: ModelFacts, longest_tokens: int | None) -> list[Advice]:
+    try:
+        changes = suggestions(found.config, facts, found.device, longest_tokens=longest_tokens)
+    except EnvironmentProblem:
+        return []
+    advice = []
+    for one in changes:
+        edits = {key: text for key, _, text in (change.partition("=") for change in one.changes)}
+        names = ", ".join(f"{key.rpartition('.')[2]} = {text}" for key, text in edits.items())
+        saves = signed_gib(-one.saves_bytes)
+        then = "fits" if one.fits else f"needs {gib(one.need_bytes)}"
+        advice.append(Advice(f"{names}  {saves}, {then}; {one.why}", edits))
+    return advice

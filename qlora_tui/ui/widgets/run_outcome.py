@@ -1,0 +1,100 @@
+"""How a run ended and what one can do now; while it runs, what was asked of it."""
+
+from textual.content import Content
+from textual.reactive import var
+
+from qlora_tui.runs import narration
+from qlora_tui.terminal import printable
+from qlora_tui.ui.amounts import gib
+from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.widgets.run_static import RunStatic
+
+
+class RunOutcome(RunStatic):
+    """Nothing, or one to three lines."""
+
+    DEFAULT_CSS = """
+    RunOutcome { height: auto; max-height: 4; padding: 0 1; display: none; }
+    RunOutcome.-speaks { display: block; }
+    """
+
+    WRAPS = True
+
+    asked: var[str] = var("")
+    """What was asked of the worker and not answered yet."""
+
+    def watch_asked(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        super()._say()
+        self.set_class(self.view is not None and bool(self.content_of(self.view)), "-speaks")
+
+    def content_of(self, view: RunView) -> Content:
+        outcome = _outcome(view)
+        return Content.assemble((self.asked, "$warning"), "\n" if self.asked and outcome else "", outcome)
+
+
+def _outcome(view: RunView) -> Content:
+    match view.status:
+        case "finished":
+            return _finished(view)
+        case "failed":
+            return _failed(view)
+        case "crashed":
+            return _crashed(view)
+        case "stopped" | "cancelled":
+            return Content(f"{view.status.capitalize()} at step {view.state.step_number}. ") + _way_back(view)
+        case "created":
+            return Content("Its worker has not been started. ") + _way_back(view)
+        case "removed":
+            return Content.styled("The folder of this run was removed.", "$error")
+    return Content("")
+
+
+def _way_back(view: RunView) -> Content:
+    return Content.assemble(("r", "bold $primary"), f" resumes {view.resumes_from}.")
+
+
+def _finished(view: RunView) -> Content:
+    finished = view.state.finished
+    if finished is None:
+        return Content("")
+    words = [f"{finished.step:,} steps in {narration.duration(finished.train_seconds)}"]
+    words += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in finished.metrics.items()]
+    if finished.adapter_bytes:
+        words.append(f"adapter {gib(finished.adapter_bytes)}")
+    first = Content.assemble(("Finished: ", "bold $success"), ", ".join(words) + ". ")
+    if peak := measured_against_estimate(view):
+        first += Content(f"{peak}. ")
+    return first + Content.assemble(("a", "bold $primary"), " opens a chat.")
+
+
+def measured_against_estimate(view: RunView) -> str:
+    """The peak, and how far the estimate was from it."""
+    peak_bytes, estimate_bytes = view.state.peak_bytes, view.estimate_bytes
+    if not peak_bytes:
+        return ""
+    if not estimate_bytes:
+        return f"Peak memory {gib(peak_bytes)}"
+    off = (estimate_bytes - peak_bytes) / peak_bytes
+    return f"Peak memory {gib(peak_bytes)}, estimated {gib(estimate_bytes)} ({off:+.1%})"
+
+
+def _failed(view: RunView) -> Content:
+    failed = view.state.failed
+    if failed is None:
+        return Content("")
+    where = f" while {failed.where}" if failed.where else ""
+    text = f"Failed{where}: {failed.message}"
+    hint = f"{printable(failed.hint, one_line=True)} " if failed.hint else ""
+    return Content.assemble((printable(text, one_line=True), "$error"), "\n", hint, _way_back(view))
+
+
+def _crashed(view: RunView) -> Content:
+    stage = f" while {view.state.stage.stage}" if view.state.stage else ""
+    said = [f"The worker died at step {view.state.step_number}{stage} without a last word."]
+    last_words = next((line.strip() for line in reversed(view.log.lines) if line.strip()), "")
+    if last_words:
+        said.append(f" Its output ends with: {last_words[:200]}")
+    return Content.assemble(("".join(said), "$error"), "\n", _way_back(view))

@@ -1,0 +1,178 @@
+"""Everything there is to see of one run, laid out for the room there is. It is given views and asks for nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.events import Resize
+from textual.reactive import var
+from textual.widgets import Tab, Tabs
+
+from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.widgets.curve_lines import CurveLines
+from qlora_tui.ui.widgets.host_panel import HostPanel
+from qlora_tui.ui.widgets.memory_panel import MemoryPanel
+from qlora_tui.ui.widgets.run_log import RunLog
+from qlora_tui.ui.widgets.run_outcome import RunOutcome
+from qlora_tui.ui.widgets.run_progress import RunProgress
+from qlora_tui.ui.widgets.run_texts import SamplesPanel, WarningsPanel
+
+if TYPE_CHECKING:
+    from qlora_tui.ui.widgets.curve_plot import CurvePlot
+
+WIDE_COLUMNS, WIDE_ROWS = 160, 32
+MEDIUM_COLUMNS, MEDIUM_ROWS = 100, 14
+_PLOTS = ("loss", "rate", "norm")
+_BETWEEN_PLOTS_S = 0.12
+"""A plot takes some 20 ms to draw, so plots are drawn one by one with room for a key in between."""
+
+_TABS = (
+    ("curve-lines", "Loss"),
+    ("memory", "Memory"),
+    ("samples", "Samples"),
+    ("warnings", "Warnings"),
+    ("log", "Log"),
+)
+
+PANEL_BINDINGS: list[BindingType] = [
+    Binding("left_square_bracket", "panel(-1)", "Previous panel", id="run.previous-panel", show=False,
+            tooltip="Show the panel to the left"),
+    Binding("right_square_bracket", "panel(1)", "Next panel", id="run.next-panel", show=False,
+            tooltip="Show the panel to the right"),
+    Binding("p", "plot", "Plot", id="run.plot", show=False,
+            tooltip="Loss, learning rate or gradient norm in the large plot"),
+]  # fmt: skip
+"""Keys of whatever holds the panel, which works without the focus: `panel` and `plot` are the panel's own methods."""
+
+
+class RunPanel(Vertical):
+    """Carries `-narrow`, `-medium` or `-wide`: one column with tabs; a plot beside tabs; everything at once."""
+
+    view: var[RunView | None] = var(None)
+    asked: var[str] = var("")
+    """What was asked of the worker and not answered yet."""
+
+    main_plot: var[int] = var(0)
+    """Which of the curves the large plot shows."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stale: list[str] = []
+        self._drawing = False
+
+    def compose(self) -> ComposeResult:
+        yield RunProgress().data_bind(RunPanel.view)
+        yield RunOutcome().data_bind(RunPanel.view, RunPanel.asked)
+        with Vertical(id="run-body"):
+            yield Vertical(id="plots")
+            yield Tabs(*(Tab(title, id=f"tab-{name}") for name, title in _TABS))
+            with Vertical(id="side"):
+                yield CurveLines(id="curve-lines", classes="panel").data_bind(RunPanel.view)
+                with Vertical(id="memory", classes="panel"):
+                    yield MemoryPanel(classes="box").data_bind(RunPanel.view)
+                    yield HostPanel(classes="box").data_bind(RunPanel.view)
+                yield SamplesPanel(id="samples", classes="panel box").data_bind(RunPanel.view)
+                yield WarningsPanel(id="warnings", classes="panel box").data_bind(RunPanel.view)
+                yield RunLog(id="log", classes="panel box").data_bind(RunPanel.view)
+
+    def on_mount(self) -> None:
+        self._load_plots()
+
+    @work(thread=True, group="plots")
+    def _load_plots(self) -> None:
+        """Importing the plotting library takes longer than a frame."""
+        module = import_module("qlora_tui.ui.widgets.curve_plot")
+        self.app.call_from_thread(self._mount_plots, module.CurvePlot)
+
+    def _mount_plots(self, plot: type[CurvePlot]) -> None:
+        self.query_one("#plots").mount(*(plot("", id=f"plot-{name}", classes="box") for name in _PLOTS))
+        self.call_after_refresh(self._draw_plots)
+
+    def on_resize(self, event: Resize) -> None:
+        columns, rows = event.size
+        was_narrow = self.has_class("-narrow")
+        wide = columns >= WIDE_COLUMNS and rows >= WIDE_ROWS
+        medium = not wide and columns >= MEDIUM_COLUMNS and rows >= MEDIUM_ROWS
+        self.set_class(wide, "-wide")
+        self.set_class(medium, "-medium")
+        self.set_class(not (wide or medium), "-narrow")
+        tabs = self.query_one(Tabs)
+        if wide or medium:
+            if tabs.active == "tab-curve-lines":
+                tabs.active = "tab-memory"
+            tabs.hide("tab-curve-lines")
+        else:
+            tabs.show("tab-curve-lines")
+            if not was_narrow:
+                tabs.active = "tab-curve-lines"
+        self._draw_plots()
+
+    @on(Tabs.TabActivated)
+    def _show_panel(self, event: Tabs.TabActivated) -> None:
+        event.stop()
+        for panel in self.query(".panel"):
+            panel.set_class(f"tab-{panel.id}" == event.tab.id, "-here")
+
+    def move(self, direction: int) -> None:
+        """The panel beside the one that is shown."""
+        tabs = self.query_one(Tabs)
+        if direction > 0:
+            tabs.action_next_tab()
+        else:
+            tabs.action_previous_tab()
+
+    def turn_plot(self) -> None:
+        """The next curve in the large plot."""
+        self.main_plot = (self.main_plot + 1) % len(_PLOTS)
+
+    def watch_main_plot(self) -> None:
+        self._draw_plots()
+
+    def watch_view(self, old: RunView | None, view: RunView | None) -> None:
+        if view is not None and (old is None or old.curves is not view.curves):
+            self._draw_plots()
+
+    def _draw_plots(self) -> None:
+        """Draw every plot in view once, one after the other; one that is due already stays where it is in the row."""
+        self._stale += [name for name in _PLOTS if name not in self._stale]
+        if not self._drawing:
+            self._draw_next()
+
+    def _draw_next(self) -> None:
+        self._drawing = False
+        while self._stale:
+            name = self._stale.pop(0)
+            plots: Any = self.query(f"#plot-{name}")
+            if plots and plots.first().display and self.view is not None:
+                self._draw(plots.first(), name, self.view)
+                self._drawing = True
+                self.set_timer(_BETWEEN_PLOTS_S, self._draw_next)
+                return
+
+    def _draw(self, plot: CurvePlot, name: str, view: RunView) -> None:
+        title, lines = _content((_PLOTS.index(name) + self.main_plot) % len(_PLOTS), view)
+        plot.show(title, lines)
+
+
+def _content(which: int, view: RunView) -> tuple[str, list[Any]]:
+    """Title and lines of one of the plots."""
+    from qlora_tui.ui.widgets.curve_plot import Line
+
+    found = view.curves
+    if which == 1:
+        return "learning rate", [Line("", found.learning_rate, "secondary")]
+    if which == 2:
+        return "gradient norm", [
+            Line("", found.grad_norm, "secondary", "faint"),
+            Line("", found.smoothed_norm, "secondary"),
+        ]
+    return "loss", [
+        Line("", found.loss, "loss", "faint"),
+        Line("train", found.smoothed, "loss"),
+        Line("eval", found.evals, "eval", "dots"),
+    ]

@@ -1,0 +1,225 @@
+"""The table of runs: one page at a time, sorted, filtered, with marks for those to compare."""
+
+import time
+from typing import Any, ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.message import Message
+from textual.reactive import reactive, var
+from textual.widgets import DataTable
+
+from qlora_tui.runs.narration import number
+from qlora_tui.runs.shelf import Glimpse
+from qlora_tui.terminal import printable
+from qlora_tui.ui.messages import RunRequested
+from qlora_tui.ui.widgets.run_card import MARKS
+from qlora_tui.ui.widgets.vim import VimKeys
+
+PAGE_ROWS = 100
+COLUMNS = ("name", "status", "step", "loss", "eval", "model", "data", "changed", "tags")
+_DESCENDING_FIRST = {"changed", "step"}
+
+
+def moment(time_s: float | None) -> str:
+    """A time as date and clock, for this machine's zone."""
+    try:
+        return time.strftime("%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+
+
+def matches(glimpse: Glimpse, letters: str) -> bool:
+    """Whether every word of a filter is in what is known of the run."""
+    known = " ".join((glimpse.name, glimpse.status, glimpse.model, glimpse.data, *glimpse.tags)).lower()
+    return all(word in known for word in letters.lower().split())
+
+
+def sorted_by(glimpses: list[Glimpse], column: str, *, descending: bool) -> list[Glimpse]:
+    """Sorted by a column; runs without a value come last."""
+    has = [glimpse for glimpse in glimpses if _key(glimpse, column) is not None]
+    lacks = [glimpse for glimpse in glimpses if _key(glimpse, column) is None]
+    return sorted(has, key=lambda glimpse: _key(glimpse, column), reverse=descending) + lacks
+
+
+def _key(glimpse: Glimpse, column: str) -> Any:
+    match column:
+        case "loss":
+            return glimpse.loss
+        case "eval":
+            return glimpse.eval_loss
+        case "changed":
+            return glimpse.last_event_s or glimpse.created_s
+        case "tags":
+            return " ".join(glimpse.tags) or None
+    return getattr(glimpse, column)
+
+
+class RunTable(DataTable[Text], VimKeys):
+    """Rows of the present page. What it shows follows from its reactives."""
+
+    HELP = """
+### Runs
+Each row is a folder with everything about one run. Enter opens it, space marks it, **c** compares the marked ones.
+A click on a heading sorts by it. A deleted run lies in a bin until it is emptied; **u** brings back the last one.
+**loss** is the training loss of the last step, **eval** that of the last evaluation.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "Open", id="runs.open", tooltip="Show this run"),
+        Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark this run for a comparison"),
+        Binding("s", "sort", "Sort", id="runs.sort", tooltip="Sort by the next column"),
+        Binding("S", "reverse", "Reverse", show=False, id="runs.reverse", tooltip="Sort the other way round"),
+        Binding("right_square_bracket", "page(1)", "Next page", show=False, id="runs.page-next", tooltip="Next page"),
+        Binding(
+            "left_square_bracket", "page(-1)", "Previous page", show=False, id="runs.page-back", tooltip="Page before"
+        ),
+    ]
+
+    glimpses: reactive[tuple[Glimpse, ...]] = reactive((), repaint=False)
+    letters: reactive[str] = reactive("", repaint=False)
+    sort_column: reactive[str] = reactive("changed", repaint=False)
+    descending: reactive[bool] = reactive(True, repaint=False)
+    page: reactive[int] = reactive(0, repaint=False)
+    marked: var[frozenset[str]] = var(frozenset())
+
+    class Shown(Message):
+        """Another page, order or choice of rows is on the screen."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(cursor_type="row", zebra_stripes=False, **kwargs)
+        self._drawn: list[tuple[str, ...]] = []
+
+    def on_mount(self) -> None:
+        for column in COLUMNS:
+            self.add_column(Text(f"{column}  "), key=column)
+
+    @property
+    def found(self) -> list[Glimpse]:
+        """All runs that pass the filter, in order."""
+        kept = [glimpse for glimpse in self.glimpses if matches(glimpse, self.letters)]
+        return sorted_by(kept, self.sort_column, descending=self.descending)
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are, at least one."""
+        return max(1, -(-len(self.found) // PAGE_ROWS))
+
+    @property
+    def current(self) -> str | None:
+        """Name of the run under the cursor."""
+        return str(self.ordered_rows[self.cursor_row].key.value) if self.row_count else None
+
+    def watch_glimpses(self) -> None:
+        self._draw()
+
+    def watch_letters(self) -> None:
+        self.page = 0
+        self._draw()
+
+    def watch_sort_column(self) -> None:
+        self._draw()
+
+    def watch_descending(self) -> None:
+        self._draw()
+
+    def watch_page(self) -> None:
+        self._draw()
+
+    def watch_marked(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        """Rows are replaced only when they differ, so that the cursor and the eye can rest."""
+        if not self.is_mounted:
+            return
+        self.set_reactive(RunTable.page, min(self.page, self.pages - 1))
+        shown = self.found[self.page * PAGE_ROWS : (self.page + 1) * PAGE_ROWS]
+        rows = [_cells(glimpse, glimpse.name in self.marked) for glimpse in shown]
+        if [row[0][2:] for row in rows] == [row[0][2:] for row in self._drawn]:
+            self._update_cells(rows)
+        else:
+            self._replace_rows(rows)
+        self._drawn = rows
+        self._label_columns()
+        self.post_message(self.Shown())
+
+    def _update_cells(self, rows: list[tuple[str, ...]]) -> None:
+        for row, before in zip(rows, self._drawn, strict=True):
+            for column, cell, old in zip(COLUMNS, row, before, strict=True):
+                if cell != old:
+                    self.update_cell(row[0][2:], column, self._cell(column, cell), update_width=True)
+
+    def _replace_rows(self, rows: list[tuple[str, ...]]) -> None:
+        name, line = self.current, self.cursor_row
+        self.clear()
+        for row in rows:
+            self.add_row(*(self._cell(column, cell) for column, cell in zip(COLUMNS, row, strict=True)), key=row[0][2:])
+        names = [row[0][2:] for row in rows]
+        self.move_cursor(row=names.index(name) if name in names else min(line, len(rows) - 1))
+
+    def _label_columns(self) -> None:
+        for key, column in self.columns.items():
+            arrow = (" ▼" if self.descending else " ▲") if key.value == self.sort_column else ""
+            column.label = Text(f"{key.value}{arrow}")
+        self.refresh()
+
+    def _cell(self, column: str, text: str) -> Text:
+        if column != "status":
+            return Text(text)
+        sign, variable = MARKS[text]
+        color = self.app.theme_variables.get(variable.removeprefix("$"), "")
+        style = Style(dim=True) if color.startswith("auto") else Style(color=Color.parse(color).rich_color)
+        return Text(f"{sign} {text}", style)
+
+    @on(DataTable.HeaderSelected)
+    def _sort_by(self, event: DataTable.HeaderSelected) -> None:
+        column = str(event.column_key.value)
+        if column == self.sort_column:
+            self.descending = not self.descending
+        else:
+            self._sort(column)
+
+    @on(DataTable.RowSelected)
+    def _open(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        self.post_message(RunRequested(str(event.row_key.value)))
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        self._sort(COLUMNS[(COLUMNS.index(self.sort_column) + 1) % len(COLUMNS)])
+
+    def _sort(self, column: str) -> None:
+        self.descending = column in _DESCENDING_FIRST
+        self.sort_column = column
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        self.descending = not self.descending
+
+    def action_page(self, step: int) -> None:
+        """Another page."""
+        self.page = max(0, min(self.page + step, self.pages - 1))
+
+    def action_mark(self) -> None:
+        """Mark or unmark the run under the cursor."""
+        if self.current is not None:
+            self.marked = self.marked ^ {self.current}
+
+
+def _cells(glimpse: Glimpse, marked: bool) -> tuple[str, ...]:
+    total = f"/{glimpse.total_steps}" if glimpse.total_steps else ""
+    cells = (
+        f"{'◆' if marked else ' '} {glimpse.name}",
+        glimpse.status,
+        f"{glimpse.step}{total}",
+        number(glimpse.loss) if glimpse.loss is not None else "",
+        number(glimpse.eval_loss) if glimpse.eval_loss is not None else "",
+        glimpse.model,
+        glimpse.data,
+        moment(glimpse.last_event_s or glimpse.created_s),
+        " ".join(glimpse.tags),
+    )
+    return tuple(printable(cell) for cell in cells)

@@ -1,0 +1,67 @@
+"""The themes: the one under the cursor is shown at once, enter keeps it."""
+
+from collections.abc import Iterable
+
+from textual import on
+from textual.content import Content
+from textual.events import Blur
+from textual.message import Message
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from qlora_tui.ui.widgets.vim import VimKeys
+
+
+class ThemeList(OptionList, VimKeys):
+    """Names of themes. Leaving the list without enter goes back to the kept one."""
+
+    HELP = """
+### Themes
+Move to see a theme, **enter** keeps it. The first ones are shipped or your own: a TOML file in the themes folder (see
+Folders) becomes a theme of its name at once and is shown again whenever it is saved. The others are Textual's.
+
+*okabe* keeps curves apart for any colour vision, *contrast* dims nothing, *terminal* uses your terminal's 16 colours.
+"""
+    DEFAULT_CSS = """
+    ThemeList { height: 1fr; min-height: 6; border: round $foreground 25%; border-title-color: $foreground; }
+    ThemeList:focus { border: round $border; }
+    """
+
+    class Previewed(Message):
+        """This theme is to be shown."""
+
+        def __init__(self, theme: str, *, keep: bool) -> None:
+            super().__init__()
+            self.theme = theme
+            self.keep = keep
+
+    def __init__(self, kept: str, **kwargs: str) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self._kept = kept
+        self.border_title = "Theme"
+
+    def offer(self, names: Iterable[str]) -> None:
+        """Fill the list, with the cursor on the kept theme."""
+        names = list(names)
+        self.clear_options()
+        self.add_options([Option(Content(f"{'●' if name == self._kept else ' '} {name}"), id=name) for name in names])
+        self.highlighted = names.index(self._kept) if self._kept in names else None
+
+    @on(OptionList.OptionHighlighted)
+    def _preview(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        if self.has_focus and event.option_id is not None:
+            self.post_message(self.Previewed(event.option_id, keep=False))
+
+    @on(OptionList.OptionSelected)
+    def _keep(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        if event.option_id is not None:
+            before, self._kept = self._kept, event.option_id
+            for name in (before, self._kept):
+                if name in self._id_to_option:
+                    self.replace_option_prompt(name, Content(f"{'●' if name == self._kept else ' '} {name}"))
+            self.post_message(self.Previewed(self._kept, keep=True))
+
+    def on_blur(self, event: Blur) -> None:
+        self.post_message(self.Previewed(self._kept, keep=False))

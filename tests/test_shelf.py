@@ -1,0 +1,106 @@
+"""All runs at a glance, and what a person puts on them afterwards."""
+
+import pytest
+
+from qlora_tui.config.differences import differences
+from qlora_tui.config.overrides import resolve
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import NotFoundError, RunConflictError, UsageError
+from qlora_tui.runs import events, jobs, labels, store
+from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.shelf import Shelf
+from qlora_tui.runs.store import RunFolder
+
+
+def made(name: str, steps: int) -> RunFolder:
+    run = store.create(name, RunConfig(), {"model": "starter", "data": "starter", "created_s": 5})
+    write(run, *(a_step(number) for number in range(1, steps + 1)))
+    return run
+
+
+def write(run: RunFolder, *said: events.AnyEvent) -> None:
+    writer = EventWriter(run.events)
+    for event in said:
+        writer.write(event)
+    writer.close()
+
+
+def a_step(number: int) -> events.Step:
+    return events.Step(step=number, epoch=0, loss=1 / number, learning_rate=1e-4, grad_norm=1, tokens=1, tokens_per_s=1)
+
+
+def test_a_glimpse_follows_the_run() -> None:
+    run = made("one", 3)
+    shelf = Shelf()
+    (glimpse,) = shelf.read()
+    assert (glimpse.step, glimpse.curve, glimpse.model, glimpse.status) == (3, (1, 1 / 2, 1 / 3), "starter", "created")
+    write(run, a_step(4), events.Eval(step=4, loss=0.5))
+    labels.set_tags(run, ["good"])
+    (glimpse,) = shelf.read()
+    assert (glimpse.step, glimpse.eval_loss, glimpse.tags) == (4, 0.5, ("good",))
+    assert not glimpse.live
+    with jobs.hold(run):
+        (glimpse,) = shelf.read()
+        assert glimpse.live
+    store.remove(run)
+    assert list(shelf.read()) == []
+
+
+def test_a_run_that_has_not_changed_is_not_read_again() -> None:
+    run = made("one", 3)
+    shelf = Shelf()
+    (before,) = shelf.read()
+    (after,) = shelf.read()
+    assert after is before
+    write(run, a_step(4))
+    (later,) = shelf.read()
+    assert later.step == 4
+
+
+def test_a_long_curve_is_short_in_a_glimpse() -> None:
+    made("one", 1000)
+    (glimpse,) = Shelf().read()
+    assert 60 <= len(glimpse.curve) <= 120
+
+
+def test_names_and_tags() -> None:
+    run = made("one", 1)
+    made("two", 1)
+    with pytest.raises(RunConflictError):
+        labels.rename(run, "two")
+    with pytest.raises(UsageError):
+        labels.rename(run, "../two")
+    with jobs.hold(run), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "_LOCK_PATIENCE_S", 0.1)
+        with pytest.raises(RunConflictError, match="busy"):
+            labels.rename(run, "three")
+    renamed = labels.rename(run, "three")
+    assert (renamed.name, store.find("three").load_config()) == ("three", RunConfig())
+    with pytest.raises(UsageError, match="two words"):
+        labels.set_tags(renamed, ["two words"])
+    (renamed.path / labels.FILE).write_text("{")
+    assert labels.tags(renamed) == ()
+
+
+def test_the_bin_gives_back_what_was_put_in_last() -> None:
+    labels.discard(made("one", 1))
+    labels.discard(made("one", 2))
+    assert store.all_runs() == []
+    assert labels.discarded()[0] == 2
+    labels.restore("one")
+    assert jobs.replay(store.find("one")).step_number == 2
+    with pytest.raises(RunConflictError):
+        labels.restore("one")
+    labels.empty_bin(older_than_s=labels.KEPT_S)
+    assert labels.discarded()[0] == 1
+    labels.empty_bin()
+    assert labels.discarded() == (0, 0)
+    store.remove(store.find("one"))
+    with pytest.raises(NotFoundError):
+        labels.restore("one")
+
+
+def test_only_settings_that_differ_are_differences() -> None:
+    one, two = resolve("starter"), resolve("starter", None, ["adapter.rank=3", "data.columns.text=t"])
+    assert differences([one, two]) == {"adapter.rank": [one.adapter.rank, 3], "data.columns.text": [None, "t"]}
+    assert differences([one, one]) == {}

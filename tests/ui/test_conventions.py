@@ -1,0 +1,166 @@
+"""What holds for every place: keys with ids and tooltips that the palette knows, help for every panel."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from screen_material import Settle
+from textual.dom import DOMNode
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from qlora_tui.config.fields import fields
+from qlora_tui.ui import glossary, keys
+from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.commands import commands, declared
+from qlora_tui.ui.screens.place import Place
+from qlora_tui.ui.widgets.places_bar import PLACES
+
+CLASSES = keys.classes()
+NEVER = {"torch", "transformers", "datasets", "peft", "trl", "bitsandbytes", "accelerate"}
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_each_key_has_an_id_a_description_and_a_tooltip(kind: type[DOMNode]) -> None:
+    for binding in declared(kind):
+        if binding.tooltip or binding.id or ("BINDINGS" in vars(kind) and binding in own(kind)):
+            assert binding.id, f"{kind.__name__}: {binding.key}"
+            assert binding.tooltip, binding.id
+            assert binding.description, binding.id
+
+
+def own(kind: type[DOMNode]) -> list[object]:
+    from textual.binding import Binding
+
+    return list(Binding.make_bindings(vars(kind).get("BINDINGS", ())))
+
+
+def test_an_id_means_one_thing() -> None:
+    actions: dict[str, set[str]] = {}
+    for kind in CLASSES:
+        for binding in own(kind):
+            actions.setdefault(binding.id, set()).add(binding.action)  # type: ignore[attr-defined]
+    assert {name: found for name, found in actions.items() if len(found) > 1} == {}
+
+
+def test_no_place_takes_a_key_of_the_app() -> None:
+    everywhere = {binding.key for binding in declared(Workbench) if binding.id}
+    for kind in CLASSES:
+        if not issubclass(kind, ModalScreen):
+            taken = {binding.key: binding.id for binding in own(kind) if binding.key in everywhere}  # type: ignore[attr-defined]
+            assert kind is Workbench or taken == {}, kind.__name__
+
+
+@pytest.mark.parametrize("place", [name for name, _, _ in PLACES])
+async def test_the_palette_knows_every_key_of_a_place(place: str, settle: Settle, machine: object) -> None:
+    app = Workbench(place=place)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await settle(pilot)
+        offered = {command.binding.id for command in commands(app.screen)}
+        missing = {
+            binding.id
+            for node in (app, app.screen)
+            for binding in declared(type(node))
+            if binding.id and node.check_action(binding.action.partition("(")[0], ()) is not False
+        } - offered
+        assert missing <= {"workbench.palette"}
+
+
+def test_each_place_explains_itself() -> None:
+    places = {kind.NAME: kind.HELP for kind in CLASSES if issubclass(kind, Place) and kind.NAME}
+    assert places.keys() == {name for name, _, _ in PLACES}
+    assert [name for name, text in places.items() if not text] == []
+
+
+def test_the_glossary_names_real_settings_and_explains_the_hard_ones() -> None:
+    named = {key for entry in glossary.entries() for key in entry.keys}
+    assert named <= fields().keys()
+    for key in ("quantization.kind", "quantization.double_quantization", "adapter.rank", "adapter.alpha"):
+        assert glossary.of_setting(key), key
+    assert "Paged optimizer" in glossary.help_of("training.optimizer")
+
+
+async def test_the_glossary_opens_at_the_terms_of_the_focused_panel(settle: Settle, machine: object) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("tab", "f10")
+        await pilot.pause()
+        first = app.screen.query_one("#terms").highlighted_option  # type: ignore[attr-defined]
+        assert first.id == "VRAM"
+        app.screen.query_one(Input).value = "paged"
+        await pilot.pause()
+        assert "RAM page by page" in str(app.screen.query_one("#meaning").visual)  # type: ignore[attr-defined]
+        await pilot.press("escape")
+        assert app.current_mode == "home"
+        assert len(app.screen_stack) == 1
+
+
+async def test_help_is_that_of_the_focused_panel(settle: Settle, machine: object) -> None:
+    app = Workbench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("tab", "f1")
+        await settle(pilot)
+        panel = app.screen.query_one("HelpPanel")
+        assert "This machine" in str(panel.query_one("Markdown").source)  # type: ignore[attr-defined]
+        await pilot.press("f1")
+        await pilot.pause()
+        assert not app.screen.query("HelpPanel")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45), (40, 12)])
+async def test_every_place_survives_any_size_and_no_colour(
+    size: tuple[int, int], settle: Settle, machine: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = Workbench()
+    async with app.run_test(size=size) as pilot:
+        for _, _, key in PLACES:
+            await pilot.press(key)
+            await pilot.pause()
+            await pilot.resize_terminal(size[0] + 37, size[1] + 5)
+            await pilot.resize_terminal(*size)
+
+
+def test_the_screen_never_loads_the_torch_stack(tmp_path: Path) -> None:
+    """A clean interpreter goes through all places and looks at what it has loaded when it ends."""
+    program = f"""
+import asyncio, json, sys
+from qlora_tui.ui.app import Workbench
+
+async def walk():
+    app = Workbench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        first = sorted({NEVER!r} & sys.modules.keys())
+        for key in {[key for _, _, key in PLACES]!r}:
+            await pilot.press(key)
+            await pilot.pause(0.3)
+        await pilot.press("f1", "f10", "escape")
+    return first
+
+first = asyncio.run(walk())
+print(json.dumps([first, sorted({NEVER!r} & sys.modules.keys())]))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1]) == [[], []]
+
+
+def test_nothing_of_the_screen_is_drawn_in_a_literal_colour() -> None:
+    """Style sheets and styles take their colours from the theme."""
+    folder = Path(__file__).parents[2] / "qlora_tui" / "ui"
+    for sheet in folder.rglob("*.tcss"):
+        assert "#0" not in sheet.read_text().replace("#0 ", "")
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not is_hex_colour(node.value), f"{path.name}:{node.lineno} {node.value}"
+
+
+def is_hex_colour(text: str) -> bool:
+    """Whether a text is a colour such as #aabbcc."""
+    return len(text) == 7 and text[0] == "#" and all(letter in "0123456789abcdefABCDEF" for letter in text[1:])

@@ -1,0 +1,311 @@
+"""The Run place: what it shows of a run that anybody started, and what it does to it."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from command_line import fake_worker, kill
+from run_material import EVIL, beginning, finished, training, written
+from run_screen import head, is_whole, place, shown, until, view
+from textual.widgets import Static, Tabs
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.runs import events, jobs, store
+from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.messages import ChatRequested
+from qlora_tui.ui.run_reader import RunReader
+from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.widgets.confirm import Confirm
+from qlora_tui.ui.widgets.curve_lines import CurveLines
+from qlora_tui.ui.widgets.run_log import RunLog
+from qlora_tui.ui.widgets.run_texts import SamplesPanel, WarningsPanel
+
+__all__ = ["fake_worker"]
+Behave = Callable[[str], None]
+WIDE = (160, 45)
+
+
+@pytest.fixture
+def waiting(fake_worker: Behave) -> Iterator[store.RunFolder]:
+    """A run whose worker has made a step and waits to be told something."""
+    fake_worker("wait")
+    run = store.create("one", RunConfig(), {})
+    jobs.start(run)
+    yield run
+
+
+def text_of(app: Workbench, kind: type[SamplesPanel] | type[WarningsPanel]) -> str:
+    return str(app.screen.query_one(kind).query_one(Static).visual)
+
+
+async def test_a_finished_run_is_shown_whole() -> None:
+    written("one", [*beginning(), *training(), finished()], "loading\n")
+    app = Workbench(run="one")
+    async with app.run_test(size=WIDE) as pilot:
+        await shown(pilot, app, is_whole)
+        await until(pilot, lambda: len(app.screen.query("CurvePlot.-drawn")) == 3)
+        for said in ("one  ✔ finished", "200 of 200 steps  100%", "409,600 tokens", "200 steps in 1:02"):
+            assert said in head(app)
+        assert "Peak memory 4.90 GiB, estimated 5.00 GiB (+2.0%)" in head(app)
+        assert "step 200" in text_of(app, SamplesPanel)
+        assert "compute_dtype = bfloat16" in text_of(app, WarningsPanel)
+        assert list(app.screen.query_one(RunLog).lines)[:1] == ["loading"]
+        assert [name for name in ("save", "stop", "cancel", "resume") if place(app).check_action(name, ())] == []
+
+
+async def test_foreign_text_is_inert_everywhere() -> None:
+    log = [*beginning(), *training(50), events.Warned(code="x", message=EVIL)]
+    log.append(events.Failed(message=EVIL, hint=EVIL, where="tokenizing", exit_code=10))
+    written("one", log, EVIL + "\n")
+    app = Workbench(run="one")
+    async with app.run_test(size=WIDE) as pilot:
+        await shown(pilot, app, is_whole)
+        everything = [head(app), text_of(app, SamplesPanel), text_of(app, WarningsPanel)]
+        everything += list(app.screen.query_one(RunLog).lines)[:1]
+        for text in everything:
+            assert "[bold red]not markup[/] not red" in text
+            assert "\x1b" not in text
+        assert "r resumes from the start" in head(app)
+
+
+async def test_without_a_name_the_newest_run_is_shown() -> None:
+    written("older", beginning())
+    written("newer", beginning())
+    app = Workbench(place="run")
+    async with app.run_test() as pilot:
+        assert (await shown(pilot, app, is_whole)).name == "newer"
+        app.run_name = "older"
+        await shown(pilot, app, lambda seen: seen.name == "older")
+
+
+@pytest.mark.parametrize(("name", "said"), [(None, "F3 sets one up"), ("nobody", "no run named 'nobody'")])
+async def test_no_run_is_said_with_what_to_do(name: str | None, said: str) -> None:
+    app = Workbench(run=name, place="run")
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: said in str(app.screen.query_one("#run-missing", Static).visual))
+        assert not app.screen.query_one("RunPanel").display
+        await pilot.press("s", "t", "c", "r", "a", "o")
+        assert view(app) is None
+
+
+async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.RunFolder) -> None:
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running" and seen.state.step_number == 1)
+        await pilot.press("s")
+        assert "Asked for a checkpoint." in head(app)
+        seen = await shown(pilot, app, lambda seen: seen.state.checkpoints)
+        assert seen.is_live
+        assert next(note.message for note in app._notifications).startswith("checkpoint-1 is written")
+        assert "Asked" not in head(app)
+        await pilot.press("t")
+        await shown(pilot, app, lambda seen: seen.status == "stopped")
+        assert "Stopped at step 1. r resumes from step 1." in head(app)
+        fake_worker("finish")
+        await pilot.press("r")
+        seen = await shown(pilot, app, lambda seen: seen.status == "finished")
+        assert (seen.state.attempt, seen.state.step_number) == (2, 4)
+
+
+async def test_cancel_asks_and_the_safe_answer_has_the_focus(waiting: store.RunFolder) -> None:
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        await pilot.press("c")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("enter")
+        assert jobs.is_alive(waiting)
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        await pilot.press("c")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await shown(pilot, app, lambda seen: seen.status == "cancelled")
+    assert jobs.look(waiting).status == "cancelled"
+
+
+async def test_a_dead_worker_is_said_with_its_last_words_and_the_way_back(waiting: store.RunFolder) -> None:
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running" and seen.state.step_number == 1)
+        with waiting.stdio.open("a") as output:
+            output.write("CUDA error: [device] lost\n")
+        kill(waiting)
+        await shown(pilot, app, lambda seen: seen.status == "crashed")
+        assert "died at step 1 while training" in head(app)
+        assert "CUDA error: [device] lost" in head(app)
+        assert "r resumes from the start" in head(app)
+        assert place(app).check_action("resume", ())
+
+
+async def test_a_refusal_is_told_and_nothing_stays_asked(waiting: store.RunFolder) -> None:
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        place(app).action_resume()
+        await until(pilot, lambda: any("running already" in note.message for note in app._notifications))
+        assert place(app).asked == ""
+
+
+async def test_two_windows_and_a_reopened_one_show_the_same(waiting: store.RunFolder) -> None:
+    states = []
+    for _ in range(2):
+        app = Workbench(run="one")
+        async with app.run_test(size=(80, 24)) as pilot:
+            states.append((await shown(pilot, app, lambda seen: seen.state.step_number == 1)).state)
+        assert jobs.is_alive(waiting)
+    assert states[0] == states[1] == jobs.replay(waiting)
+
+
+async def test_in_80_by_24_every_panel_is_one_key_away_and_a_sparkline_stands_for_the_plot() -> None:
+    written("one", [*beginning(), *training()], "loading\n")
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, is_whole)
+        assert app.screen.query_one(CurveLines).region.height > 6
+        seen = []
+        for _ in range(5):
+            seen.append([panel.id for panel in app.screen.query(".panel") if panel.region])
+            await pilot.press("]")
+        assert seen == [["curve-lines"], ["memory"], ["samples"], ["warnings"], ["log"]]
+        await pilot.click("#tab-samples")
+        await until(pilot, lambda: app.screen.query_one(SamplesPanel).region)
+        assert not any(plot.region for plot in app.screen.query("CurvePlot"))
+
+
+async def test_more_room_shows_more_at_any_time() -> None:
+    written("one", [*beginning(), *training()])
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, is_whole)
+        await until(pilot, lambda: len(app.screen.query("CurvePlot")) == 3)
+        for size, plots, panels in (((120, 35), 1, 1), (WIDE, 3, 4), ((80, 24), 0, 1), ((30, 10), 0, 1)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert len([plot for plot in app.screen.query("CurvePlot") if plot.region]) == plots
+            assert len([panel for panel in app.screen.query(".panel") if panel.region]) == panels
+            assert app.screen.query_one(Tabs).display == (size != WIDE)
+
+
+async def test_a_plot_is_read_zoomed_and_moved_by_keys() -> None:
+    from qlora_tui.ui.widgets.curve_plot import CurvePlot
+
+    written("one", [*beginning(), *training()])
+    app = Workbench(run="one")
+    async with app.run_test(size=(120, 35)) as pilot:
+        await until(pilot, lambda: app.screen.query("#plot-loss.-drawn"))
+        plot = app.screen.query_one("#plot-loss", CurvePlot)
+        plot.focus()
+        await pilot.press("right")
+        assert plot.cursor == 200
+        assert "step 200  train 0.4" in str(plot.border_subtitle)
+        assert "eval 0.5458" in str(plot.border_subtitle)
+        await pilot.press("plus", "plus")
+        assert plot.window is not None and plot.window[0] > 50
+        before = plot.window
+        await pilot.press("shift+left")
+        assert plot.window[0] < before[0]
+        await pilot.press("y")
+        assert "(log)" in str(plot.border_title)
+        await pilot.press("0")
+        assert (plot.window, plot.cursor) == (None, None)
+        await pilot.press("p")
+        await until(pilot, lambda: "learning rate" in str(plot.border_title))
+
+
+async def test_a_plot_is_read_and_zoomed_by_mouse() -> None:
+    from qlora_tui.ui.widgets.curve_plot import CurvePlot
+
+    written("one", [*beginning(), *training()])
+    app = Workbench(run="one")
+    async with app.run_test(size=(120, 35)) as pilot:
+        await until(pilot, lambda: app.screen.query("#plot-loss.-drawn"))
+        plot = app.screen.query_one("#plot-loss", CurvePlot)
+        await pilot.hover("#plot-loss #plot", offset=(30, 5))
+        await until(pilot, lambda: plot.cursor is not None)
+        assert plot.cursor is not None and 80 < plot.cursor < 130
+        assert f"step {plot.cursor:.0f}" in str(plot.border_subtitle)
+
+
+async def test_a_curve_in_the_making_and_a_value_that_is_not_finite() -> None:
+    first = events.Step(step=1, epoch=0, loss=None, learning_rate=0, grad_norm=None, tokens=1, tokens_per_s=1)
+    written("one", [*beginning(), first])
+    app = Workbench(run="one")
+    async with app.run_test(size=WIDE) as pilot:
+        await shown(pilot, app, is_whole)
+        await until(pilot, lambda: app.screen.query("#plot-rate.-drawn"))
+        assert "loss not finite" in head(app)
+        assert not app.screen.query("#plot-loss.-drawn")
+
+
+async def test_chat_and_folder_are_asked_for_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    run = written("one", [*beginning(), *training(), finished()])
+    heard: list[object] = []
+    app = Workbench(run="one")
+    async with app.run_test(message_hook=heard.append) as pilot:
+        await shown(pilot, app, is_whole)
+        await pilot.press("o")
+        assert app.clipboard == str(run.path)
+        await pilot.press("a")
+        await until(pilot, lambda: any(isinstance(message, ChatRequested) for message in heard))
+    assert [message.name for message in heard if isinstance(message, ChatRequested)][:1] == ["one"]
+
+
+async def test_nothing_is_read_while_another_place_is_on_screen(waiting: store.RunFolder) -> None:
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        here = place(app)
+        await pilot.press("f2")
+        await until(pilot, lambda: all(worker.is_finished for worker in app.workers if worker.group == "reader"))
+        kill(waiting)
+        assert here.view is not None and here.view.status == "running"
+        await pilot.press("f4")
+        await shown(pilot, app, lambda seen: seen.status == "crashed")
+
+
+async def test_a_run_that_is_removed_and_made_again_is_read_from_its_start() -> None:
+    run = written("one", [*beginning(), *training()])
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, is_whole)
+        shutil.rmtree(run.path)
+        await shown(pilot, app, lambda seen: seen.status == "removed")
+        assert "was removed" in head(app)
+        written("one", [*beginning(), *training(7)])
+        await shown(pilot, app, lambda seen: seen.state.step_number == 7)
+
+
+def test_a_view_waits_until_the_one_before_it_is_on_screen() -> None:
+    """A screen that is slow gets the newest view when it is ready, and never two."""
+    run = written("one", beginning())
+    reader = RunReader(run, refresh_hz=30)
+    views: list[RunView] = []
+    came = threading.Condition()
+
+    def show(seen: RunView) -> None:
+        with came:
+            views.append(seen)
+            came.notify()
+
+    thread = threading.Thread(target=reader.follow, args=(show,))
+    thread.start()
+    try:
+        with came:
+            assert came.wait_for(lambda: views, timeout=30)
+        with run.events.open("a") as file:
+            for event in training(5):
+                file.write(event.model_copy(update={"seq": 99, "time_s": 1.0}).model_dump_json() + "\n")
+        with came:
+            assert not came.wait_for(lambda: len(views) > 1, timeout=0.3)
+        reader.shown()
+        with came:
+            assert came.wait_for(lambda: len(views) > 1, timeout=30)
+        assert views[-1].state.step_number == 5
+    finally:
+        reader.stop()
+        thread.join(timeout=30)
+    assert not thread.is_alive()

@@ -1,0 +1,175 @@
+"""Runs: sorted, filtered, renamed, tagged, deleted and brought back, compared, queued."""
+
+from collections.abc import Iterator
+
+import pytest
+from run_material import beginning, finished, training, written
+from screen_material import Settle
+from textual.message import Message
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from qlora_tui.runs import labels, queue, store
+from qlora_tui.runs.store import RunFolder
+from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.messages import RunRequested
+from qlora_tui.ui.screens.compare import Compare, Differences
+from qlora_tui.ui.widgets import run_table
+from qlora_tui.ui.widgets.confirm import Confirm
+from qlora_tui.ui.widgets.queue_line import QueueLine
+from qlora_tui.ui.widgets.run_table import RunTable
+
+
+@pytest.fixture(autouse=True)
+def three_runs(machine: object) -> Iterator[dict[str, RunFolder]]:
+    yield {
+        "alpha": written("alpha", [*beginning(), *training(50)]),
+        "beta": written("beta", [*beginning(), *training(200), finished()]),
+        "gamma": written("gamma", beginning()[:2]),
+    }
+
+
+async def at_runs(app: Workbench, pilot: Pilot[None], settle: Settle) -> RunTable:
+    await pilot.press("f5")
+    await settle(pilot)
+    return app.screen.query_one(RunTable)
+
+
+async def answer(pilot: Pilot[None], key: str, text: str) -> None:
+    """Answer the question that a key asks."""
+    await pilot.press(key)
+    await pilot.pause()
+    pilot.app.screen.query_one(Input).value = text
+    await pilot.press("enter")
+
+
+def names(table: RunTable) -> list[str]:
+    return [str(row.key.value) for row in table.ordered_rows]
+
+
+async def test_rows_sort_by_each_column_and_missing_values_come_last(settle: Settle) -> None:
+    app = Workbench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.sort_column, table.descending = "loss", False
+        assert names(table) == ["beta", "alpha", "gamma"]
+        await pilot.press("S")
+        assert names(table) == ["alpha", "beta", "gamma"]
+        await pilot.click(table, offset=(4, 1))
+        assert (table.sort_column, names(table)) == ("name", ["alpha", "beta", "gamma"])
+
+
+async def test_the_filter_takes_words_and_escape_clears_it(settle: Settle) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        await answer(pilot, "slash", "finished")
+        assert names(table) == ["beta"]
+        assert table.has_focus
+        await pilot.press("escape")
+        assert len(names(table)) == 3
+        assert not app.screen.query_one(Input).display
+
+
+async def test_a_long_list_comes_in_pages(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_table, "PAGE_ROWS", 2)
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        assert table.pages == 2
+        first = names(table)
+        await pilot.press("right_square_bracket")
+        assert len(names(table)) == 1
+        assert set(names(table)).isdisjoint(first)
+        await pilot.press("right_square_bracket", "left_square_bracket")
+        assert names(table) == first
+
+
+async def test_enter_opens_a_run(settle: Settle) -> None:
+    seen: list[Message] = []
+    app = Workbench()
+    async with app.run_test(size=(80, 24), message_hook=seen.append) as pilot:
+        table = await at_runs(app, pilot, settle)
+        wanted = table.current
+        await pilot.press("enter")
+        await pilot.pause()
+        assert wanted in [message.name for message in seen if isinstance(message, RunRequested)]
+
+
+async def test_a_run_is_renamed_and_tagged(settle: Settle) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("beta"))
+        await answer(pilot, "t", "best v2")
+        await settle(pilot)
+        assert labels.tags(store.find("beta")) == ("best", "v2")
+        await answer(pilot, "e", "better")
+        await settle(pilot)
+        assert "better" in names(table)
+        assert store.find("better").load_config()
+        await answer(pilot, "e", "../better")
+        await settle(pilot)
+        assert "better" in names(table), "an illegal name changes nothing"
+
+
+async def test_a_deleted_run_comes_back_and_the_bin_asks(settle: Settle) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("beta"))
+        await pilot.press("x")
+        await settle(pilot)
+        assert "beta" not in names(table)
+        await pilot.press("u")
+        await settle(pilot)
+        assert "beta" in names(table)
+        assert len(store.find("beta").events.read_text()) > 1000
+        table.move_cursor(row=names(table).index("beta"))
+        await pilot.press("x")
+        await settle(pilot)
+        await pilot.press("E")
+        await pilot.pause()
+        assert isinstance(app.screen, Confirm)
+        assert app.screen.focused is not None
+        assert app.screen.focused.id == "no"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert labels.discarded()[0] == 1
+        await pilot.press("E", "y")
+        await settle(pilot)
+        assert labels.discarded() == (0, 0)
+
+
+async def test_marked_runs_are_compared_by_what_differs(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
+    text = three_runs["alpha"].config.read_text().replace("rank = 16", "rank = 32")
+    three_runs["alpha"].config.write_text(text)
+    app = Workbench()
+    async with app.run_test(size=(160, 45)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.marked = frozenset({"alpha", "beta"})
+        await pilot.press("c")
+        await settle(pilot)
+        assert isinstance(app.screen, Compare)
+        differing = app.screen.query_one(Differences)
+        rows = {str(differing.get_row_at(index)[0]): differing.get_row_at(index)[1:] for index in range(8)}
+        assert sorted(map(str, rows["adapter.rank"])) == ["16", "32"]
+        assert differing.row_count == 8, "seven results and the one setting that differs"
+        await pilot.press("v", "escape")
+        assert not isinstance(app.screen, Compare)
+
+
+async def test_a_preset_is_queued_and_taken_out(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "ensure_running", lambda: None)
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        app.screen._queue("starter")  # type: ignore[attr-defined]
+        await settle(pilot)
+        await settle(pilot)
+        assert [entry.name for entry in queue.waiting()] == ["starter-1"]
+        assert app.screen.query_one(QueueLine).waiting == ("starter-1",)
+        table.move_cursor(row=names(table).index("starter-1"))
+        await pilot.press("w")
+        await settle(pilot)
+        assert queue.waiting() == []

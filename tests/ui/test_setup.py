@@ -1,0 +1,380 @@
+"""Setup by keyboard and mouse: what is typed changes the draft, is priced, and starts what the command starts."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Cli, command, fake_worker  # noqa: F401
+from setup_material import GIB, give, machine, price_of, priced, setup, text, until
+from textual.message import Message
+from textual.widgets import DataTable, Input, OptionList, Select
+
+from qlora_tui.config import presets
+from qlora_tui.config.fields import fields
+from qlora_tui.config.overrides import resolve
+from qlora_tui.runs import store
+from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.messages import ConfigEdited, StartRequested
+from qlora_tui.ui.widgets.fit_panel import AdviceList, FitPanel
+from qlora_tui.ui.widgets.setting_field import SettingField
+from qlora_tui.ui.widgets.settings_form import SettingsForm
+
+WIDE = (160, 45)
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, machine())
+
+
+def field(app: Workbench, key: str) -> SettingField:
+    return next(one for one in setup(app).query(SettingField) if one.key == key)
+
+
+def workbench() -> Workbench:
+    return Workbench(place="setup")
+
+
+async def type_into(pilot, app: Workbench, key: str, typed: str) -> None:  # type: ignore[no-untyped-def]
+    """Go to a field as its label says, empty it, and type."""
+    await setup(app).show_field(key)
+    await pilot.pause()
+    await pilot.press("home", "ctrl+k", *typed)
+
+
+@pytest.mark.long
+async def test_every_setting_can_be_edited_and_explains_itself() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        for form in setup(app).query(SettingsForm):
+            await form.unfold()
+        shown = {one.key: one for one in setup(app).query(SettingField)}
+        # The model and the data have pickers of their own.
+        assert set(shown) == set(fields()) - {"model.id", "data.source", "data.columns"}
+        assert all(one.setting.help in one.explanation for one in shown.values())
+
+
+async def test_an_edit_goes_to_the_draft_and_is_priced() -> None:
+    app = workbench()
+    heard: list[Message] = []
+    async with app.run_test(size=WIDE, message_hook=heard.append) as pilot:
+        await priced(pilot, app)
+        before = price_of(app).estimate.trainable_parameters
+        await type_into(pilot, app, "adapter.rank", "64")
+        await until(pilot, lambda: app.draft.adapter.rank == 64)
+        await priced(pilot, app)
+        assert price_of(app).estimate.trainable_parameters == 4 * before
+        assert "rank 64" in text(app, "#section-summary")
+        assert {"adapter.rank": "64"} in [one.edits for one in heard if isinstance(one, ConfigEdited)]
+
+
+async def test_an_edit_that_does_not_validate_stays_with_its_reason_and_the_draft_as_it_was() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        before = app.draft
+        await type_into(pilot, app, "training.epochs", "many")
+        rank = field(app, "training.epochs")
+        await until(pilot, lambda: rank.has_class("-invalid"))
+        assert rank.query_one(Input).value == "many"
+        assert "expected a number" in rank.explanation
+        assert app.draft == before
+        await pilot.press("f9")
+        await pilot.pause()
+        assert not store.all_runs()
+        await type_into(pilot, app, "training.epochs", "2")
+        await until(pilot, lambda: app.draft.training.epochs == 2)
+        assert not rank.has_class("-invalid")
+
+
+async def test_settings_that_exclude_each_other_are_both_marked_until_one_gives_way() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("a")
+        field(app, "adapter.kind").query_one(Select).value = "full"
+        await until(pilot, lambda: field(app, "adapter.kind").has_class("-invalid"))
+        assert "excludes quantization.kind = nf4" in field(app, "quantization.kind").explanation
+        assert app.draft.adapter.kind == "lora"
+        field(app, "quantization.kind").query_one(Select).value = "none"
+        await until(pilot, lambda: app.draft.adapter.kind == "full")
+        assert app.draft.quantization.kind == "none"
+        assert not field(app, "adapter.kind").has_class("-invalid")
+
+
+@pytest.mark.long
+async def test_a_setting_without_effect_says_why() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "training.warmup_ratio", "0.1")
+        await until(pilot, lambda: field(app, "training.warmup_ratio").has_class("-idle"))
+        assert "has no effect with training.schedule = constant" in field(app, "training.warmup_ratio").explanation
+
+
+@pytest.mark.long
+async def test_what_was_typed_is_not_rewritten_while_it_means_the_same() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "training.learning_rate", "1e-4")
+        await until(pilot, lambda: app.draft.training.learning_rate == 1e-4)
+        assert field(app, "training.learning_rate").query_one(Input).value == "1e-4"
+
+
+@pytest.mark.long
+async def test_undo_takes_the_last_edit_back() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "adapter.rank", "8")
+        await until(pilot, lambda: app.draft.adapter.rank == 8)
+        await pilot.press("escape", "ctrl+z")
+        await until(pilot, lambda: app.draft.adapter.rank == 16)
+        assert field(app, "adapter.rank").query_one(Input).value == "16"
+        assert app.draft_source == "defaults"
+
+
+async def test_each_section_is_one_key_or_one_click_away() -> None:
+    app = workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await priced(pilot, app)
+        for key, name in (("a", "adapter"), ("t", "training"), ("m", "model")):
+            await pilot.press("escape", key)
+            assert setup(app).query_one(f"#section-{name}").display
+        for name in ("training", "adapter", "model"):
+            await pilot.click(f"#outline-{name}")
+            assert setup(app).query_one(f"#section-{name}").display
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: app.current_mode == "home")
+
+
+@pytest.mark.long
+async def test_the_models_say_whether_they_fit_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, machine(23.5))
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        table = setup(app).query_one(DataTable)
+
+        def cell(model: str, column: str) -> str:
+            return str(table.get_cell(model, column).plain)
+
+        await until(pilot, lambda: table.row_count > 100 and cell("Qwen/Qwen3-0.6B", "fit") == "fits")
+        assert cell("starter", "fit") == "fits"
+        assert cell("meta-llama/Llama-3.1-405B", "fit") == "too big"
+        assert cell("starter", "size") == "bundled"
+        assert cell("Qwen/Qwen3-0.6B", "size").startswith("~1.")
+        assert "gated" in cell("meta-llama/Llama-3.1-8B", "licence")
+
+
+async def test_a_model_is_searched_chosen_and_priced_and_nothing_is_downloaded() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await until(pilot, lambda: setup(app).query_one(DataTable).row_count > 100)
+        await pilot.press("slash", *"llama-3.1-8b")
+        await until(pilot, lambda: "cannot be" in text(app, "#model-status"))
+        assert "hub cannot be searched" in text(app, "#model-status")
+        assert setup(app).query_one(DataTable).row_count == 2
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: app.draft.model.id == "meta-llama/Llama-3.1-8B")
+        await priced(pilot, app)
+        assert price_of(app).estimate.stored_bytes > 4 * GIB
+        assert "8.03 B parameters" in text(app, "#section-summary")
+
+
+@pytest.mark.long
+async def test_a_folder_is_found_by_its_path(tmp_path: Path) -> None:
+    from qlora_tui.starter import MODEL_DIR
+
+    (tmp_path / "mine").symlink_to(MODEL_DIR)
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        setup(app).query_one("#model-search", Input).value = f"{tmp_path}/"
+        await until(pilot, lambda: "1 model folders" in text(app, "#model-status"))
+        setup(app).query_one("#model-search", Input).focus()
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: app.draft.model.id == str(tmp_path / "mine"))
+
+
+async def test_advice_makes_it_fit_with_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, machine(8))
+    app = workbench()
+    app.draft = resolve(
+        overrides=[
+            "model.id=meta-llama/Llama-3.1-8B",
+            "training.micro_batch_size=8",
+            "training.max_length_tokens=2048",
+            "training.gradient_checkpointing=on",
+        ]
+    )
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        panel = setup(app).query_one(FitPanel)
+        await until(pilot, lambda: panel.advice)
+        assert price_of(app).verdict.answer == "does not fit"
+        assert "DOES NOT FIT" in text(app, "#fit-answer")
+        edits = panel.advice[0].edits
+        await pilot.press("f8")
+        await until(pilot, lambda: app.draft.training.micro_batch_size < 8 or edits.keys().isdisjoint(_BATCH))
+        await priced(pilot, app)
+        assert price_of(app).verdict.answer in ("fits", "fits by paging")
+        assert not panel.query_one(AdviceList).display
+
+
+_BATCH = {"training.micro_batch_size"}
+
+
+@pytest.mark.long
+async def test_targets_are_ticked_by_the_names_of_the_model() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("a")
+        targets = setup(app).query_one("TargetList", OptionList)
+        await until(pilot, lambda: targets.option_count == 7)
+        targets.focus()
+        await pilot.press("home", "space")
+        await until(pilot, lambda: app.draft.adapter.target_modules != "all-linear")
+        assert app.draft.adapter.target_modules == ["k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        await pilot.press("space")
+        await until(pilot, lambda: app.draft.adapter.target_modules == "all-linear")
+
+
+@pytest.mark.long
+async def test_settings_say_what_they_cost() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("a")
+        await until(pilot, lambda: "none: +" in field(app, "quantization.kind").explanation)
+        assert "trained parameters" in field(app, "adapter.rank").explanation
+
+
+@pytest.mark.long
+async def test_a_preset_is_loaded_and_another_one_saved() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: app.screen.query("OptionList"))
+        await pilot.press(*"starter", "enter")
+        await until(pilot, lambda: app.draft_source == "preset starter")
+        assert app.draft == presets.find("starter").config
+        await type_into(pilot, app, "adapter.rank", "4")
+        await until(pilot, lambda: app.draft.adapter.rank == 4)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.screen.query("#save"))
+        await pilot.press("home", "ctrl+k", *"mine", "enter")
+        await until(pilot, lambda: app.draft_source == "preset mine")
+        assert presets.find("mine").config == app.draft
+
+
+@pytest.mark.long
+async def test_a_run_is_begun_from_another_one() -> None:
+    store.create("earlier", resolve(overrides=["adapter.rank=7"]), {})
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: app.screen.query("OptionList"))
+        await pilot.press(*"run earlier", "enter")
+        await until(pilot, lambda: app.draft.adapter.rank == 7)
+        assert app.draft_source == "run earlier"
+
+
+@pytest.mark.long
+async def test_the_command_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = workbench()
+    copied: list[str] = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "data.system_prompt", "it's [b]me[/b]")
+        await until(pilot, lambda: app.draft.data.system_prompt)
+        await pilot.press("ctrl+y")
+        await until(pilot, lambda: app.screen.query("#command-text"))
+        await pilot.press("c")
+        words = shlex.split(copied[0])
+        assert words[:2] == ["qlora-tui", "train"]
+        assert "data.system_prompt=it's [b]me[/b]" in words
+        await pilot.press("t")
+        assert "[b]me[/b]" in copied[1]
+        await pilot.press("escape")
+        assert app.screen is setup(app)
+
+
+async def test_the_screen_and_the_shown_command_start_the_same_run(
+    command: Cli,  # noqa: F811
+    fake_worker: Callable[[str], None],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = tmp_path / "rows with spaces.jsonl"
+    rows.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        for edits in (
+            {"data.source": json.dumps("rows with spaces.jsonl")},
+            {"adapter.target_modules": '["q_proj", "v_proj"]', "adapter.rank": "8"},
+            {"training.warmup_steps": "0", "training.sample_prompts": '["what, me?", "[b]"]'},
+            {"training.schedule": "cosine"},
+            {"training.schedule": "constant"},
+            {"data.system_prompt": "none of 'these'"},
+        ):
+            setup(app).post_message(ConfigEdited(edits))
+        await until(pilot, lambda: app.draft.data.system_prompt)
+        shown = setup(app).command.shell_lines()
+        await pilot.press("f9")
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+    first = store.all_runs()[0]
+    words = shlex.split(" ".join(shown))[1:]
+    command(*words, "--name", "typed", "--detach")
+    assert store.find("typed").config.read_bytes() == first.config.read_bytes()
+    assert str(rows) in first.config.read_text()
+
+
+@pytest.mark.long
+async def test_a_draft_from_a_preset_gives_a_short_command(
+    command: Cli,  # noqa: F811
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    app = workbench()
+    app.draft, app.draft_source = presets.find("starter").config, "preset starter"
+    heard: list[Message] = []
+    async with app.run_test(size=WIDE, message_hook=heard.append) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "training.max_steps", "7")
+        await until(pilot, lambda: app.draft.training.max_steps == 7)
+        shown = " ".join(setup(app).command.shell_lines())
+        assert shown == "qlora-tui train starter --set training.max_steps=7"
+        await pilot.press("f9")
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+    started = next(one for one in heard if isinstance(one, StartRequested))
+    assert started.preset == "starter" and not started.allow_download
+    command(*shlex.split(shown)[1:], "--name", "typed", "--detach")
+    assert store.find("typed").config.read_bytes() == store.all_runs()[1].config.read_bytes()
+
+
+@pytest.mark.long
+async def test_a_run_that_does_not_fit_asks_first(
+    monkeypatch: pytest.MonkeyPatch,
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    give(monkeypatch, machine(ram_gib=0.2))
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("f9")
+        await until(pilot, lambda: app.screen.query("#no"))
+        assert app.focused is not None and app.focused.id == "no"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert not store.all_runs()
