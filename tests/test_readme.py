@@ -41,7 +41,7 @@ def test_every_command_exists(command: str) -> None:
     words = shlex.split(command.rpartition("|")[2])
     names = [word for word in words[1:3] if not word.startswith("-")]
     options = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
-    depth = 2 if names[0] in {"data", "runs", "presets", "models"} else 1
+    depth = 2 if names[0] in {"data", "runs", "presets", "models", "eval"} else 1
     shown = subprocess.run(
         [sys.executable, "-m", "qlora_tui", *names[:depth], "--help"], check=True, capture_output=True, text=True
     ).stdout

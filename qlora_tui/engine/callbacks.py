@@ -9,6 +9,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from qlora_tui.config.training import TrainingSpec
+from qlora_tui.engine import generate
+from qlora_tui.engine.evaluation import mmlu
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.session import Session, finite
 from qlora_tui.runs import checkpoints, events
@@ -24,6 +26,7 @@ class RunCallback(TrainerCallback):
         self.spec = spec
         self.tokenizer = tokenizer
         self.steps_per_epoch = steps_per_epoch
+        self._questions = mmlu.read(Path(spec.mmlu_file), None) if spec.mmlu_file else []
         self._tokens = 0
         self._step_began_s = 0.0
         self._save_began_s = 0.0
@@ -90,6 +93,7 @@ class RunCallback(TrainerCallback):
                 tokens=tokens,
                 tokens_per_s=round((tokens - self._tokens) / max(now_s - self._step_began_s, 1e-9), 1),
                 allocated_bytes=torch.cuda.memory_allocated() if cuda else 0,
+                reserved_bytes=torch.cuda.memory_reserved() if cuda else 0,
                 peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
             )
         )
@@ -118,6 +122,7 @@ class RunCallback(TrainerCallback):
             for key, value in measured.items()
             if key not in _NOT_METRICS and finite(value) is not None
         }
+        others |= self._multiple_choice(kwargs["model"])
         loss = finite(measured.get("eval_loss"))
         self.session.emit(events.Eval(step=state.global_step, loss=loss, metrics=others))
         if (
@@ -129,6 +134,17 @@ class RunCallback(TrainerCallback):
         if not self.spec.sample_every_steps:
             self.sample(kwargs["model"], state.global_step)
         self._step_began_s = time.perf_counter()
+
+    def _multiple_choice(self, model: Any) -> dict[str, float]:
+        """Accuracy on `training.mmlu_file`: the mean over subjects, over questions, and of each subject."""
+        if not self._questions:
+            return {}
+        self.session.stage("evaluating", "multiple choice", total=len(self._questions), unit="questions")
+        with torch.inference_mode(), generate.evaluating(model), generate.autocast(model):
+            letters = mmlu.letters(model, self.tokenizer, self._questions, self.spec.micro_batch_size)
+        found = mmlu.accuracy(self._questions, letters)
+        subjects = {f"mmlu_{subject}": share for subject, share in found.pop("subjects").items()}
+        return {f"mmlu_{name}": share for name, share in found.items()} | subjects
 
     def sample(self, model: Any, step: int) -> None:
         """Answer the fixed prompts, so a person sees the model learn."""
