@@ -13,6 +13,8 @@
     ├── StorageError              11  disk full, read-only or unreadable
     └── EnvironmentProblem        12  missing or broken driver, library or device
 
+13 is no error: `estimate` says that it may just fit.
+
 A message says what is wrong and where; a hint says what to do. Both may hold foreign text, so whoever prints them
 goes through `terminal.printable`.
 """
@@ -36,6 +38,7 @@ class ExitCode(IntEnum):
     DATA = 10
     STORAGE = 11
     ENVIRONMENT = 12
+    TIGHT = 13
 
 
 class QloraError(Exception):

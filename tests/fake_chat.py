@@ -1,12 +1,15 @@
 """A chat process without torch: speaks the real protocol and answers with what it was asked, in capitals.
 
-FAKE_CHAT decides more: "slow" says one word and waits to be cancelled, "die" ends in the middle of an answer.
+FAKE_CHAT decides more: "slow" says one word and waits to be cancelled, "die" ends in the middle of an answer,
+"judge" gives verdicts as the judge server does, "judge 5" dies at the sixth, "refuse" finds every question too long.
 """
 
 import os
 import sys
 
-from qlora_tui.chat.protocol import Ask, Cancel, Done, FromChild, Ready, Stage, Token, encode, read_by_child
+import judge_server
+
+from qlora_tui.chat.protocol import Ask, Cancel, Done, Failed, FromChild, Ready, Stage, Token, encode, read_by_child
 
 
 def main() -> None:
@@ -20,8 +23,14 @@ def main() -> None:
 
 
 def answer(ask: Ask, behaviour: str) -> None:
+    if behaviour == "refuse":
+        send(Failed(message="the question takes 700 tokens", exit_code=2))
+        return
     text = ask.messages[-1].content.upper()
     text = text if ask.side == "adapter" else "BASE " + text
+    if behaviour.startswith("judge"):
+        text = judge_server.verdict(ask.messages[-1].content)
+        behaviour = "die" if behaviour == f"judge {ask.id - 1}" else behaviour
     words = text.split(" ")
     send(Token(id=ask.id, side=ask.side, text=words[0]))
     if behaviour == "die":

@@ -60,7 +60,7 @@ def test_from_first_start_to_an_answer(terminal: Terminal) -> None:
     terminal.until("training|step", 60)
     terminal.until("finished", 600)
     terminal.press("a")
-    terminal.until("starter-1", 20)
+    terminal.until("Ask something", 20)
     terminal.type("Where is the lamp?")
     terminal.press("Enter")
     answered = terminal.until("tokens/s", 120)

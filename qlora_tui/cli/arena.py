@@ -38,6 +38,11 @@ DuplicateVerdicts = Annotated[
 Reparse = Annotated[bool, typer.Option("--reparse", help="Read unparsed verdicts again from what the judge wrote.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
+_OF_AN_ENDPOINT = {
+    "model", "base_url", "key_variable", "concurrency", "timeout_s", "retries", "temperature", "price_in", "price_out"
+}  # fmt: skip
+"""Options that mean nothing to a run that judges."""
+
 
 @app.command()
 def elo(
@@ -119,9 +124,17 @@ def csv(
 
 @app.command()
 def judge(
+    context: typer.Context,
     answers: AnswerFiles,
     out: Annotated[Path, typer.Option("--out", "-o", help="File of verdicts; what it holds is not asked again.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="The judge's name at the endpoint.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The judge's name at the endpoint.")] = None,
+    local: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="run:NAME", help="A run of yours in place of an endpoint; run:NAME:base."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where a run that judges is loaded.")
+    ] = "auto",
     base_url: Annotated[str, typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint.")] = (
         "https://api.openai.com/v1"
     ),
@@ -154,12 +167,16 @@ def judge(
     from qlora_tui.cli import arena_judge
     from qlora_tui.evaluation.judge_endpoint import EndpointSettings
 
+    asked: EndpointSettings | arena_judge.LocalJudge
+    if model is None or local is not None:
+        asked = arena_judge.local_judge(_only_local(context, local), device, max_tokens, allow_download=yes)
+        concurrency = 1
+    else:
+        asked = EndpointSettings(base_url, model, key_variable, temperature, max_tokens, timeout_s, retries)
     contestants = _contestants(answers, question_set)
-    settings = EndpointSettings(base_url, model, key_variable, temperature, max_tokens, timeout_s, retries)
-    prices = arena_judge.Prices(price_in, price_out)
     arena_judge.run(
-        contestants, _questions(questions), settings, protocol, out, prices, concurrency=concurrency, yes=yes,
-        as_json=as_json,
+        contestants, _questions(questions), asked, protocol, out, arena_judge.Prices(price_in, price_out),
+        concurrency=concurrency, yes=yes, as_json=as_json,
     )  # fmt: skip
 
 
@@ -175,6 +192,19 @@ def vote(
     from qlora_tui.cli import arena_vote
 
     arena_vote.run(_contestants(answers, question_set), _questions(questions), annotator, out)
+
+
+def _only_local(context: typer.Context, local: str | None) -> str:
+    """The --judge that was given. Raises UsageError without one, and for an option that only an endpoint has."""
+    from qlora_tui.errors import UsageError
+
+    if local is None:
+        raise UsageError("no judge was named", hint="Give --model for an endpoint, or --judge run:NAME.")
+    for option in context.command.params:
+        given = option.name in _OF_AN_ENDPOINT and context.get_parameter_source(option.name)
+        if given and given.name == "COMMANDLINE":
+            raise UsageError(f"{option.opts[0]} is for an endpoint, not for a run that judges", hint="Leave it out.")
+    return local
 
 
 def _read(

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
@@ -14,15 +14,44 @@ from typing import TYPE_CHECKING
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
+    from qlora_tui.chat.client import Choice
     from qlora_tui.evaluation.judge import Comparison, Contestants, Tally
-    from qlora_tui.evaluation.judge_endpoint import EndpointSettings
+    from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
     from qlora_tui.evaluation.judge_prompts import Protocol
+    from qlora_tui.evaluation.judge_run import RunJudge
+    from qlora_tui.evaluation.predictions import Side
     from qlora_tui.evaluation.questions import Question
     from qlora_tui.evaluation.row_log import RowLog
 
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 _TOLD_EVERY = 20
 _INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class LocalJudge:
+    """A side of a run as the judge."""
+
+    choice: "Choice"
+    side: "Side"
+    max_tokens: int
+
+
+def local_judge(text: str, device: str, max_tokens: int, *, allow_download: bool) -> LocalJudge:
+    """What run:NAME or run:NAME:base means. Raises UsageError, NotFoundError."""
+    from qlora_tui.chat.client import DEVICES, Choice
+    from qlora_tui.errors import UsageError, nearest
+    from qlora_tui.runs import store
+
+    kind, _, rest = text.partition(":")
+    name, colon, side = rest.partition(":")
+    if kind != "run" or not name or (colon and side not in {"adapter", "base"}):
+        raise UsageError(f"--judge {text}: no such judge", hint="Write run:NAME, or run:NAME:base for its base model.")
+    chosen = next((known for known in DEVICES if known == device), None)
+    if chosen is None:
+        raise UsageError(f"--device {device}: no such device", hint=nearest(device, list(DEVICES)))
+    choice = Choice(store.find(name), device=chosen, allow_download=allow_download)
+    return LocalJudge(choice, "base" if side == "base" else "adapter", max_tokens)
 
 
 @dataclass(frozen=True)
@@ -41,27 +70,22 @@ class Prices:
 
 
 def run(
-    contestants: "Contestants", questions: "list[Question] | None", settings: "EndpointSettings",
+    contestants: "Contestants", questions: "list[Question] | None", asked: "EndpointSettings | LocalJudge",
     protocol: "Protocol", out: Path, prices: Prices, *, concurrency: int, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge what is not judged yet. Raises what judging raises, CancelledError after an interrupt."""
     from qlora_tui.cli.output import write_json
     from qlora_tui.errors import CancelledError, QloraError
     from qlora_tui.evaluation import judge, row_log
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
 
     stop = Event()
-    endpoint = EndpointJudge(settings, wait=lambda seconds: _wait(stop, seconds))
+    who = _judge(asked, stop)
     wanted = judge.comparisons(judge.common_questions(questions, contestants), contestants, protocol)
     with row_log.opened(out) as log:
-        todo = judge.pending(wanted, log, endpoint.name)
+        todo = judge.pending(wanted, log, who.name)
         _announce(todo, wanted, log, prices)
-        if todo and endpoint.host not in _THIS_MACHINE:
-            from qlora_tui.cli.consent import confirmed
-
-            confirmed(f"Send these to {endpoint.host}?", yes=yes)
-        with _interrupt_sets(stop), _told(prices) as told:
-            tally = judge.judge_all(wanted, log, endpoint, concurrency=concurrency, stop=stop, progress=told)
+        with _ready(who, yes) if todo else nullcontext(), _interrupt_sets(stop, who), _told(prices) as told:
+            tally = judge.judge_all(wanted, log, who, concurrency=concurrency, stop=stop, progress=told)
     _conclude(tally, prices)
     if as_json:
         write_json({**asdict(tally), "file": str(out)})
@@ -74,6 +98,32 @@ def run(
         )
 
 
+def _judge(asked: "EndpointSettings | LocalJudge", stop: Event) -> "EndpointJudge | RunJudge":
+    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
+
+    if isinstance(asked, LocalJudge):
+        from qlora_tui.evaluation.judge_run import RunJudge
+
+        return RunJudge(asked.choice, asked.side, asked.max_tokens, stop=stop, say=narrate)
+    return EndpointJudge(asked, wait=lambda seconds: _wait(stop, seconds))
+
+
+@contextmanager
+def _ready(who: "EndpointJudge | RunJudge", yes: bool) -> Iterator[None]:
+    """A yes to what leaves this machine, or the model of a run in memory while the block lasts."""
+    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
+
+    if not isinstance(who, EndpointJudge):
+        with who:
+            yield
+        return
+    if who.host not in _THIS_MACHINE:
+        from qlora_tui.cli.consent import confirmed
+
+        confirmed(f"Send these to {who.host}?", yes=yes)
+    yield
+
+
 def _wait(stop: Event, seconds: float) -> None:
     """Sleep, but not once the work is to stop. Raises CancelledError then: the request was not answered."""
     from qlora_tui.errors import CancelledError
@@ -83,14 +133,17 @@ def _wait(stop: Event, seconds: float) -> None:
 
 
 @contextmanager
-def _interrupt_sets(stop: Event) -> Iterator[None]:
+def _interrupt_sets(stop: Event, who: "EndpointJudge | RunJudge") -> Iterator[None]:
     """The first Ctrl-C lets the requests on their way finish, since they are paid for; a second one ends at once."""
+    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
+
+    paid = isinstance(who, EndpointJudge)
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(_INTERRUPTED)  # every verdict that arrived is on disk
         stop.set()
-        narrate("stopping after the requests on their way; Ctrl-C again to lose them")
+        narrate("stopping after the requests on their way; Ctrl-C again to lose them" if paid else "stopping")
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:

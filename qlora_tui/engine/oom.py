@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.preflight import Preflight
 from qlora_tui.errors import OutOfMemoryError
 
 _MESSAGES = (
@@ -17,11 +18,17 @@ _MESSAGES = (
 class Exhausted(OutOfMemoryError):
     """Memory ran out. `peak_bytes` is the most that was allocated before."""
 
-    def __init__(self, config: RunConfig, checkpointing: bool, device: torch.device) -> None:
+    def __init__(
+        self, config: RunConfig, checkpointing: bool, device: torch.device, expected: Preflight | None = None
+    ) -> None:
         self.peak_bytes = peak_bytes(device)
         where = "GPU" if device.type == "cuda" else "host"
-        message = f"{where} memory ran out; the peak before was {self.peak_bytes / 2**30:.2f} GiB"
-        super().__init__(message, hint=advice(config, checkpointing))
+        message = f"{where} memory ran out; the peak before was {_gib(self.peak_bytes)}"
+        if expected is not None:
+            free = _gib(expected.device.free_bytes)
+            message += f", {_gib(expected.estimate.need_bytes)} had been estimated with {free} free"
+        better = expected.advice() if expected is not None else ""
+        super().__init__(message, hint=better or advice(config, checkpointing))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -69,3 +76,7 @@ def peak_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.2f} GiB"

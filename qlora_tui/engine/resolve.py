@@ -8,19 +8,14 @@ from transformers.utils import is_flash_attn_2_available
 
 from qlora_tui import hardware
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine import preflight
 from qlora_tui.errors import EnvironmentProblem
+from qlora_tui.memory.choices import UNPAGED
 from qlora_tui.runs.events import Resolved
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Because = Callable[[str, object, str], None]
 """Notes one decision: dotted field, value, reason."""
-
-_UNPAGED = {
-    "paged_adamw_32bit": "adamw_torch",
-    "paged_adamw_8bit": "adamw_bnb_8bit",
-    "paged_lion_32bit": "lion_32bit",
-    "paged_lion_8bit": "lion_8bit",
-}
 
 
 @dataclass(slots=True)
@@ -65,9 +60,12 @@ def resolve(config: RunConfig) -> Settings:
         adapter_dtype=_adapter_dtype(config, device, dtype, compute_dtype),
         attention=_attention(config, device, dtype, because),
         optimizer=_optimizer(config, device, because),
-        gradient_checkpointing=_checkpointing(config, device, because),
+        gradient_checkpointing=config.training.gradient_checkpointing == "on",
         reasons=reasons,
     )
+    if config.training.gradient_checkpointing == "auto":
+        settings.gradient_checkpointing, reason = preflight.checkpointing(config, settings)
+        because("training.gradient_checkpointing", "on" if settings.gradient_checkpointing else "off", reason)
     if settings.compute_dtype == torch.float16:
         settings.warnings.append(
             "some runs diverge in float16; watch the gradient norm, or use bfloat16 where there is"
@@ -170,20 +168,8 @@ def _optimizer(config: RunConfig, device: torch.device, because: Because) -> str
             "training.optimizer", value, "CPU" if device.type == "cpu" else "its states leave the GPU under pressure"
         )
         return value
-    if device.type == "cpu" and wanted in _UNPAGED:
-        because("training.optimizer", _UNPAGED[wanted], f"{wanted} can page only on CUDA")
-        return _UNPAGED[wanted]
+    if device.type == "cpu" and wanted in UNPAGED:
+        because("training.optimizer", UNPAGED[wanted], f"{wanted} can page only on CUDA")
+        return UNPAGED[wanted]
     return wanted
 
-
-def _checkpointing(config: RunConfig, device: torch.device, because: Because) -> bool:
-    wanted = config.training.gradient_checkpointing
-    if wanted != "auto":
-        return wanted == "on"
-    value = device.type == "cuda"
-    because(
-        "training.gradient_checkpointing",
-        "on" if value else "off",
-        "saves GPU memory" if value else "on a CPU time is scarcer than memory",
-    )
-    return value

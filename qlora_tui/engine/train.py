@@ -14,6 +14,7 @@ from qlora_tui.data.prepare import Prepared, prepare
 from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
+from qlora_tui.engine.preflight import Preflight, preflight
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.engine.session import Session
 from qlora_tui.engine.trainer import ExactTrainer, check_trackers, make_trainer
@@ -46,6 +47,8 @@ class Training:
     checkpoint: CheckpointFolder | None
     allow_download: bool
     accept_changed_data: bool
+    expected: Preflight | None = None
+    """What memory was estimated to be needed, once the data is known."""
 
 
 def run(
@@ -63,13 +66,14 @@ def run(
     """
     config = pinned(session.run, config)
     settings = resolve(config)
+    work = Training(session, config, settings, checkpoint, allow_download, accept_changed_data)
     try:
-        train(Training(session, config, settings, checkpoint, allow_download, accept_changed_data))
+        train(work)
     except (RuntimeError, MemoryError) as error:
         if not oom.is_out_of_memory(error):
             raise
         changes = oom.smaller(config, settings.gradient_checkpointing)
-        exhausted = oom.Exhausted(config, settings.gradient_checkpointing, settings.device)
+        exhausted = oom.Exhausted(config, settings.gradient_checkpointing, settings.device, work.expected)
         if not (replan_on_oom and changes):
             raise exhausted from error
         return events.Replanned(changes=changes, reason=exhausted.message)
@@ -89,6 +93,7 @@ def train(work: Training) -> None:
     config = work.config = _with_commit(session.run, work.config)
     tokenizer = loading.load_tokenizer(config.model)
     data = _prepare_data(work, tokenizer)
+    _estimate(work, data)
     model = _load(work, tokenizer)
     _check_disk(work, model)
     finish.keep_initial_adapter(session.run, config, model)
@@ -176,6 +181,14 @@ def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
         session.warn("data", sentence)
     tokenizer.chat_template = data.chat_template
     return data
+
+
+def _estimate(work: Training, data: Prepared) -> None:
+    """Keep what memory should be needed in plan.json, for the measured peak to be held against."""
+    longest = None if work.config.data.streaming else data.report.longest_tokens or None
+    work.expected = preflight(work.config, work.settings, longest)
+    if work.expected is not None:
+        record(work.session.run, estimate=work.expected.record())
 
 
 def _load(work: Training, tokenizer: Any) -> Any:

@@ -181,7 +181,7 @@ def _keep(future: "Future[Reply]", item: Comparison, log: RowLog, judge: str, ta
         tally.refused.append(f"question {item.question.question_id}, {item.model_1} and {item.model_2}: {error}")
         if tally.done == tally.from_before and len(tally.refused) >= _REFUSALS_IN_A_ROW:
             raise QloraError(
-                f"the judge refuses every prompt: {error}", hint="Check --model and --max-tokens."
+                f"the judge refuses every prompt: {error}", hint=error.hint or "Check --model and --max-tokens."
             ) from error
         return
     row = verdict_row(item, reply, judge)

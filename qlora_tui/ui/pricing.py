@@ -30,7 +30,7 @@ ALTERNATIVES: Mapping[str, tuple[str, ...]] = {
     "quantization.kind": ("nf4", "8bit", "none"),
     "quantization.double_quantization": ("true", "false"),
     "adapter.dora": ("true", "false"),
-    "adapter.dropout": ("0", "0.05"),
+    "adapter.dropout": ("0.0", "0.05"),
     "training.recipe": ("lean", "original"),
     "training.gradient_checkpointing": ("on", "off"),
     "training.optimizer": ("paged_adamw_32bit", "paged_adamw_8bit", "adamw_torch"),

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from training_material import Runs
 
 from qlora_tui.errors import ExitCode
+from qlora_tui.memory import history
 from qlora_tui.runs import events, jobs, store
 from qlora_tui.runs.events import EventReader
 
@@ -51,3 +53,15 @@ def test_replanning_halves_the_micro_batch_and_keeps_the_effective_one(tmp_path:
     assert {event.effective_batch_rows for event in seen if isinstance(event, events.TrainingPlanned)} == {1024}
     assert jobs.replay(run).phase == "finished"
     assert json.loads(run.plan.read_text())
+
+
+def test_a_finished_run_keeps_its_estimate_beside_what_it_took(runs: Runs) -> None:
+    run = runs.finished("small", "training.max_steps=1", "training.gradient_checkpointing=auto")
+    [checked] = history.checked_runs()
+    expected = json.loads(run.plan.read_text())["estimate"]
+    assert checked.run == "small" and checked.estimated_bytes == expected["peak_bytes"]
+    assert abs(checked.error) < 0.4
+    assert expected["kind"] == "cpu" and expected["rows"] == 4 and expected["row_tokens"] <= 64
+    reasons = {item.field: item for item in jobs.replay(run).resolved}
+    assert reasons["training.gradient_checkpointing"].value == "off"
+    assert "GiB" in reasons["training.gradient_checkpointing"].reason

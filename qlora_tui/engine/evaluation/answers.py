@@ -35,7 +35,7 @@ def read(source: str, limit: int | None) -> list[Expected]:
 
     Raises what reading a dataset raises, and DataError naming the row that has no answer at its end.
     """
-    found = []
+    found: list[Expected] = []
     for row in islice(read_rows(SourceSpec(source=source)).rows, limit):
         example = to_example(row)
         messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in example.turns]

@@ -20,7 +20,7 @@ from qlora_tui.ui.widgets.vim import VimKeys
 _LOOKS = {
     "weights": ("$primary", "B"),
     "tables": ("$primary 60%", "E"),
-    "constants": ("$accent", "Q"),
+    "constants": ("$primary 35%", "Q"),
     "adapter": ("$success", "A"),
     "optimizer": ("$secondary", "O"),
     "gradients": ("$secondary 60%", "G"),

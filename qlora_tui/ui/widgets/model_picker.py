@@ -19,16 +19,16 @@ from qlora_tui.ui.amounts import count
 from qlora_tui.ui.widgets.vim import VimKeys
 
 _COLUMNS = (
-    ("model", "model", 38),
+    ("model", "model", 36),
     ("fit", "fits here", 9),
     ("params", "params", 7),
-    ("size", "download", 20),
+    ("size", "download", 16),
     ("type", "type", 12),
     ("licence", "licence", 24),
 )
 """Key, title and width. Widths are fixed: names that are cut are whole beside the table."""
 
-_ID_WIDTH = 36
+_ID_WIDTH = 34
 _BADGES = {
     "fits": "$text-success",
     "tight": "$text-warning",
@@ -64,8 +64,8 @@ class ModelPicker(Vertical):
         #model-search { width: 1fr; }
         #model-status { height: 1; color: $text-muted; padding: 0 1; }
         #model-columns { height: 22; }
-        ModelTable { width: 2fr; height: 100%; scrollbar-size-horizontal: 0; background: $surface; }
-        #model-facts { width: 1fr; height: 100%; padding: 0 1; border-left: vkey $primary 30%; }
+        ModelTable { width: 1fr; height: 100%; scrollbar-size-horizontal: 0; background: $surface; }
+        #model-facts { width: 34; height: 100%; padding: 0 1; border-left: vkey $primary 30%; }
         #model-facts:focus { border-left: vkey $primary; }
     }
     """

@@ -1,0 +1,121 @@
+"""One dry run of the miniature turned into a memory program."""
+
+from importlib.metadata import version
+from math import prod
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.simulation import miniature
+from qlora_tui.engine.simulation.ledger import Birth
+from qlora_tui.engine.simulation.scratch import always_dequantize
+from qlora_tui.engine.simulation.simulate import Simulation, Workload, simulate
+from qlora_tui.memory.recorded import Program, ProgramKey
+from qlora_tui.memory.symbols import BLOCK, CONSTANTS, SizeSymbols, dimensions
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
+DROPOUT = 0.05
+_NEGLIGIBLE_BYTES = 1024
+"""Sizes up to this may stay numbers, such as one norm for each adapter matrix."""
+
+_BLOCK_OF_PHASE = {"forward": "E", "loss": "H", "loss_backward": "G", "step": "O"}
+_CONSTANT_OPERATIONS = ("dequantize_blockwise", "add", "empty_like", "scratch:absmax")
+_QUANTIZED_PAIRS = (("q", "h"), ("k", "h"), ("f", "h"), ("qkv", "h"), ("f2", "h"))
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide what is allocated."""
+    return {library: version(library).partition("+")[0] for library in LIBRARIES}
+
+
+class UnnamedSizeError(Exception):
+    """A size of the miniature that no dimension explains."""
+
+
+def run_config(key: ProgramKey) -> RunConfig:
+    """The configuration of the miniature's step."""
+    dims = miniature.DIMS
+    return RunConfig.model_validate(
+        {
+            "model": {"id": "miniature", "attention": key.attention},
+            "adapter": {"rank": dims["r"], "dropout": DROPOUT if key.dropout else 0.0},
+            "training": {
+                "recipe": key.recipe,
+                "micro_batch_size": dims["B"],
+                "gradient_accumulation_steps": 1,
+                "gradient_checkpointing": "on" if key.checkpointing else "off",
+                "optimizer": "paged_adamw_8bit",
+            },
+        }
+    )
+
+
+def derive(family: str, key: ProgramKey) -> Program:
+    """The program of a family. Raises UnnamedSizeError when a size cannot be named."""
+    workload = Workload(
+        tokens=miniature.DIMS["S"],
+        padded=key.masked and miniature.pads(family),
+        full_loss=key.loss == "full",
+    )
+    with always_dequantize(), miniature.small_tiles():
+        found = simulate(run_config(key), miniature.config(family, masked=key.masked), workload)
+    return _program(family, key, found)
+
+
+def _program(family: str, key: ProgramKey, found: Simulation) -> Program:
+    ledger = found.ledger
+    names = miniature.symbols_of_values()
+    numbers: dict[int, int] = {}
+    tensors: list[tuple[int, int]] = []
+    symbols: dict[SizeSymbols, int] = {}
+    categories: dict[str, int] = {}
+    blocks: dict[str, list[int]] = {}
+    for event, phase in zip(ledger.events[found.step_began :], ledger.phases[found.step_began :], strict=True):
+        number = abs(event)
+        if event > 0:
+            birth = ledger.births[number - 1]
+            numbers[number] = len(tensors) + 1
+            size = symbols.setdefault(symbolic(birth, names), len(symbols))
+            tensors.append((size, categories.setdefault(birth.category, len(categories))))
+        if number in numbers:
+            blocks.setdefault(_block(phase), []).append(numbers[number] if event > 0 else -numbers[number])
+    return Program(
+        family=family,
+        name=key.name,
+        versions=versions(),
+        symbols=tuple(symbols),
+        categories=tuple(categories),
+        tensors=tuple(tensors),
+        blocks={name: tuple(events) for name, events in blocks.items()},
+    )
+
+
+def _block(phase: str) -> str:
+    direction, _, layer = phase.partition(".")
+    return f"{direction[0].upper()}{layer}" if layer else _BLOCK_OF_PHASE[phase]
+
+
+def symbolic(birth: Birth, names: dict[int, str]) -> SizeSymbols:
+    """The size of an allocation as a product. Raises UnnamedSizeError."""
+    shape = birth.shape
+    if any(isinstance(side, str) for side in shape):
+        return shape[0], tuple(shape[1:])
+    sides = [int(side) for side in shape]
+    elements = prod(sides)
+    if elements == 0:
+        return 0, ()
+    if len(sides) == 1 and (pair := _pair(sides[0])) and birth.operation.endswith(_CONSTANT_OPERATIONS):
+        return CONSTANTS, pair
+    item = birth.size_bytes / elements
+    if sides and item != int(item):
+        raise UnnamedSizeError(f"{birth.operation} of shape {shape} takes {birth.size_bytes} bytes")
+    found = tuple(names.get(side, side) for side in sides if side != 1)
+    if birth.size_bytes > _NEGLIGIBLE_BYTES and any(isinstance(side, int) and side > BLOCK for side in found):
+        raise UnnamedSizeError(f"{birth.operation} has shape {shape} in phase {birth.phase}")
+    return int(item) if item == int(item) else item, found
+
+
+def _pair(constants: int) -> tuple[str, str] | None:
+    dims = dimensions(miniature.DIMS)
+    for pair in _QUANTIZED_PAIRS:
+        if -(-(dims[pair[0]] * dims[pair[1]]) // BLOCK) == constants:
+            return pair
+    return None

@@ -1,0 +1,65 @@
+"""Estimates of finished runs beside the peaks that were measured, read from the run folders of this machine."""
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from qlora_tui.memory.device import Kind
+from qlora_tui.runs import jobs, store
+from qlora_tui.runs.fingerprint import read_plan
+from qlora_tui.runs.store import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One finished run. Bytes allocated by PyTorch on a GPU, resident bytes of the process on a CPU."""
+
+    run: str
+    model: str
+    device: str
+    kind: Kind
+    source: str
+    estimated_bytes: int
+    measured_bytes: int
+
+    @property
+    def error(self) -> float:
+        """Share by which the estimate was too high; negative when it was too low."""
+        return self.estimated_bytes / self.measured_bytes - 1
+
+
+def checked_runs() -> list[Checked]:
+    """All finished runs with an estimate, the newest last. Runs that cannot be read are left out."""
+    found = (_checked(run) for run in store.all_runs())
+    return [each for each in found if each is not None]
+
+
+def remark(kind: Kind) -> str:
+    """How far off estimates were on this machine, as a sentence; empty when nothing was checked."""
+    errors = [abs(each.error) for each in checked_runs() if each.kind == kind]
+    if not errors:
+        return ""
+    runs = "1 finished run" if len(errors) == 1 else f"{len(errors)} finished runs"
+    return f"Checked here by {runs}: off by {median(errors):.1%} in the median, {max(errors):.1%} at most."
+
+
+def _checked(run: RunFolder) -> Checked | None:
+    plan = read_plan(run)
+    expected: Any = plan.get("estimate")
+    if not isinstance(expected, dict):
+        return None
+    estimated, kind = expected.get("peak_bytes"), expected.get("kind")
+    if not isinstance(estimated, int) or kind not in ("cuda", "cpu"):
+        return None
+    finished = jobs.replay(run).finished
+    if finished is None or not finished.peak_bytes:
+        return None
+    return Checked(
+        run=run.name,
+        model=str(plan.get("model", "")),
+        device=str(expected.get("device", "")),
+        kind=kind,
+        source=str(expected.get("source", "")),
+        estimated_bytes=estimated,
+        measured_bytes=finished.peak_bytes,
+    )

@@ -1,0 +1,59 @@
+"""Why an estimate is what it is, and what the user should be warned of, in sentences."""
+
+from collections.abc import Iterator
+
+from qlora_tui.memory.phases import Run
+from qlora_tui.memory.trainable import PAGED_ELEMENTS
+
+
+def reasons(run: Run, *, replayed: bool) -> tuple[str, ...]:
+    """What the numbers rest on, the most important first."""
+    return tuple(_reasons(run, replayed))
+
+
+def warnings(run: Run) -> tuple[str, ...]:
+    """What is unusual about the run, whether it fits or not."""
+    return tuple(_warnings(run))
+
+
+def _reasons(run: Run, replayed: bool) -> Iterator[str]:
+    facts, step = run.facts, run.step
+    if step.program is not None:
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(step.program.versions.items()))
+        yield f"The step was recorded from a dry run of {facts.model_type} with {versions}."
+    else:
+        yield (
+            f"No recorded step fits {facts.model_type} with these settings: the step is a closed form, "
+            f"± {step.band:.0%} of its activations."
+        )
+    if facts.origin == "catalogue":
+        yield "The shapes come from the shipped catalogue, not from the model's own files."
+    if facts.family is None:
+        yield f"Architecture {facts.model_type} has no entry of its own: which weights become 4-bit is a guess."
+    if not run.device.context_measured:
+        yield "The CUDA context is assumed, ± 150 MiB; `--probe` measures it on the card itself."
+    if replayed and step.program is not None:
+        yield "Fragmentation comes from a replay of PyTorch's caching allocator."
+    if run.config.training.packing:
+        yield "Packed rows are always as long as training.max_length_tokens, and need a 4-D attention mask."
+    if run.state.unpaged_tensors and run.state.paged_bytes:
+        yield f"{run.state.unpaged_tensors:,} trained tensors are below {PAGED_ELEMENTS:,} elements and never paged."
+    elif run.state.unpaged_tensors:
+        yield f"No trained tensor has {PAGED_ELEMENTS:,} elements, so the optimizer pages nothing."
+
+
+def _warnings(run: Run) -> Iterator[str]:
+    facts, limit = run.facts, run.config.training.max_length_tokens
+    if facts.context_tokens and limit > facts.context_tokens:
+        scaling = f" (its rope scaling, {facts.rope_scaling}, is counted already)" if facts.rope_scaling else ""
+        yield (
+            f"training.max_length_tokens = {limit:,} is beyond the {facts.context_tokens:,} tokens that {facts.id} was "
+            f"made for{scaling}: without rope scaling it cannot tell positions after that apart."
+        )
+    if facts.encoder_decoder:
+        yield f"{facts.id} is an encoder-decoder model, which cannot be trained here; the weights are counted anyway."
+    experts = facts.parameters_by_class.get("expert", 0)
+    if experts and run.config.quantization.kind != "none":
+        yield f"{experts:,} parameters in experts stay unquantized: transformers 5 fuses them."
+    if not run.trained:
+        yield f"adapter.target_modules = {run.config.adapter.target_modules!r} matches no layer: nothing is trained."

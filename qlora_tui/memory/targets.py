@@ -1,0 +1,111 @@
+"""Which weights of a model get LoRA matrices, by PEFT 0.21's rules for `target_modules`."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from qlora_tui.config.adapter import AdapterSpec
+from qlora_tui.models.facts import ModelFacts, ModuleGroup
+
+_EXPERT_NAMES: Mapping[str, tuple[str, str, str]] = {
+    "mixtral": ("w1", "w3", "w2"),
+    "deepseek_v2": ("gate_proj", "up_proj", "down_proj"),
+    "deepseek_v3": ("gate_proj", "up_proj", "down_proj"),
+    "glm4_moe": ("gate_proj", "up_proj", "down_proj"),
+    "olmoe": ("gate_proj", "up_proj", "down_proj"),
+    "qwen3_moe": ("gate_proj", "up_proj", "down_proj"),
+    "qwen3_next": ("gate_proj", "up_proj", "down_proj"),
+}
+"""Families whose fused experts and router PEFT adapts when the names they had before fusion are targeted: those of the
+gate, up and down projection. The experts of other families are adapted by no `target_modules`."""
+
+_ROUTER = "gate"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Modules of a group that are adapted."""
+
+    group: ModuleGroup
+    count: int
+    rank_factor: int = 1
+    """Fused gate and up projections get the rank of both."""
+
+
+def targets(facts: ModelFacts, spec: AdapterSpec) -> list[Target]:
+    """The adapted groups; none in full finetuning, or when nothing matches."""
+    if spec.kind == "full":
+        return []
+    former = _EXPERT_NAMES.get(facts.model_type) if facts.moe else None
+    if former is not None:
+        return list(_with_experts(facts, spec, former))
+    matches = _matcher(spec.target_modules)
+    found = [Target(group, _count(group, spec, matches)) for group in facts.modules]
+    return [target for target in found if target.count]
+
+
+def paths(group: ModuleGroup) -> Iterator[str]:
+    """Module paths of a group, numbered from 0."""
+    if "*" not in group.name:
+        yield group.name
+        return
+    for number in range(group.count):
+        yield group.name.replace("*", str(number))
+
+
+def is_named(path: str, names: list[str]) -> bool:
+    """Whether a path is, or ends in, one of the names."""
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def _matcher(wanted: str | list[str]) -> Callable[[str], bool]:
+    if isinstance(wanted, list):
+        return lambda path: is_named(path, wanted)
+    try:
+        expression = re.compile(wanted)
+    except re.error:
+        return lambda _: False
+    return lambda path: expression.fullmatch(path) is not None
+
+
+def _count(group: ModuleGroup, spec: AdapterSpec, matches: Callable[[str], bool]) -> int:
+    if spec.target_modules == "all-linear":
+        return group.count if group.kind == "linear" and not group.vision else 0
+    if group.kind not in ("linear", "embedding", "head"):
+        return 0
+    return sum(matches(path) for path in paths(group))
+
+
+def _with_experts(facts: ModelFacts, spec: AdapterSpec, former: tuple[str, str, str]) -> Iterator[Target]:
+    """PEFT turns any kind of `target_modules` into last names first, so they count in every layer."""
+    names = _last_names(facts, spec, former)
+    gate, up, down = former
+    plain = names - {*former, _ROUTER}
+    for group in facts.modules:
+        leaf = group.name.rpartition(".")[2]
+        if group.kind == "expert":
+            fused = leaf == "gate_up_proj"
+            if ({gate, up} <= names) if fused else (leaf == "down_proj" and down in names):
+                yield Target(group, group.count, 2 if fused else 1)
+            continue
+        router = group.kind == "router" and leaf == _ROUTER and _ROUTER in names
+        if router or (group.kind in ("linear", "embedding", "head") and leaf in plain and not group.vision):
+            yield Target(group, group.count)
+
+
+def _last_names(facts: ModelFacts, spec: AdapterSpec, former: tuple[str, str, str]) -> set[str]:
+    wanted = spec.target_modules
+    if isinstance(wanted, list):
+        return {name.rpartition(".")[2] for name in wanted}
+    if wanted == "all-linear":
+        return {group.name.rpartition(".")[2] for group in facts.linear_layers} | {*former, _ROUTER}
+    matches = _matcher(wanted)
+    found: set[str] = set()
+    for group in facts.modules:
+        for path in paths(group):
+            container, _, leaf = path.rpartition(".")
+            if matches(path):
+                found.add(leaf)
+            if group.kind == "expert":
+                found |= {name for name in former if matches(f"{container}.{name}")}
+    return found

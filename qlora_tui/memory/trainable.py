@@ -1,0 +1,154 @@
+"""What is trained, tensor by tensor, and the state that each optimizer keeps for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qlora_tui.config.adapter import AdapterSpec
+from qlora_tui.memory.allocator import rounded
+from qlora_tui.memory.targets import Target, is_named, paths, targets
+from qlora_tui.models.facts import ModelFacts, ModuleGroup
+
+PAGED_ELEMENTS = 100_000
+"""bitsandbytes pages only state tensors of at least so many elements."""
+
+EIGHT_BIT_ELEMENTS = 4096
+"""bitsandbytes keeps states of smaller tensors in 32 bits."""
+
+STATE_BLOCK = 256
+_CODE_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """`count` trained tensors of one shape."""
+
+    rows: int
+    columns: int
+    """1 for a vector."""
+
+    count: int
+    item_bytes: int
+    embedding: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Of one tensor."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Optimizer state in bytes."""
+
+    device_bytes: int = 0
+    paged_bytes: int = 0
+    """In CUDA managed memory: on the card while there is room, in RAM when there is not."""
+
+    unpaged_tensors: int = 0
+    """Trained tensors whose state is too small to be paged."""
+
+    step_bytes: int = 0
+    """Held only while the optimizer steps."""
+
+
+def tensors(facts: ModelFacts, spec: AdapterSpec, adapter_bytes: int) -> list[Trained]:
+    """All trained tensors: LoRA matrices, DoRA magnitudes, modules trained in full; or every weight."""
+    if spec.kind == "full":
+        return [each for group in facts.modules for each in _whole(group, adapter_bytes)]
+    found: list[Trained] = []
+    for target in targets(facts, spec):
+        found += _matrices(target, spec, adapter_bytes)
+    for group in facts.modules:
+        if any(is_named(path, spec.modules_to_save) for path in paths(group)):
+            found += _whole(group, adapter_bytes)
+    return found
+
+
+def _matrices(target: Target, spec: AdapterSpec, item_bytes: int) -> list[Trained]:
+    group, rank, count = target.group, spec.rank, target.count
+    inputs, outputs = group.in_features, group.out_features
+    if group.kind == "expert":
+        experts, outputs, inputs = group.shape
+        rank *= experts * target.rank_factor
+    elif group.kind != "linear":
+        outputs, inputs = group.shape[-2:]
+    pair = [Trained(rank, inputs, count, item_bytes), Trained(outputs, rank, count, item_bytes)]
+    # DoRA's magnitudes stay float32: bfloat16 would swallow their small updates.
+    return [*pair, Trained(outputs, 1, count, 4)] if spec.dora and group.kind == "linear" else pair
+
+
+def _whole(group: ModuleGroup, item_bytes: int) -> list[Trained]:
+    elements = group.weight_elements // max(group.count, 1)
+    columns = group.shape[-1] if len(group.shape) > 1 else 1
+    weight = Trained(elements // max(columns, 1), columns, group.count, item_bytes, embedding=group.kind == "embedding")
+    return [weight, Trained(group.bias_elements, 1, group.count, item_bytes)] if group.bias_elements else [weight]
+
+
+def total_bytes(trained: list[Trained], *, charged: bool = False) -> int:
+    """Bytes of the trained tensors, and as much again for their gradients."""
+    return sum(
+        each.count * (rounded(each.elements * each.item_bytes) if charged else each.elements * each.item_bytes)
+        for each in trained
+    )
+
+
+def parameters(trained: list[Trained]) -> int:
+    return sum(each.count * each.elements for each in trained)
+
+
+_MOMENTS: Mapping[str, int] = {
+    "adamw_bnb_8bit": 2,
+    "paged_adamw_32bit": 2,
+    "paged_adamw_8bit": 2,
+    "lion_32bit": 1,
+    "lion_8bit": 1,
+    "paged_lion_32bit": 1,
+    "paged_lion_8bit": 1,
+    "ademamix": 3,
+    "ademamix_8bit": 3,
+}
+"""Values that an optimizer of bitsandbytes keeps for each weight."""
+
+
+def state(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> State:
+    """The optimizer's state.
+
+    PyTorch's AdamW keeps two moments in the dtype of the weight, and its foreach step (the default on a GPU) one more
+    copy while it runs. bitsandbytes keeps float32 moments, or one byte with a float32 absmax for 256; tensors of less
+    than 4,096 elements and embeddings stay in 32 bits, less than 100,000 elements are never paged.
+    """
+    if optimizer in ("adamw_torch", "adamw_torch_fused"):
+        moments = 2 * total_bytes(trained, charged=on_gpu)
+        if optimizer == "adamw_torch_fused":
+            return State(moments + sum(each.count for each in trained) * 512 * on_gpu)
+        return State(moments, step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
+    if optimizer == "sgd":
+        return State(step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
+    if optimizer == "adafactor":
+        charge = rounded if on_gpu else int
+        kept = (
+            each.count * (charge(4 * each.rows) + (charge(4 * each.columns) if each.columns > 1 else 0) + charge(4))
+            for each in trained
+        )
+        return State(sum(kept), step_bytes=8 * max((each.elements for each in trained), default=0))
+    return _of_bitsandbytes(trained, optimizer, on_gpu)
+
+
+def _of_bitsandbytes(trained: list[Trained], optimizer: str, on_gpu: bool) -> State:
+    charge = rounded if on_gpu else int
+    moments, pages = _MOMENTS[optimizer], optimizer.startswith("paged_") and on_gpu
+    device = paged = unpaged = 0
+    coded = "8bit" in optimizer
+    for each in trained:
+        elements, small = each.elements, each.elements < EIGHT_BIT_ELEMENTS or each.embedding
+        item = 1 if coded and not small else 4
+        if item == 1:
+            device += each.count * moments * charge(4 * -(-elements // STATE_BLOCK))
+        if pages and elements >= PAGED_ELEMENTS:
+            paged += each.count * moments * elements * item
+        else:
+            unpaged += each.count
+            device += each.count * moments * charge(elements * item)
+    if coded:
+        device += (2 if moments > 1 else 1) * _CODE_BYTES
+    return State(device, paged, unpaged if pages else 0)

@@ -1,0 +1,206 @@
+"""`qlora-tui estimate`: one clear answer, in text, in JSON and as an exit code."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Cli, command
+
+from qlora_tui.config.overrides import resolve
+from qlora_tui.errors import ExitCode
+from qlora_tui.runs import events, store
+from qlora_tui.runs.events import EventWriter
+from qlora_tui.starter import MODEL_DIR
+
+__all__ = ["command"]
+LLAMA = "meta-llama/Llama-3.1-8B"
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "code", "answer"),
+    [("24GB", ExitCode.OK, "fits"), ("4GB", ExitCode.DOES_NOT_FIT, "does not fit")],
+)
+def test_the_exit_code_says_whether_it_fits(command: Cli, gpu: str, code: int, answer: str) -> None:
+    done = command("estimate", LLAMA, "--gpu", gpu)
+    assert done.code == code
+    assert f"\n{answer}: " in done.out
+    assert "Traceback" not in done.err
+
+
+def test_a_tight_fit_has_an_exit_code_of_its_own(command: Cli) -> None:
+    same = ("--set", "training.gradient_checkpointing=on", "--set", "training.optimizer=adamw_bnb_8bit")
+    need = json.loads(command("estimate", LLAMA, "--gpu", "24GB", "--json", *same).out)["need_bytes"]
+    done = command("estimate", LLAMA, "--gpu", f"{need / 0.985 / 2**30:.3f}GB", *same)
+    assert done.code == ExitCode.TIGHT and "tight" in done.err
+
+
+def test_text_stays_within_eighty_columns_and_names_the_peak(command: Cli) -> None:
+    done = command("estimate", LLAMA, "--gpu", "24GB")
+    lines = done.out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert sum("<- the peak" in line for line in lines) == 1
+    assert any("nf4 weights" in line and "█" in line for line in lines)
+    assert "GiB" in done.out and "double quantization" in done.out
+
+
+def test_json_is_whole_and_adds_up(command: Cli) -> None:
+    done = command("estimate", LLAMA, "--gpu", "6GB", "--json")
+    content = json.loads(done.out)
+    assert content["verdict"] == "does not fit" and done.code == ExitCode.DOES_NOT_FIT
+    assert sum(term["bytes"] for term in content["terms"]) == content["full_bytes"]
+    assert list(content["phases"]) == ["load", "prepare", "first_step", "steady", "eval", "save"]
+    assert content["suggestions"] and content["savings"]
+
+
+def test_what_does_not_fit_names_the_change_that_would(command: Cli) -> None:
+    done = command("estimate", LLAMA, "--gpu", "12GB", "--set", "training.gradient_checkpointing=off",
+                   "--set", "training.max_length_tokens=4096")  # fmt: skip
+    assert done.code == ExitCode.DOES_NOT_FIT
+    assert "--set training.gradient_checkpointing=on" in done.out
+    assert "--set training.gradient_checkpointing=on" in done.err.splitlines()[-1]
+
+
+def test_explain_prints_every_formula_with_its_numbers(command: Cli) -> None:
+    done = command("estimate", LLAMA, "--gpu", "24GB", "--explain")
+    assert "elements 6,979,321,856" in done.out
+    assert "rank 16" in done.out and "3,489,660,928 bytes" in done.out
+
+
+@pytest.mark.parametrize("quantity", ["batch", "length", "rank"])
+def test_fit_prints_a_setting_that_can_be_used(command: Cli, quantity: str) -> None:
+    done = command("estimate", LLAMA, "--gpu", "24GB", "--fit", quantity)
+    assert done.code == 0
+    setting = done.out.strip()
+    assert command("estimate", LLAMA, "--gpu", "24GB", "--set", setting).code == 0
+
+
+def test_fit_of_what_never_fits(command: Cli) -> None:
+    done = command("estimate", LLAMA, "--gpu", "4GB", "--fit", "batch")
+    assert done.code == ExitCode.DOES_NOT_FIT and "nothing fits" in done.out
+
+
+def test_the_table_has_a_line_for_every_card(command: Cli) -> None:
+    rows = json.loads(command("estimate", "starter", "--table", "--json").out)
+    assert [row["card_gb"] for row in rows] == [8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192]
+    assert len(command("estimate", "starter", "--table").out.splitlines()) == 11
+
+
+def test_a_preset_a_file_a_folder_and_a_model_are_all_understood(command: Cli, tmp_path: Path) -> None:
+    file, folder = tmp_path / "run.toml", tmp_path / "model"
+    file.write_text('[model]\nid = "starter"\n')
+    shutil.copytree(MODEL_DIR, folder)
+    for target in ("guanaco-7b", str(file), str(folder), LLAMA, "starter"):
+        assert command("estimate", target, "--gpu", "24GB").code == 0, target
+
+
+def test_without_a_gpu_it_is_about_ram(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qlora_tui import hardware
+
+    monkeypatch.setattr(hardware, "_read_gpus", lambda: (None, ()))
+    done = command("estimate", "starter", "--set", "model.device=auto")
+    assert done.code == 0 and " on RAM" in done.out
+    assert "--gpu 24GB" in done.err
+    refused = command("estimate", "starter", "--set", "model.device=cuda")
+    assert refused.code == ExitCode.ENVIRONMENT and "no NVIDIA GPU" in refused.err
+
+
+def altered(folder: Path, **keys: Any) -> Path:
+    """A copy of the starter model whose config.json says something else."""
+    shutil.copytree(MODEL_DIR, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | keys))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [({"num_attention_heads": 7}, "heads"), ({"hidden_size": 0}, "hidden_size"), ({"num_hidden_layers": -2}, "layers"),
+     ({"intermediate_size": 99}, "99"), ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq")],
+)  # fmt: skip
+def test_a_config_that_lies_or_is_quantized_is_refused_by_name(
+    command: Cli, tmp_path: Path, keys: dict[str, Any], word: str
+) -> None:
+    done = command("estimate", str(altered(tmp_path / "model", **keys)), "--gpu", "24GB")
+    assert done.code == ExitCode.MODEL
+    assert word in done.err.lower() and "Traceback" not in done.err and not done.out
+
+
+def test_what_is_no_base_model_is_refused(command: Cli, tmp_path: Path) -> None:
+    adapter, gguf, shards = tmp_path / "adapter", tmp_path / "gguf", tmp_path / "shards"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "x/y"}')
+    gguf.mkdir()
+    (gguf / "model.gguf").write_bytes(b"GGUF")
+    shutil.copytree(MODEL_DIR, shards)
+    (shards / "model.safetensors").unlink()
+    index = {"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
+    (shards / "model.safetensors.index.json").write_text(json.dumps(index))
+    for folder, word in ((adapter, "adapter"), (gguf, "gguf"), (shards, "model-00002-of-00002")):
+        done = command("estimate", str(folder), "--gpu", "24GB")
+        assert done.code == ExitCode.MODEL, folder
+        assert word in done.err.lower() and "hint:" in done.err
+
+
+def test_an_architecture_of_its_own_has_a_wide_band(command: Cli, tmp_path: Path) -> None:
+    folders = altered(tmp_path / "a", model_type="unheard_of", architectures=["UnheardOf"]), altered(tmp_path / "b")
+    content, known = (json.loads(command("estimate", str(folder), "--gpu", "24GB", "--json").out) for folder in folders)
+    assert content["stored_bytes"] == known["stored_bytes"]
+    assert content["high_bytes"] - content["low_bytes"] > known["high_bytes"] - known["low_bytes"]
+    assert any("guess" in sentence for sentence in content["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("estimate",), ExitCode.USAGE, "nothing to estimate"),
+        (("estimate", "guanaco-7"), ExitCode.NOT_FOUND, "guanaco-7b"),
+        (("estimate", "no/such-model"), ExitCode.MODEL, "no/such-model"),
+        (("estimate", "starter", "--gpu", "99"), ExitCode.ENVIRONMENT, "24GB"),
+        (("estimate", "starter", "--gpu", "huge"), ExitCode.USAGE, "huge"),
+        (("estimate", "starter", "--fit", "speed"), ExitCode.USAGE, "batch, length, rank"),
+        (("estimate", "starter", "--gpu", "2x24GB", "--strategy", "magic"), ExitCode.USAGE, "ddp"),
+        (("estimate", "starter", "--set", "training.micro_batch_size=0"), ExitCode.CONFIG, "micro_batch_size"),
+        (("estimate", "starter", "--set", "training.max_length_tokens=-5"), ExitCode.CONFIG, "max_length_tokens"),
+        (("estimate", LLAMA, "--probe", "--gpu", "24GB"), ExitCode.USAGE, "--probe"),
+    ],
+)
+def test_mistakes_have_one_answer(command: Cli, words: tuple[str, ...], code: int, said: str) -> None:
+    done = command(*words)
+    assert done.code == code
+    assert said in done.err and "Traceback" not in done.err
+
+
+def test_absurd_lengths_are_estimated_with_a_warning(command: Cli) -> None:
+    done = command("estimate", LLAMA, "--gpu", "24GB", "--set", "training.max_length_tokens=10000000")
+    assert done.code == ExitCode.DOES_NOT_FIT and "rope scaling" in done.err
+
+
+def finished(name: str, estimated: int, measured: int) -> None:
+    plan = {
+        "model": "starter",
+        "estimate": {"peak_bytes": estimated, "kind": "cpu", "device": "RAM", "source": "closed form"},
+    }
+    run = store.create(name, resolve(), plan)
+    writer = EventWriter(run.events)
+    writer.write(events.Created(name=name, program_version="1"))
+    writer.write(events.Finished(step=1, train_seconds=1.0, peak_bytes=measured))
+    writer.close()
+
+
+def test_history_holds_estimates_against_what_was_measured(command: Cli) -> None:
+    assert "no finished run" in command("estimate", "--history").err
+    finished("first", 1100, 1000)
+    finished("second", 950, 1000)
+    store.create("unfinished", resolve(), {"estimate": {"peak_bytes": 5, "kind": "cpu"}})
+    errors = {row["run"]: row["error"] for row in json.loads(command("estimate", "--history", "--json").out)}
+    assert errors == {"first": pytest.approx(0.1), "second": pytest.approx(-0.05)}
+    assert "+10.0%" in command("estimate", "--history").out
+    told = command("estimate", "starter", "--gpu", "cpu").err
+    assert "Checked here by 2 finished runs: off by 7.5% in the median, 10.0% at most" in told

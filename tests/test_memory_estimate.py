@@ -1,0 +1,249 @@
+"""The estimate: what it adds up to, how it moves with the settings, and what it says about the paper's models."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from qlora_tui import hardware
+from qlora_tui.config.overrides import resolve
+from qlora_tui.errors import EnvironmentProblem, QloraError, UsageError
+from qlora_tui.hardware import Gpu, Machine
+from qlora_tui.memory import device
+from qlora_tui.memory.device import GIB, Device, card
+from qlora_tui.memory.estimate import Estimate, estimate, verdict
+from qlora_tui.memory.savings import savings
+from qlora_tui.models import catalogue, describe
+from qlora_tui.models.facts import ModelFacts
+
+LLAMA_8B = "meta-llama/Llama-3.1-8B"
+BASE = ("training.micro_batch_size=2", "training.max_length_tokens=2048", "training.gradient_checkpointing=on")
+MIB = 1 << 20
+
+
+def facts_of(model: str) -> ModelFacts:
+    return describe(model, network=False)
+
+
+def of(model: str, *settings: str, where: Device | None = None, longest: int | None = None) -> Estimate:
+    config = resolve(overrides=[f"model.id={model}", *BASE, *settings])
+    return estimate(config, facts_of(model), where or card(80), longest_tokens=longest)
+
+
+@pytest.mark.parametrize(
+    "where", [card(24), replace(card(24), count=4, strategy="fsdp"), device.host(hardware.snapshot())]
+)
+@pytest.mark.parametrize("model", ["starter", LLAMA_8B, "gpt2", "Qwen/Qwen3-30B-A3B", "deepseek-ai/DeepSeek-V2-Lite"])
+def test_the_terms_add_up_to_the_need_and_the_peak_is_the_highest_phase(model: str, where: Device) -> None:
+    for settings in ((), ("training.recipe=original",), ("quantization.kind=8bit",), ("quantization.kind=none",)):
+        found = of(model, *settings, where=where)
+        assert sum(term.bytes for term in found.terms) == found.need_bytes + found.paged_bytes == found.full_bytes
+        assert found.need_bytes == max(found.phases.values())
+        assert found.low_bytes <= found.need_bytes <= found.high_bytes
+        assert all(term.bytes > 0 and term.label for term in found.terms)
+        assert max(found.per_card) == found.need_bytes and len(found.per_card) == where.count
+
+
+def test_models_of_every_kind_have_an_estimate_within_its_bounds() -> None:
+    for model in catalogue.ids()[::4]:
+        found = of(model, "training.micro_batch_size=1")
+        assert found.stored_bytes < found.need_bytes < found.high_bytes, model
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [("training.micro_batch_size", (1, 2, 3, 8)), ("training.max_length_tokens", (256, 512, 2048, 5000)),
+     ("adapter.rank", (4, 8, 64, 256))],
+)  # fmt: skip
+@pytest.mark.parametrize("recipe", ["lean", "original"])
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+def test_more_of_anything_needs_more(setting: str, values: tuple[int, ...], recipe: str, checkpointing: str) -> None:
+    same = (f"training.recipe={recipe}", f"training.gradient_checkpointing={checkpointing}")
+    needs = [of(LLAMA_8B, *same, f"{setting}={value}").full_bytes for value in values]
+    assert needs == sorted(needs) and needs[0] < needs[-1]
+
+
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [("quantization.kind=none", "quantization.kind=8bit"), ("quantization.kind=8bit", "quantization.kind=nf4"),
+     ("quantization.double_quantization=false", "quantization.double_quantization=true"),
+     ("training.gradient_checkpointing=off", "training.gradient_checkpointing=on"),
+     ("training.recipe=original", "training.recipe=lean"), ("model.attention=eager", "model.attention=sdpa"),
+     ("adapter.dropout=0.1", "adapter.dropout=0"),
+     ("training.optimizer=paged_adamw_32bit", "training.optimizer=paged_adamw_8bit"),
+     ("adapter.target_modules=all-linear", "adapter.target_modules=q_proj,v_proj")],
+)  # fmt: skip
+def test_what_saves_memory_is_estimated_to_save_memory(worse: str, better: str) -> None:
+    assert of(LLAMA_8B, worse).full_bytes > of(LLAMA_8B, better).full_bytes
+
+
+def test_a_known_longest_row_lowers_the_need_but_never_beyond_the_limit() -> None:
+    assert of(LLAMA_8B, longest=300).need_bytes < of(LLAMA_8B, longest=2048).need_bytes
+    assert of(LLAMA_8B, longest=9000).need_bytes == of(LLAMA_8B).need_bytes
+    assert of(LLAMA_8B, "training.packing=true", longest=300).row_tokens == 2048
+
+
+def test_a_dry_run_of_llama_8b_is_met_within_three_percent() -> None:
+    """Dry runs on fake tensors (lean recipe, 2 x 2048, r = 16, paged 8-bit AdamW): GiB allocated by PyTorch."""
+    same = ("training.optimizer=paged_adamw_8bit", "training.gradient_accumulation_steps=1")
+    for settings, gib in (
+        ((), 7.40),
+        (("quantization.double_quantization=false",), 7.70),
+        (("adapter.rank=64",), 7.61),
+    ):
+        found = of(LLAMA_8B, *same, *settings)
+        assert found.peak_bytes / GIB == pytest.approx(gib, rel=0.03), settings
+
+
+def test_checkpointing_is_switched_on_only_where_it_is_needed() -> None:
+    automatic = "training.gradient_checkpointing=auto"
+    assert not of("Qwen/Qwen3-0.6B", automatic, where=card(80)).checkpointing
+    assert of(LLAMA_8B, automatic, where=card(16)).checkpointing
+    without = of(LLAMA_8B, "training.gradient_checkpointing=off")
+    needed = without.high_bytes + without.paged_bytes
+    assert not of(LLAMA_8B, automatic, where=replace(card(80), free_bytes=needed)).checkpointing
+    assert of(LLAMA_8B, automatic, where=replace(card(80), free_bytes=needed - 1)).checkpointing
+
+
+def test_the_verdict_follows_the_bounds() -> None:
+    found = of("huggyllama/llama-7b", "adapter.rank=64")
+    assert found.paged_bytes > GIB
+    full = found.high_bytes + found.paged_bytes
+    answers = {
+        full: "fits",
+        full - 1: "fits by paging",
+        found.high_bytes: "fits by paging",
+        found.high_bytes - 1: "tight",
+        found.low_bytes: "tight",
+        found.low_bytes - 1: "does not fit",
+        0: "does not fit",
+    }
+    assert {free: verdict(found, free).answer for free in answers} == answers
+
+
+def test_small_states_are_not_paged() -> None:
+    """A matrix of rank 24 beside 4,096 inputs has fewer than 100,000 elements."""
+    narrow = ("adapter.target_modules=q_proj,o_proj",)
+    assert of(LLAMA_8B, *narrow, "adapter.rank=24").paged_bytes == 0
+    assert of(LLAMA_8B, *narrow, "adapter.rank=25").paged_bytes == 32 * 4 * 25 * 4096 * 8
+
+
+def test_a_length_beyond_the_context_is_allowed_with_a_warning_that_names_rope_scaling() -> None:
+    assert not of("huggyllama/llama-7b").warnings
+    [warning] = of("huggyllama/llama-7b", "training.max_length_tokens=4096").warnings
+    assert "2,048" in warning and "rope scaling" in warning
+
+
+def test_experts_are_counted_unquantized_and_said_so() -> None:
+    found = of("Qwen/Qwen3-30B-A3B", "adapter.target_modules=q_proj,k_proj,v_proj,o_proj")
+    experts = next(term for term in found.terms if term.key == "experts")
+    assert experts.bytes / GIB == pytest.approx(54, rel=0.02)
+    assert any("unquantized" in sentence for sentence in found.warnings)
+
+
+def test_several_cards_share_what_the_strategy_shares() -> None:
+    alone = of("huggyllama/llama-65b", where=card(80))
+    ddp, fsdp, split = (
+        of("huggyllama/llama-65b", where=replace(card(80), count=4, strategy=strategy))
+        for strategy in ("ddp", "fsdp", "layer split")
+    )
+    assert ddp.need_bytes > alone.need_bytes > fsdp.need_bytes > alone.need_bytes / 4
+    assert alone.need_bytes > split.need_bytes > alone.need_bytes / 4
+
+
+PAPER = {
+    "7b": (5046, 288, 1152, 4475, 305),
+    "13b": (8476, 450, 1800, 8058, 477),
+    "30b": (19302, 877.5, 3510, 18849, 930),
+    "65b": (37074, 1440, 5760, 36745, 1525),
+}
+"""LLaMA sizes: MB of 4-bit model, adapters and optimizer in the paper's Figure 6; then MiB of the weights counted
+without double quantization and with float32 embeddings, and of adapters on LLaMA's real shapes."""
+
+
+@pytest.mark.parametrize("size", PAPER)
+def test_the_papers_figure_component_by_component(size: str) -> None:
+    """Batch 1, 512 tokens, checkpointing, rank 64. The paper's model bars are 0.3 to 0.6 GiB above weights without
+    double quantization and with float32 embeddings; its adapter bars count 18 x hidden x rank x layers weights, those
+    of a plain MLP four times as wide, where LLaMA's gated one has more."""
+    model_mb, adapter_mb, optimizer_mb, counted_mib, real_adapter_mib = PAPER[size]
+    where = card(80)
+    found = of(
+        f"huggyllama/llama-{size}", "training.micro_batch_size=1", "training.max_length_tokens=512", "adapter.rank=64",
+        "quantization.double_quantization=false", "training.recipe=original", where=where,
+    )  # fmt: skip
+    terms = {term.key: term.bytes for term in found.terms}
+    facts = facts_of(f"huggyllama/llama-{size}")
+    tables = 2 * facts.vocab_size * facts.hidden_size * 4
+    weights = terms["packed_weights"] + terms["quantization_constants"] + tables + terms["other_weights"]
+    assert weights / MIB == pytest.approx(counted_mib, rel=0.002)
+    assert 250 < model_mb - weights / MIB < 620
+    assert adapter_mb == 18 * facts.hidden_size * 64 * facts.layers * 2 / MIB
+    assert terms["adapter"] / MIB == pytest.approx(real_adapter_mib, abs=0.6)
+    assert optimizer_mb == 4 * adapter_mb
+    assert terms["optimizer_paged"] == 4 * terms["adapter"] == 4 * terms["gradients"]
+
+
+@pytest.mark.parametrize(("size", "gb"), [("7b", 8), ("13b", 12), ("30b", 24), ("65b", 48)])
+@pytest.mark.parametrize("recipe", ["lean", "original"])
+def test_the_papers_models_train_on_the_papers_cards(size: str, gb: int, recipe: str) -> None:
+    found = of(
+        f"huggyllama/llama-{size}", "training.micro_batch_size=1", "training.max_length_tokens=512", "adapter.rank=64",
+        f"training.recipe={recipe}", where=card(gb),
+    )  # fmt: skip
+    assert verdict(found, card(gb).free_bytes).sure
+    assert verdict(found, card(gb * 0.5).free_bytes).answer == "does not fit"
+
+
+def test_33b_on_24_gb_may_need_paging() -> None:
+    same = ("training.micro_batch_size=1", "training.max_length_tokens=512", "adapter.rank=64")
+    paged = of("huggyllama/llama-30b", *same, where=card(24))
+    free_bytes = card(24).free_bytes
+    assert verdict(paged, free_bytes).answer == "fits by paging"
+    assert paged.high_bytes + paged.paged_bytes > free_bytes > paged.high_bytes
+
+
+def test_savings_are_the_differences_between_estimates() -> None:
+    config = resolve(overrides=[f"model.id={LLAMA_8B}", *BASE])
+    found = {each.name: each for each in savings(config, facts_of(LLAMA_8B), card(80))}
+    with_it, without = of(LLAMA_8B), of(LLAMA_8B, "quantization.double_quantization=false")
+    double = found["double quantization"]
+    assert double.in_use and double.saves_bytes == without.full_bytes - with_it.full_bytes > 200 * MIB
+    assert found["paging the optimizer"].saves_bytes == with_it.paged_bytes
+    assert found["4-bit weights"].saves_bytes > 9 * GIB
+    assert found["gradient checkpointing"].saves_bytes > 15 * GIB
+
+
+GPU = Gpu(0, "Card", "GPU-1", 24 * GIB, 20 * GIB, (8, 6), None, None, None)
+BIG = replace(GPU, index=1, name="Bigger", free_bytes=22 * GIB)
+MACHINE = Machine((GPU, BIG), "550", 8, 0.0, 64 * GIB, 32 * GIB)
+BARE = replace(MACHINE, gpus=(), driver=None)
+
+
+def test_devices_by_their_names() -> None:
+    assert device.parse("24GB", BARE).total_bytes == 24 * GIB
+    assert device.parse("2x24 gb", BARE).count == 2
+    assert device.parse("0", MACHINE).name == "Card"
+    assert device.parse("auto", MACHINE).name == "Bigger"
+    assert device.parse("cpu", MACHINE).kind == device.parse("auto", BARE).kind == "cpu"
+    assert device.parse("auto", BARE).free_bytes == 32 * GIB
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "error", "words"),
+    [("5", MACHINE, EnvironmentProblem, "no such GPU"), ("0", BARE, EnvironmentProblem, "NVML"),
+     ("0GB", BARE, UsageError, "memory"), ("-4GB", BARE, UsageError, "not a card"),
+     ("big", BARE, UsageError, "not a card"),
+     ("0x24GB", BARE, UsageError, "memory")],
+)  # fmt: skip
+def test_devices_that_do_not_exist(text: str, machine: Machine, error: type[QloraError], words: str) -> None:
+    with pytest.raises(error) as raised:
+        device.parse(text, machine)
+    assert words in raised.value.message and raised.value.hint
+
+
+def test_the_estimator_needs_no_torch() -> None:
+    code = "import qlora_tui.memory.advisor, qlora_tui.memory.history, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

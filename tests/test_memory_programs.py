@@ -1,0 +1,127 @@
+"""The shipped memory programs, without torch."""
+
+import json
+import statistics
+from importlib.metadata import version
+from itertools import product
+from typing import Any
+
+import pytest
+
+from qlora_tui.memory import program
+from qlora_tui.memory.allocator import Trace
+from qlora_tui.memory.program import PROGRAMS, Program, ProgramKey, evaluate, expand, find
+
+LLAMA_8B = {"h": 4096, "f": 14336, "L": 32, "H": 32, "K": 8, "d": 128, "V": 128256, "B": 2, "S": 2048, "r": 16}
+FAMILIES = ("llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3")
+GRID = PROGRAMS / "grid.json"
+USUAL = [
+    ProgramKey(recipe, checkpointing, dropout)
+    for recipe, checkpointing, dropout in product(("lean", "original"), (True, False), (False, True))
+]
+
+
+def shipped(key: ProgramKey, family: str = "llama") -> Program:
+    found = find(family, key)
+    assert found is not None, f"{family} {key.name}"
+    return found
+
+
+def grid() -> list[dict[str, Any]]:
+    return list(json.loads(GRID.read_text())["rows"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_usual_recipe_is_shipped(family: str) -> None:
+    for key in USUAL:
+        assert shipped(key, family).blocks["F2"]
+
+
+def test_an_unknown_family_has_none() -> None:
+    assert find("no_such_family", ProgramKey()) is None
+
+
+def test_programs_are_of_the_installed_libraries() -> None:
+    for family in FAMILIES:
+        for library, recorded in shipped(ProgramKey(), family).versions.items():
+            assert version(library).partition("+")[0] == recorded, f"`make programs`: {library} has changed"
+
+
+@pytest.mark.parametrize("key", USUAL, ids=lambda key: key.name)
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_the_unrolled_step_peaks_where_the_evaluation_says(key: ProgramKey, accumulate: bool) -> None:
+    trace = Trace()
+    expand(shipped(key), LLAMA_8B, trace, accumulate=accumulate)
+    peak = evaluate(shipped(key), LLAMA_8B, accumulate=accumulate)
+    assert trace.peak_bytes == pytest.approx(peak.peak_bytes, rel=1e-3)
+
+
+@pytest.mark.parametrize("key", USUAL, ids=lambda key: key.name)
+def test_categories_sum_up_to_the_peak(key: ProgramKey) -> None:
+    for accumulate in (False, True):
+        peak = evaluate(shipped(key), LLAMA_8B, accumulate=accumulate)
+        assert sum(peak.by_category.values()) == peak.peak_bytes == max(peak.by_phase.values())
+
+
+def test_nothing_is_left_when_the_step_is_over() -> None:
+    trace = Trace()
+    expand(shipped(ProgramKey()), LLAMA_8B, trace)
+    left = list(trace.levels())[-1]
+    assert left < 0.01 * trace.peak_bytes
+
+
+@pytest.mark.parametrize("key", USUAL, ids=lambda key: key.name)
+@pytest.mark.parametrize("name", ["B", "S", "L", "h", "f", "r"])
+def test_more_of_anything_needs_no_less(key: ProgramKey, name: str) -> None:
+    peaks = [evaluate(shipped(key), LLAMA_8B | {name: LLAMA_8B[name] * factor}).peak_bytes for factor in (1, 2, 4)]
+    assert peaks == sorted(peaks)
+
+
+def test_without_checkpointing_memory_is_linear_in_layers() -> None:
+    peaks = [evaluate(shipped(ProgramKey(checkpointing=False)), LLAMA_8B | {"L": n}).peak_bytes for n in (20, 30, 40)]
+    assert peaks[2] - peaks[1] == peaks[1] - peaks[0] > 0
+
+
+def test_checkpointing_saves_most_of_the_activations() -> None:
+    checkpointed = evaluate(shipped(ProgramKey()), LLAMA_8B).peak_bytes
+    assert 4 * checkpointed < evaluate(shipped(ProgramKey(checkpointing=False)), LLAMA_8B).peak_bytes
+
+
+def test_an_optimizer_that_copies_the_adapter_can_set_the_peak() -> None:
+    short = LLAMA_8B | {"B": 1, "S": 16, "r": 256}
+    plain = evaluate(shipped(ProgramKey()), short)
+    copying = evaluate(shipped(ProgramKey()), short, optimizer_step_bytes=4 << 30)
+    assert plain.phase != "step"
+    assert copying.phase == "step"
+    assert copying.by_category["optimizer"] == 4 << 30
+    assert copying.layer is None
+
+
+def test_gradients_live_through_the_forward_pass_when_they_accumulate() -> None:
+    found = shipped(ProgramKey())
+    once, again = evaluate(found, LLAMA_8B), evaluate(found, LLAMA_8B, accumulate=True)
+    gradients = program.gradient_bytes(found, LLAMA_8B)
+    weights = 2 * LLAMA_8B["r"] * LLAMA_8B["L"] * (7 * 4096 + 2 * 4096 + 2 * 1024 + 3 * 14336)
+    assert gradients == pytest.approx(weights, rel=0.01)
+    assert again.by_phase["forward"] == once.by_phase["forward"] + gradients
+
+
+def test_programs_are_as_close_to_full_dry_runs_as_is_claimed() -> None:
+    """Each case of the stored grid again: peak of the program beside that of the full dry run."""
+    errors = []
+    for row in grid():
+        key = ProgramKey(row["recipe"], row["checkpointing"] == "on", row["dropout"] > 0, masked=row["masked"])
+        peak = evaluate(
+            shipped(key, row["family"]),
+            row["dims"],
+            accumulate=row["accumulate"] > 1,
+            optimizer_step_bytes=row["optimizer_step_bytes"],
+        )
+        errors.append(abs((peak.peak_bytes + row["stored"]) / row["peak"] - 1))
+    assert statistics.median(errors) <= 0.001
+    assert max(errors) <= 0.02
+
+
+def test_the_smallest_capacity_is_within_five_percent() -> None:
+    for row in grid():
+        assert abs(row["program_capacity"] / row["capacity"] - 1) <= 0.05, row["model"]

@@ -1,0 +1,169 @@
+"""The dry run: against real tensors, against the shipped programs, and as a child process."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import ExitCode, ModelError
+from qlora_tui.memory.program import ProgramKey, evaluate, find
+from qlora_tui.memory.recorded import to_json
+
+MIB = 1 << 20
+TINY = {
+    "model_type": "llama", "vocab_size": 512, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "tie_word_embeddings": False,
+}  # fmt: skip
+LLAMA_7B = {
+    "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def configured(**training: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "model": {"id": "tiny", "attention": "eager"},
+            "adapter": {"rank": 8},
+            "training": {
+                "micro_batch_size": 2,
+                "gradient_accumulation_steps": 1,
+                "gradient_checkpointing": "on",
+                "optimizer": "adamw_torch",
+            }
+            | training,
+        }
+    )
+
+
+def hf_config(keys: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**keys)
+
+
+def grown_bytes(config: RunConfig, *, real: bool, observe: Any = None) -> int:
+    """Peak of the step above what is stored, without the scratch that only a GPU takes."""
+    from contextlib import nullcontext
+
+    from qlora_tui.engine.simulation.scratch import Gpu
+    from qlora_tui.engine.simulation.simulate import Workload, simulate
+
+    workload = Workload(tokens=256, gpu=Gpu(multiprocessors=0), real=real, full_loss=True)
+    found = simulate(config, hf_config(TINY), workload, observe=observe or nullcontext)
+    return found.peak_bytes - found.stored_bytes
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {},
+        pytest.param({"gradient_checkpointing": "off"}, marks=pytest.mark.long),
+        pytest.param({"recipe": "original"}, marks=pytest.mark.long),
+        pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.long),
+    ],
+)
+def test_tensors_without_data_take_what_real_ones_take(training: dict[str, Any]) -> None:
+    """The ledger of both, and the trace of the allocator beneath the real ones."""
+    import torch
+
+    config = configured(**training)
+    fake = grown_bytes(config, real=False)
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    real = grown_bytes(config, real=True, observe=lambda: profiler)
+    level = traced = 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            traced = max(traced, level)
+    if config.training.gradient_checkpointing == "on":
+        # Checkpointing keeps the random state at each layer, in RAM even when training is on a GPU.
+        traced -= torch.get_rng_state().nbytes * TINY["num_hidden_layers"]
+    assert abs(fake - real) <= 0.01 * MIB
+    assert abs(real - traced) <= 0.01 * MIB
+
+
+def test_an_8_bit_base_is_refused() -> None:
+    from qlora_tui.engine.simulation.simulate import Workload, simulate
+
+    config = configured().model_copy(
+        update={"quantization": configured().quantization.model_copy(update={"kind": "8bit"})}
+    )
+    with pytest.raises(ModelError, match="8-bit"):
+        simulate(config, hf_config(TINY), Workload(tokens=64))
+
+
+def test_libraries_are_put_back() -> None:
+    import torch
+
+    from qlora_tui.engine.simulation.cuda_paths import cuda_paths
+
+    before = (torch.nn.functional.dropout, torch.nn.Module._apply, torch.cuda.is_bf16_supported)
+    with cuda_paths(padded=False, autocast=torch.bfloat16):
+        assert torch.nn.functional.dropout is not before[0]
+    assert (torch.nn.functional.dropout, torch.nn.Module._apply, torch.cuda.is_bf16_supported) == before
+
+
+@pytest.mark.long
+def test_a_shipped_program_is_what_a_dry_run_gives_today() -> None:
+    from qlora_tui.engine.simulation.derive import derive
+
+    key = ProgramKey(recipe="original", dropout=True)
+    shipped = find("llama", key)
+    assert shipped is not None
+    assert json.loads(json.dumps(to_json(derive("llama", key)))) == json.loads(json.dumps(to_json(shipped)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("recipe", "tokens", "gib"), [("lean", 512, 4.42), ("original", 512, 4.48), ("lean", 2048, 5.01)]
+)
+def test_llama_7b_as_the_paper_trained_it(recipe: str, tokens: int, gib: float) -> None:
+    """r = 64 on all linear layers, batch 1, paged AdamW: the dry run, and the program beside it."""
+    from qlora_tui.engine.simulation.simulate import Workload, simulate
+
+    config = configured(recipe=recipe, micro_batch_size=1, optimizer="paged_adamw_32bit")
+    config = config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"attention": "sdpa"}),
+            "adapter": config.adapter.model_copy(update={"rank": 64, "dropout": 0.1}),
+        }
+    )
+    found = simulate(config, hf_config(LLAMA_7B), Workload(tokens=tokens))
+    assert found.peak_bytes / (1 << 30) == pytest.approx(gib, abs=0.01)
+    shipped = find("llama", ProgramKey(recipe=recipe, dropout=True))
+    assert shipped is not None
+    dims = {"h": 4096, "f": 11008, "L": 32, "H": 32, "K": 32, "d": 128, "V": 32000, "B": 1, "S": tokens, "r": 64}
+    assert evaluate(shipped, dims).peak_bytes + found.stored_bytes == pytest.approx(found.peak_bytes, rel=1e-3)
+
+
+def ask(request: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+    child = subprocess.run(
+        [sys.executable, "-m", "qlora_tui.engine.simulation"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return child.returncode, [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.long
+def test_the_child_answers_in_json_lines() -> None:
+    code, lines = ask({"config": configured().model_dump(mode="json"), "tokens": 64, "hf_config": TINY})
+    assert code == ExitCode.OK
+    assert [line["stage"] for line in lines[:-1]] == ["importing", "building", "quantizing", "attaching", "step"]
+    result = lines[-1]["result"]
+    assert result["stored_bytes"] < result["step_peak_bytes"] <= result["peak_bytes"] <= result["capacity_bytes"]
+    assert sum(result["by_category"].values()) == result["step_peak_bytes"]
+    assert result["largest"][0]["bytes"] > 0
+
+
+@pytest.mark.long
+def test_the_child_explains_a_model_it_cannot_find() -> None:
+    code, lines = ask({"config": configured().model_dump(mode="json") | {"model": {"id": "no/such"}}, "tokens": 64})
+    assert code == ExitCode.MODEL
+    assert "no/such" in lines[-1]["error"]
