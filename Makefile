@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run demo test test-long test-gpu bench lint wheel starter clean
+.PHONY: run demo test test-long test-gpu bench lint wheel starter programs memory-grid clean
 
 run: $(INSTALLED) ## Open the workbench.
 	@$(BIN)/qlora-tui
@@ -38,6 +38,13 @@ wheel: $(INSTALLED_DEV)
 
 starter: $(INSTALLED_DEV) ## Build the starter model and its data again from nothing.
 	$(BIN)/python -m qlora_tui.starter.build
+
+programs: $(INSTALLED_DEV) ## Record the memory of training steps again, for the installed libraries.
+	$(BIN)/python -m qlora_tui.engine.simulation.generate
+
+memory-grid: $(INSTALLED_DEV) ## Compare the recorded steps with full dry runs, and store the table.
+	@mkdir -p build
+	$(BIN)/python -m qlora_tui.engine.simulation.validate build/grid.jsonl --store
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" && $(PYTHON) $(NEW_ENOUGH) \

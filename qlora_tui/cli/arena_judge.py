@@ -104,7 +104,7 @@ def _judge(asked: "EndpointSettings | LocalJudge", stop: Event) -> "EndpointJudg
     if isinstance(asked, LocalJudge):
         from qlora_tui.evaluation.judge_run import RunJudge
 
-        return RunJudge(asked.choice, asked.side, asked.max_tokens, stop=stop, say=narrate)
+        return RunJudge(asked.choice, asked.side, asked.max_tokens, narrate)
     return EndpointJudge(asked, wait=lambda seconds: _wait(stop, seconds))
 
 
@@ -134,16 +134,18 @@ def _wait(stop: Event, seconds: float) -> None:
 
 @contextmanager
 def _interrupt_sets(stop: Event, who: "EndpointJudge | RunJudge") -> Iterator[None]:
-    """The first Ctrl-C lets the requests on their way finish, since they are paid for; a second one ends at once."""
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
-
-    paid = isinstance(who, EndpointJudge)
+    """The first Ctrl-C lets the requests on their way finish where they are paid for; a second one ends at once."""
+    from qlora_tui.evaluation.judge_run import RunJudge
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(_INTERRUPTED)  # every verdict that arrived is on disk
         stop.set()
-        narrate("stopping after the requests on their way; Ctrl-C again to lose them" if paid else "stopping")
+        if isinstance(who, RunJudge):
+            who.cancel()
+            narrate("stopping")
+        else:
+            narrate("stopping after the requests on their way; Ctrl-C again to lose them")
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:

@@ -20,19 +20,15 @@ _OF_ONE_PROMPT = {ExitCode.USAGE, ExitCode.OUT_OF_MEMORY}
 
 
 class RunJudge:
-    """Asks one side of a run. The process runs while this is used as a context manager.
-
-    `stop` ends the verdict that is being written: nothing was paid for it.
-    """
+    """Asks one side of a run. The process runs while this is used as a context manager."""
 
     def __init__(
-        self, choice: Choice, side: Side, max_tokens: int, *, stop: Event | None = None,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> None:  # fmt: skip
+        self, choice: Choice, side: Side, max_tokens: int, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._choice = choice
         self._side: Side = side
         self._sampling = Sampling(temperature=0, max_tokens=max_tokens)
-        self._stop = stop or Event()
+        self._cancelled = Event()
         self._say = say
         self._session: ChatSession | None = None
         self._one_at_a_time = Lock()
@@ -60,10 +56,16 @@ class RunJudge:
         assert self._session is not None
         self._session.client.close()
 
+    def cancel(self) -> None:
+        """End the verdict that is being written, for which nothing was paid. Safe in a signal handler."""
+        self._cancelled.set()
+        if self._session is not None:
+            self._session.cancel()
+
     def ask(self, prompt: Prompt, request_id: str) -> Reply:
         """The verdict. Both parts of the prompt go in one turn, since not every chat template has a system turn.
 
-        Raises RefusedError for a prompt that is too long, CancelledError after `stop`, and what ended the process.
+        Raises RefusedError for a prompt that is too long, CancelledError after `cancel`, and what ended the process.
         """
         with self._one_at_a_time:
             done = self._answer(f"{prompt.system}\n\n{prompt.user}")
@@ -77,7 +79,7 @@ class RunJudge:
         """The end of the answer, None when it was not asked for any more."""
         session = self._session
         assert session is not None, "not used as a context manager"
-        if self._stop.is_set():
+        if self._cancelled.is_set():
             return None
         session.clear()
         done = None
@@ -88,6 +90,6 @@ class RunJudge:
                 if message.exit_code not in _OF_ONE_PROMPT:
                     raise as_error(message)
                 raise RefusedError(message.message, hint="Judge with a model that has a longer context.")
-            elif self._stop.is_set():
+            elif self._cancelled.is_set():  # it came while the question was being sent
                 session.cancel()
         return done

@@ -21,7 +21,7 @@ class SettingField(Horizontal):
     DEFAULT_CSS = """
     SettingField {
         height: 1;
-        .name { width: 24; padding: 0 1; color: $text-muted; }
+        .name { width: 24; padding: 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
         Input, Select { width: 28; }
         Checkbox { width: 28; background: $surface; padding: 0; }
         .note { width: 1fr; padding: 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
