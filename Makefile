@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_LONG := $(VENV)/.installed-long
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run demo test test-long test-gpu bench lint wheel starter programs memory-grid clean
@@ -18,7 +19,7 @@ demo: $(INSTALLED) ## Fine-tune the bundled starter model in 4-bit and show its 
 test: lint ## Lint, type-check, check the import contracts, run the tests.
 	$(BIN)/python -m pytest
 
-test-long: $(INSTALLED_DEV) ## The tests that take minutes: twenty kills, every optimizer, the long fuzz run.
+test-long: $(INSTALLED_LONG) ## The tests that take minutes: twenty kills, every optimizer, the long fuzz run.
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 5400
 
 test-gpu: $(INSTALLED_DEV) ## The tests that need a CUDA device.
@@ -58,6 +59,10 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $(INSTALLED) $@
+
+$(INSTALLED_LONG): $(INSTALLED_DEV)
+	$(PIP) --editable '.[dev,eval]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

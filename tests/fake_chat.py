@@ -1,7 +1,8 @@
 """A chat process without torch: speaks the real protocol and answers with what it was asked, in capitals.
 
 FAKE_CHAT decides more: "slow" says one word and waits to be cancelled, "die" ends in the middle of an answer,
-"judge" gives verdicts as the judge server does, "judge 5" dies at the sixth, "refuse" finds every question too long.
+"judge" gives verdicts as the judge server does, "judge 5" dies at the sixth question, "judge hold 3" is slow from the
+fourth on, "refuse" finds every question too long.
 """
 
 import os
@@ -30,7 +31,9 @@ def answer(ask: Ask, behaviour: str) -> None:
     text = text if ask.side == "adapter" else "BASE " + text
     if behaviour.startswith("judge"):
         text = judge_server.verdict(ask.messages[-1].content)
-        behaviour = "die" if behaviour == f"judge {ask.id - 1}" else behaviour
+        *_, last = behaviour.split()
+        if last.isdecimal() and ask.id > int(last):
+            behaviour = "slow" if "hold" in behaviour else "die"
     words = text.split(" ")
     send(Token(id=ask.id, side=ask.side, text=words[0]))
     if behaviour == "die":
