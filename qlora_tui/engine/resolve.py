@@ -172,4 +172,3 @@ def _optimizer(config: RunConfig, device: torch.device, because: Because) -> str
         because("training.optimizer", UNPAGED[wanted], f"{wanted} can page only on CUDA")
         return UNPAGED[wanted]
     return wanted
-
