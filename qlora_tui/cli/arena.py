@@ -130,7 +130,9 @@ def judge(
     model: Annotated[str | None, typer.Option("--model", "-m", help="The judge's name at the endpoint.")] = None,
     local: Annotated[
         str | None,
-        typer.Option("--judge", metavar="run:NAME", help="A run of yours in place of an endpoint; run:NAME:base."),
+        typer.Option(
+            "--judge", metavar="run:NAME", help="A run in place of an endpoint, at temperature 0; or run:NAME:base."
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where a run that judges is loaded.")

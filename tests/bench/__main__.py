@@ -5,7 +5,7 @@ import sys
 import tempfile
 from importlib import import_module
 
-_ALL = ("startup", "workbench", "log", "training", "data", "run_place", "elo", "estimate", "simulation")
+_ALL = ("startup", "workbench", "log", "training", "data", "run_place", "elo", "generation", "estimate", "simulation")
 
 
 def main() -> None:
