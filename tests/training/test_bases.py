@@ -204,6 +204,7 @@ def decided(monkeypatch: pytest.MonkeyPatch, native_bf16: bool, *overrides: str)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native_bf16)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "GPU")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (24 << 30, 24 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0) if native_bf16 else (7, 5))
     return resolve(configured(overrides=overrides))
 
