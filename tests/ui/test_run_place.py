@@ -94,14 +94,13 @@ async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.R
     async with app.run_test(size=(80, 24)) as pilot:
         await shown(pilot, app, lambda seen: seen.status == "running" and seen.state.step_number == 1)
         await pilot.press("s")
-        assert "Asked for a checkpoint." in head(app)
         seen = await shown(pilot, app, lambda seen: seen.state.checkpoints)
         assert seen.is_live
-        assert next(note.message for note in app._notifications).startswith("checkpoint-1 is written")
-        assert "Asked" not in head(app)
+        await until(pilot, lambda: any("checkpoint-1 is written" in note.message for note in app._notifications))
+        await until(pilot, lambda: "Asked" not in head(app))
         await pilot.press("t")
         await shown(pilot, app, lambda seen: seen.status == "stopped")
-        assert "Stopped at step 1. r resumes from step 1." in head(app)
+        await until(pilot, lambda: "Stopped at step 1. r resumes from step 1." in head(app))
         fake_worker("finish")
         await pilot.press("r")
         seen = await shown(pilot, app, lambda seen: seen.status == "finished")

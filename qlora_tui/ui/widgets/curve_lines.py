@@ -21,8 +21,9 @@ class CurveLines(Vertical):
         Static { height: 1; color: $text-muted; }
         Sparkline { height: 1; }
         #spark-loss { height: 1fr; min-height: 2; }
-        #spark-loss .sparkline--max-color, #spark-loss .sparkline--min-color { color: $loss; }
-        .sparkline--max-color, .sparkline--min-color { color: $secondary; }
+        #spark-loss > .sparkline--max-color, #spark-loss > .sparkline--min-color { color: $loss; }
+        #spark-rate > .sparkline--max-color, #spark-rate > .sparkline--min-color { color: $secondary; }
+        #spark-norm > .sparkline--max-color, #spark-norm > .sparkline--min-color { color: $secondary; }
     }
     """
 
