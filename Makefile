@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # What failed runs once more, alone: many tests start processes, and a busy machine is no fault of theirs.
 RETRY := $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: run demo test test-long test-gpu bench lint wheel starter programs memory-grid clean
+.PHONY: run demo test test-long test-gpu bench lint wheel starter screenshots programs memory-grid clean
 
 run: $(INSTALLED) ## Open the workbench.
 	@$(BIN)/qlora-tui
@@ -42,6 +42,9 @@ wheel: $(INSTALLED_DEV)
 
 starter: $(INSTALLED_DEV) ## Build the starter model and its data again from nothing.
 	$(BIN)/python -m qlora_tui.starter.build
+
+screenshots: $(INSTALLED_DEV) ## Draw the pictures of the screens again; look at them.
+	$(BIN)/python -m pytest -n 0 -m "long or not long" tests/ui -k snapshots --snapshot-update
 
 programs: $(INSTALLED_DEV) ## Record the memory of training steps again, for the installed libraries.
 	$(BIN)/python -m qlora_tui.engine.simulation.generate
