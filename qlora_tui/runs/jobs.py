@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -80,9 +81,14 @@ def look(run: RunFolder) -> Job:
 
 
 def is_alive(run: RunFolder) -> bool:
-    """Whether a worker holds the run's lock. Looking is a shared lock, so two lookers do not take each other for it."""
+    """Whether a worker holds the run's lock."""
+    return is_held(run.lock)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock. Looking is a shared lock, so two lookers do not take each other for it."""
     try:
-        handle = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

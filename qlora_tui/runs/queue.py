@@ -4,9 +4,7 @@ A queued run is a folder that was created and not started, so it is listed, show
 runs in a process of its own (`qlora-tui queue run`) that holds a lock and ends when nothing waits.
 """
 
-import fcntl
 import json
-import os
 import subprocess
 import sys
 import time
@@ -69,17 +67,7 @@ def remove(name: str) -> bool:
 
 def is_running() -> bool:
     """Whether a process is working the queue off."""
-    try:
-        handle = os.open(_lock(), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
+    return jobs.is_held(_lock())
 
 
 def ensure_running() -> None:

@@ -107,6 +107,17 @@ async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.R
         assert (seen.state.attempt, seen.state.step_number) == (2, 4)
 
 
+async def test_what_was_asked_is_said_until_the_worker_answers(fake_worker: Behave) -> None:
+    fake_worker("deaf")
+    run = store.create("one", RunConfig(), {})
+    jobs.start(run)
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        await pilot.press("s")
+        await until(pilot, lambda: "Asked for a checkpoint." in head(app))
+
+
 async def test_cancel_asks_and_the_safe_answer_has_the_focus(waiting: store.RunFolder) -> None:
     app = Workbench(run="one")
     async with app.run_test(size=(80, 24)) as pilot:
