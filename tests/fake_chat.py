@@ -10,13 +10,26 @@ import sys
 
 import judge_server
 
-from qlora_tui.chat.protocol import Ask, Cancel, Done, Failed, FromChild, Ready, Stage, Token, encode, read_by_child
+from qlora_tui.chat.protocol import (
+    Ask,
+    Cancel,
+    Done,
+    Failed,
+    FromChild,
+    Ready,
+    Side,
+    Stage,
+    Token,
+    encode,
+    read_by_child,
+)
 
 
 def main() -> None:
     behaviour = os.environ.get("FAKE_CHAT", "")
     send(Stage(text="loading the parrot"))
-    send(Ready(model="parrot", device="cpu", sides=("base", "adapter"), context_max_tokens=128))
+    sides: tuple[Side, ...] = ("base",) if "--base-only" in sys.argv else ("base", "adapter")
+    send(Ready(model="parrot", device="cpu", sides=sides, context_max_tokens=128))
     for line in sys.stdin.buffer:
         message = read_by_child(line)
         if isinstance(message, Ask):

@@ -1,6 +1,7 @@
 """`runs compare`: on the terminal, as JSON and as a page that opens offline."""
 
 import json
+import os
 import random
 import re
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pytest
 from command_line import Cli, command
 
 from qlora_tui.config.overrides import resolve
+from qlora_tui.evaluation import comparison
 from qlora_tui.evaluation.paired import difference
 from qlora_tui.runs import events, store
 from qlora_tui.runs.events import EventWriter
@@ -73,8 +75,9 @@ def test_a_difference_beyond_noise_is_told_from_none(command: Cli, runs: list[Ru
     by_pair = {(one["from"], one["to"]): one for one in row["differences"]}
     better = by_pair["small", "big"]
     assert better["better"] == "big" and better["low"] > 0.25 and better["questions"] == 60
-    same = by_pair["small", "small (base)"]
+    same = by_pair["small (base)", "small"]
     assert same["better"] is None and same["difference"] == 0
+    assert ("small (base)", "big") not in by_pair and ("small (base)", "big (base)") not in by_pair
     result = command("runs", "compare", "small", "big")
     assert "big is better" in result.out and "within noise" in result.out
 
@@ -136,7 +139,7 @@ def test_the_page_is_whole_inert_and_needs_nothing_else(command: Cli, runs: list
     assert not [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
     assert "://" not in re.sub(r"<pre>.*?</pre>", "", source, flags=re.DOTALL)
     assert "<script>alert(1)</script>" in page.text and "\x1b" not in source
-    for shown in ("adapter.rank", "4,000,000", "weights", "big is better", "rank = 16"):
+    for shown in ("adapter.rank", "4.0 MB", "weights", "big is better", "rank = 16"):
         assert shown in page.text
 
 
@@ -158,3 +161,55 @@ def test_a_damaged_result_is_named(command: Cli, runs: list[RunFolder]) -> None:
     (runs[0].path / "eval" / "answers.json").write_text("{")
     result = command("runs", "compare", "small", "big")
     assert result.code == 10 and "answers.json" in result.err
+
+
+def verdict_file(path: Path, *winners: str) -> str:
+    """Verdicts on "small" and "big:base", which the second of the two was shown first in half of."""
+    rows = ["question_id,model_1,model_2,outcome"]
+    for number, winner in enumerate(winners):
+        first, second = ("small", "big:base") if number % 2 else ("big:base", "small")
+        rows.append(f"{number},{first},{second},{'tie' if not winner else 1 if first == winner else 2}")
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_verdicts_become_elo_and_win_rates_with_their_noise(
+    command: Cli, runs: list[RunFolder], tmp_path: Path
+) -> None:
+    clear = verdict_file(tmp_path / "clear.csv", *["small"] * 11, "")
+    found = json.loads(command("runs", "compare", "small", "big", "--verdicts", clear, "--json").out)
+    (row,) = [row for row in found["evaluations"] if row["metric"] == "win rate"]
+    assert row["values"] == {"big (base)": pytest.approx(1 / 24), "small": pytest.approx(23 / 24)}
+    assert row["differences"][0]["better"] == "small" and row["differences"][0]["questions"] == 12
+    standings = found["ranking"]["standings"]
+    assert [(one["model"], one["wins"], one["ties"]) for one in standings] == [("small", 11, 1), ("big:base", 0, 1)]
+    chance = verdict_file(tmp_path / "chance.csv", *["small", "big:base"] * 5)
+    result = command("runs", "compare", "small", "big", "--verdicts", chance)
+    assert "judged: big (base) and small" in result.out and "Elo: mean of 10,000 orders" in result.err
+    assert "within noise" in next(line for line in result.out.splitlines() if "small - big (base)" in line)
+    file = tmp_path / "report.html"
+    assert command("runs", "compare", "small", "--verdicts", clear, "--html", str(file)).code == 0
+    page = _Page()
+    page.feed(file.read_text())
+    for shown in ("Judged answers", "big:base", "12 verdicts on 12 questions", "small is better"):
+        assert shown in page.text
+
+
+def test_verdicts_on_other_models_are_refused(command: Cli, runs: list[RunFolder], tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("question_id,model_1,model_2,outcome\n1,left,right,1\n")
+    result = command("runs", "compare", "small", "--verdicts", str(other))
+    assert result.code == 10 and "on none of these runs, but on left, right" in result.err
+
+
+def test_a_measurement_is_set_beside_the_base_and_the_run_that_had_it_last(runs: list[RunFolder]) -> None:
+    small, big = runs
+    older = made_run("older", 8, [3.0], [0.5] * 60, [0.5] * 60)
+    for run, time_s in ((older, 1), (small, 2), (big, 3)):
+        os.utime(run.path / "eval" / "answers.json", (time_s, time_s))
+    (row,) = comparison.with_last_run(big, "answers")
+    assert {(one["from"], one["to"]) for one in row.differences} == {
+        ("small", "big"),
+        ("big (base)", "big"),
+    }
+    assert comparison.with_last_run(big, "another") == []

@@ -1,9 +1,8 @@
-"""Elo, Bradley-Terry, agreement and ratio to a reference: against hand-computed tournaments and their properties."""
+"""Elo, Bradley-Terry and ratio to a reference: against hand-computed tournaments and their properties."""
 
 import itertools
 import json
 import math
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -167,39 +166,6 @@ def test_agreement_by_hand() -> None:
         1,
     )
     assert bias.first_share == 0.6
-
-
-def test_fleiss_kappa_of_the_textbook() -> None:
-    """The worked example of Fleiss (1971) as it is taught: 10 subjects, 14 raters, 5 categories, kappa 0.210."""
-    table = [
-        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
-        [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
-    ]  # fmt: skip
-    items = [Counter(dict(enumerate(row))) for row in table]
-    assert agreement.fleiss_kappa(items) == pytest.approx(0.210, abs=5e-4)
-
-
-def test_rank_correlations_by_hand() -> None:
-    assert agreement.kendall_tau([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
-    assert agreement.spearman_rho([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
-    assert agreement.kendall_tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(6))
-    assert agreement.spearman_rho([1, 1, 1], [1, 2, 3]) is None
-
-
-def test_annotators_who_agree_and_who_do_not() -> None:
-    same = [Rating(str(n), "a", "b", "1" if n % 2 else "2", who) for n in range(6) for who in ("x", "y")]
-    found = agreement.annotators(same)
-    assert found is not None and found.fleiss_kappa == 1 and found.items == 6
-    turned = [row if row.annotator == "x" else Rating(row.question_id, "b", "a", row.outcome, "y") for row in same]
-    opposed = agreement.annotators(turned)
-    assert opposed is not None and opposed.fleiss_kappa == -1
-    assert agreement.annotators(same[::2]) is None
-
-
-def test_the_majority_of_three_and_a_tie_without_one() -> None:
-    rows = [Rating("1", "a", "b", outcome, str(n)) for n, outcome in enumerate(("1", "1", "2"))]  # type: ignore[arg-type]
-    rows += [Rating("2", "b", "a", outcome, str(n)) for n, outcome in enumerate(("1", "2", "tie"))]  # type: ignore[arg-type]
-    assert [(row.winner, row.outcome) for row in ratings.majority(rows)] == [("a", "1"), (None, "tie")]
 
 
 def test_relative_scores_per_order_and_pooled() -> None:

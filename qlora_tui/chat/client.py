@@ -38,6 +38,8 @@ class Choice:
 
     device: Device = "auto"
     allow_download: bool = False
+    base_only: bool = False
+    """The base model as it is, without an adapter, which need not be there."""
 
 
 def check(choice: Choice) -> None:
@@ -48,7 +50,7 @@ def check(choice: Choice) -> None:
     """
     if choice.checkpoint is not None:
         _check_checkpoint(choice.run, choice.checkpoint)
-    elif not choice.run.adapter.is_dir():
+    elif not choice.base_only and not choice.run.adapter.is_dir():
         raise _no_adapter(choice.run)
     if choice.device == "auto" and choice.run.load_config().model.device != "cpu":
         _check_gpu_is_free()
@@ -128,6 +130,7 @@ class ChatClient:
         self.log = choice.run.chats / _LOG_NAME
         command = [sys.executable, "-m", PROCESS, str(choice.run.path), "--device", choice.device]
         command += ["--checkpoint", str(choice.checkpoint)] if choice.checkpoint is not None else []
+        command += ["--base-only"] if choice.base_only else []
         command += ["--allow-download"] if choice.allow_download else []
         with storage_errors(self.log):
             choice.run.chats.mkdir(exist_ok=True)

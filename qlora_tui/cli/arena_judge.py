@@ -1,216 +1,126 @@
-"""`arena judge`: what it will cost, the question before it costs anything, progress, and what was found."""
+"""`arena judge`: who judges, an endpoint or a model on this machine, and what is judged."""
 
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from qlora_tui.terminal import narrate
+import typer
+
+from qlora_tui.cli.arena_answers import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
+from qlora_tui.cli.options import Json, Yes
 
 if TYPE_CHECKING:
-    from qlora_tui.chat.client import Choice
-    from qlora_tui.evaluation.judge import Comparison, Contestants, Tally
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
-    from qlora_tui.evaluation.judge_prompts import Protocol
-    from qlora_tui.evaluation.judge_run import RunJudge
-    from qlora_tui.evaluation.predictions import Side
-    from qlora_tui.evaluation.questions import Question
-    from qlora_tui.evaluation.row_log import RowLog
+    from qlora_tui.chat.client import Device
+    from qlora_tui.evaluation.judge_local import LocalJudge
 
-_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
-_TOLD_EVERY = 20
-_INTERRUPTED = 130
+Out = Annotated[Path, typer.Option("--out", "-o", help="File of verdicts; what it holds is not asked again.")]
+Protocol = Annotated[
+    Literal["three-class", "ten-point"], typer.Option("--protocol", help="Which is better, or two scores.")
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Tokens of one verdict.")]
+
+LocalName = Annotated[
+    str | None,
+    typer.Option(
+        "--judge", metavar="run:NAME|model:MODEL",
+        help="A model on this machine in place of an endpoint, at temperature 0: run:NAME, run:NAME:base, or any base "
+        "model as model:starter, model:FOLDER or model:owner/name.",
+    ),
+]  # fmt: skip
+DeviceName = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where that model is loaded.")]
+
+Model = Annotated[str | None, typer.Option("--model", "-m", help="The judge's name at the endpoint.")]
+BaseUrl = Annotated[str, typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint.")]
+KeyVariable = Annotated[str, typer.Option("--key-variable", help="Environment variable that holds the key.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Requests at a time.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one request.")]
+Retries = Annotated[int, typer.Option("--retries", min=0, help="Tries after the first, for each request.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.0)]
+PriceIn = Annotated[float | None, typer.Option("--price-in", min=0.0, help="Price of a million prompt tokens.")]
+PriceOut = Annotated[float | None, typer.Option("--price-out", min=0.0, help="Price of a million written tokens.")]
+
+_OF_AN_ENDPOINT = {
+    "model", "base_url", "key_variable", "concurrency", "timeout_s", "retries", "temperature", "price_in", "price_out"
+}  # fmt: skip
+"""Options that mean nothing to a model on this machine."""
 
 
-@dataclass(frozen=True)
-class LocalJudge:
-    """A side of a run as the judge."""
-
-    choice: "Choice"
-    side: "Side"
-    max_tokens: int
+def register(app: typer.Typer) -> None:
+    """Add `judge` to the `arena` group."""
+    app.command()(judge)
 
 
-def local_judge(text: str, device: str, max_tokens: int, *, allow_download: bool) -> LocalJudge:
-    """What run:NAME or run:NAME:base means. Raises UsageError, NotFoundError."""
-    from qlora_tui.chat.client import DEVICES, Choice
-    from qlora_tui.errors import UsageError, nearest
-    from qlora_tui.runs import store
+def judge(
+    context: typer.Context,
+    answers: AnswerFiles,
+    out: Out,
+    model: Model = None,
+    local: LocalName = None,
+    device: DeviceName = "auto",
+    base_url: BaseUrl = "https://api.openai.com/v1",
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    protocol: Protocol = "three-class",
+    questions: Questions = None,
+    question_set: QuestionSet = USUAL_SET,
+    concurrency: Concurrency = 4,
+    timeout_s: Timeout = 120.0,
+    retries: Retries = 6,
+    temperature: Temperature = 0.2,
+    max_tokens: MaxTokens = 1024,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Let a judge compare answers, each pair in both orders.
+
+    Every verdict is kept as it arrives; the same command goes on after an interruption and pays for nothing twice.
+    """
+    from qlora_tui.cli import arena_judging
+    from qlora_tui.evaluation.judge_endpoint import EndpointSettings
+
+    asked: EndpointSettings | LocalJudge
+    if model is None or local is not None:
+        asked = _local_judge(_only_local(context, local), device, max_tokens, yes=yes)
+        concurrency = 1
+    else:
+        asked = EndpointSettings(base_url, model, key_variable, temperature, max_tokens, timeout_s, retries)
+    arena_judging.run(
+        contestants(answers, question_set), questions_of(questions), asked, protocol, out,
+        arena_judging.Prices(price_in, price_out), concurrency=concurrency, yes=yes, as_json=as_json,
+    )  # fmt: skip
+
+
+def _only_local(context: typer.Context, local: str | None) -> str:
+    """The --judge that was given. Raises UsageError without one, and for an option that only an endpoint has."""
+    from qlora_tui.errors import UsageError
+
+    if local is None:
+        raise UsageError(
+            "no judge was named", hint="Give --model for an endpoint, or --judge run:NAME, or --judge model:MODEL."
+        )
+    for option in context.command.params:
+        given = option.name in _OF_AN_ENDPOINT and context.get_parameter_source(option.name)
+        if given and given.name == "COMMANDLINE":
+            raise UsageError(
+                f"{option.opts[0]} is for an endpoint, not for a model on this machine", hint="Leave it out."
+            )
+    return local
+
+
+def _local_judge(text: str, device: "Device", max_tokens: int, *, yes: bool) -> "LocalJudge":
+    """What run:NAME, run:NAME:base or model:MODEL means. Raises UsageError, NotFoundError, ModelError."""
+    from qlora_tui.errors import UsageError
+    from qlora_tui.evaluation import judge_local
 
     kind, _, rest = text.partition(":")
+    if kind == "model" and rest:
+        from qlora_tui.cli.consent import allow_downloads
+
+        config = judge_local.config_of(rest)
+        return judge_local.of_model(config, device, max_tokens, allow_download=allow_downloads(config, yes=yes))
     name, colon, side = rest.partition(":")
     if kind != "run" or not name or (colon and side not in {"adapter", "base"}):
-        raise UsageError(f"--judge {text}: no such judge", hint="Write run:NAME, or run:NAME:base for its base model.")
-    chosen = next((known for known in DEVICES if known == device), None)
-    if chosen is None:
-        raise UsageError(f"--device {device}: no such device", hint=nearest(device, list(DEVICES)))
-    choice = Choice(store.find(name), device=chosen, allow_download=allow_download)
-    return LocalJudge(choice, "base" if side == "base" else "adapter", max_tokens)
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Per million tokens; None when nobody said."""
-
-    prompt: float | None
-    completion: float | None
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> str:
-        """Such as ", 1.23 in money", or nothing without prices."""
-        if self.prompt is None and self.completion is None:
-            return ""
-        cost = (prompt_tokens * (self.prompt or 0) + completion_tokens * (self.completion or 0)) / 1e6
-        return f", costing {cost:.4g}"
-
-
-def run(
-    contestants: "Contestants", questions: "list[Question] | None", asked: "EndpointSettings | LocalJudge",
-    protocol: "Protocol", out: Path, prices: Prices, *, concurrency: int, yes: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Judge what is not judged yet. Raises what judging raises, CancelledError after an interrupt."""
-    from qlora_tui.cli.output import write_json
-    from qlora_tui.errors import CancelledError, QloraError
-    from qlora_tui.evaluation import judge, row_log
-
-    stop = Event()
-    who = _judge(asked, stop)
-    wanted = judge.comparisons(judge.common_questions(questions, contestants), contestants, protocol)
-    with row_log.opened(out) as log:
-        todo = judge.pending(wanted, log, who.name)
-        _announce(todo, wanted, log, prices)
-        with _ready(who, yes) if todo else nullcontext(), _interrupt_sets(stop, who), _told(prices) as told:
-            tally = judge.judge_all(wanted, log, who, concurrency=concurrency, stop=stop, progress=told)
-    _conclude(tally, prices)
-    if as_json:
-        write_json({**asdict(tally), "file": str(out)})
-    if stop.is_set():
-        raise CancelledError(f"stopped with {tally.done} of {tally.total} verdicts", hint="The same command goes on.")
-    if tally.refused:
-        raise QloraError(
-            f"{len(tally.refused)} prompts were refused, first {tally.refused[0]}",
-            hint="The same command asks them again.",
+        raise UsageError(
+            f"--judge {text}: no such judge", hint="Write run:NAME, run:NAME:base for its base model, or model:MODEL."
         )
-
-
-def _judge(asked: "EndpointSettings | LocalJudge", stop: Event) -> "EndpointJudge | RunJudge":
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
-
-    if isinstance(asked, LocalJudge):
-        from qlora_tui.evaluation.judge_run import RunJudge
-
-        return RunJudge(asked.choice, asked.side, asked.max_tokens, narrate)
-    return EndpointJudge(asked, wait=lambda seconds: _wait(stop, seconds))
-
-
-@contextmanager
-def _ready(who: "EndpointJudge | RunJudge", yes: bool) -> Iterator[None]:
-    """A yes to what leaves this machine, or the model of a run in memory while the block lasts."""
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
-
-    if not isinstance(who, EndpointJudge):
-        with who:
-            yield
-        return
-    if who.host not in _THIS_MACHINE:
-        from qlora_tui.cli.consent import confirmed
-
-        confirmed(f"Send these to {who.host}?", yes=yes)
-    yield
-
-
-def _wait(stop: Event, seconds: float) -> None:
-    """Sleep, but not once the work is to stop. Raises CancelledError then: the request was not answered."""
-    from qlora_tui.errors import CancelledError
-
-    if stop.wait(seconds):
-        raise CancelledError("stopped while the judge was not answering", hint="The same command goes on.")
-
-
-@contextmanager
-def _interrupt_sets(stop: Event, who: "EndpointJudge | RunJudge") -> Iterator[None]:
-    """The first Ctrl-C lets the requests on their way finish where they are paid for; a second one ends at once."""
-    from qlora_tui.evaluation.judge_run import RunJudge
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(_INTERRUPTED)  # every verdict that arrived is on disk
-        stop.set()
-        if isinstance(who, RunJudge):
-            who.cancel()
-            narrate("stopping")
-        else:
-            narrate("stopping after the requests on their way; Ctrl-C again to lose them")
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _announce(todo: "list[Comparison]", wanted: "list[Comparison]", log: "RowLog", prices: Prices) -> None:
-    from qlora_tui.evaluation.judge import expected_tokens
-
-    before = len(wanted) - len(todo)
-    kept = f"; {before:,} are in {log.path} already" if before else ""
-    narrate(f"{len(wanted):,} comparisons, every pair in both orders{kept}")
-    if todo:
-        prompt_tokens, completion_tokens = expected_tokens(todo)
-        narrate(
-            f"to ask: {len(todo):,}, about {prompt_tokens:,} prompt tokens and {completion_tokens:,} written ones"
-            + prices.cost(prompt_tokens, completion_tokens)
-        )
-
-
-@contextmanager
-def _told(prices: Prices) -> "Iterator[_Told]":
-    if not sys.stderr.isatty():
-        yield _Told(prices, None)
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("judging"), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[spent]}"))
-    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as bar:
-        yield _Told(prices, (bar, bar.add_task("judging", spent="")))
-
-
-class _Told:
-    """Told the tally after each verdict: a line that changes on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, prices: Prices, bar: object) -> None:
-        self._prices = prices
-        self._bar = bar
-
-    def __call__(self, tally: "Tally") -> None:
-        from rich.progress import Progress
-
-        spent = _spent(tally, self._prices)
-        if isinstance(self._bar, tuple) and isinstance(self._bar[0], Progress):
-            self._bar[0].update(self._bar[1], completed=tally.done, total=tally.total, spent=spent)
-        elif tally.done > tally.from_before and (tally.done - tally.from_before) % _TOLD_EVERY == 0:
-            narrate(f"{tally.done:,}/{tally.total:,} verdicts, {spent}")
-
-
-def _spent(tally: "Tally", prices: Prices) -> str:
-    tokens = f"{tally.prompt_tokens:,} + {tally.completion_tokens:,} tokens"
-    return tokens + prices.cost(tally.prompt_tokens, tally.completion_tokens)
-
-
-def _conclude(tally: "Tally", prices: Prices) -> None:
-    new = tally.done - tally.from_before
-    narrate(f"{tally.done:,}/{tally.total:,} verdicts, {new:,} of them new: {_spent(tally, prices)}")
-    if tally.unparsed:
-        narrate(f"{tally.unparsed:,} verdicts could not be read; they are in the file as unparsed")
-    for model, count in tally.empty.items():
-        if count:
-            narrate(f"{model}: {count:,} empty answers")
-    for model, count in tally.steering.items():
-        if count:
-            narrate(f"{model}: {count:,} answers speak to the judge")
+    return judge_local.of_run(name, "base" if side == "base" else "adapter", device, max_tokens, allow_download=yes)

@@ -1,7 +1,7 @@
 """What the arena found, as tables and a plot for people."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -128,6 +128,30 @@ def _annotator_lines(found: "AnnotatorAgreement | None") -> list[str]:
         for ranks in found.ranks[:10]
     ]
     return lines
+
+
+def show_agreement(compared: "Mapping[str, AnnotatorAgreement]", others: "AnnotatorAgreement | None") -> None:
+    """One line for each annotator against the majority, then how the others agree among themselves."""
+    columns = ["annotator", "against", "comparisons", "same verdict", "Fleiss kappa", "models", "Kendall", "Spearman"]
+    rows = []
+    for name, found in compared.items():
+        (ranks,) = found.ranks
+        against = ranks.annotator_2 if ranks.annotator_1 == name else ranks.annotator_1
+        rows.append(
+            [
+                name or "(unnamed)",
+                against,
+                str(found.items),
+                _percent(found.unanimous / found.items),
+                _number(found.fleiss_kappa, 2),
+                str(ranks.models),
+                _number(ranks.kendall, 2),
+                _number(ranks.spearman, 2),
+            ]
+        )
+    write_table(columns, rows)
+    for line in _annotator_lines(others):
+        narrate(line)
 
 
 def show_ratios(scores: "Sequence[RelativeScore]", reference: str) -> None:

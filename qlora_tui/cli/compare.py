@@ -22,17 +22,24 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs; `qlora-tui runs list`.")],
+    verdicts: Annotated[
+        list[Path] | None,
+        typer.Option("--verdicts", metavar="FILE", help="Verdicts of `arena judge` or `arena vote`. Repeatable."),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page that opens offline to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: settings that differ, losses, memory, time, and which evaluations differ by more than noise."""
+    """Compare runs: settings that differ, losses, memory, time, and which evaluations differ by more than noise.
+
+    With --verdicts also how their answers were judged: Elo, and whether one wins more often than by chance.
+    """
     from qlora_tui import atomic
     from qlora_tui.cli.output import write_json
-    from qlora_tui.evaluation import comparison
+    from qlora_tui.evaluation import comparison, ratings
     from qlora_tui.runs import jobs, store
 
     found = [jobs.look(store.find(name)) for name in dict.fromkeys(names)]
-    compared = comparison.compare(found)
+    compared = comparison.compare(found, ratings=ratings.read(verdicts) if verdicts else ())
     if html is not None:
         from qlora_tui.evaluation.html_report import render
 
@@ -46,35 +53,25 @@ def compare(
 
 def _show(compared: "RunsComparison") -> None:
     from qlora_tui.cli.output import write_table
+    from qlora_tui.evaluation.comparison import differences_table, fact, values_table
 
     rows = [[key, *map(_short, values)] for key, values in compared.settings.items()]
     rows += [
-        [key.replace("_", " "), *(_fact(key, value) for value in values)]
+        [key.replace("_", " "), *(fact(key, value) for value in values)]
         for key, values in compared.facts.items()
         if any(value is not None for value in values)
     ]
     write_table(["", *compared.names], rows)
     _plot(compared)
-    measured = [
-        [row.evaluation, row.metric, label, f"{value:.4g}", ""]
-        for row in compared.evaluations
-        for label, value in row.values.items()
-    ]
-    measured += [
-        [
-            row.evaluation,
-            row.metric,
-            f"{found['to']} - {found['from']}",
-            f"{found['difference']:+.4g} ({found['low']:+.4g} to {found['high']:+.4g})",
-            f"{found['better']} is better" if found["better"] else "within noise",
-        ]
-        for row in compared.evaluations
-        for found in row.differences
-    ]
-    if measured:
-        write_table(["evaluation", "metric", "run", "value", ""], sorted(measured, key=lambda row: row[:2]))
+    if compared.evaluations:
+        for columns, cells in (values_table(compared.evaluations), differences_table(compared.evaluations)):
+            write_table(columns, [[_cell(value) for value in line] for line in cells])
     else:
         narrate("no evaluations yet; `qlora-tui eval --help` lists them")
+    if compared.ranking is not None:
+        from qlora_tui.cli.arena_tables import show_ranking
+
+        show_ranking(compared.ranking)
 
 
 def _short(value: Any) -> str:
@@ -82,16 +79,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
-def _fact(key: str, value: Any) -> str:
-    from qlora_tui.data.downloads import size
+def _cell(value: Any) -> str:
+    from qlora_tui.evaluation.comparison import number
 
-    if value is None:
-        return "-"
-    if key.endswith("_bytes"):
-        return size(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return "-" if value is None else value if isinstance(value, str) else number(value)
 
 
 def _plot(compared: "RunsComparison") -> None:

@@ -44,7 +44,7 @@ def convert(
 
     Raises what `load_source` raises, and StorageError when the file cannot be written.
     """
-    wanted = _split_into_turns(spec, consent, on_progress)
+    wanted = split_into_turns(spec, consent, on_progress)
     reading = read_rows(wanted, skip_bad_rows=skip_bad_rows, consent=consent, on_progress=on_progress)
     written = 0
     with _opened(out) as stream:
@@ -54,7 +54,8 @@ def convert(
     return Converted(written, reading.bad.count, reading.bad.rows, reading.detection)
 
 
-def _split_into_turns(spec: SourceSpec, consent: Consent, on_progress: Progress | None) -> SourceSpec:
+def split_into_turns(spec: SourceSpec, consent: Consent, on_progress: Progress | None = None) -> SourceSpec:
+    """`spec` with the format that splits its texts into turns, where detection finds one that keeps them whole."""
     if spec.format != "auto":
         return spec
     known = KNOWN.get(spec.source)
@@ -69,10 +70,14 @@ def _line(example: Example) -> dict[str, Any]:
     return line | {"tools": list(example.tools)} if example.tools else line
 
 
-def _message(turn: Turn) -> dict[str, Any]:
+def whole_content(turn: Turn) -> str:
+    """What is said in a turn, with what it is about below."""
     context = turn.get("context")
-    content = f"{turn['content']}\n\n{context}" if context else turn["content"]
-    message: dict[str, Any] = {"role": turn["role"], "content": content}
+    return f"{turn['content']}\n\n{context}" if context else turn["content"]
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn["role"], "content": whole_content(turn)}
     if "name" in turn:
         message["name"] = turn["name"]
     if "tool_calls" in turn:

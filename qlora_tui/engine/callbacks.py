@@ -141,7 +141,7 @@ class RunCallback(TrainerCallback):
             return {}
         self.session.stage("evaluating", "multiple choice", total=len(self._questions), unit="questions")
         with torch.inference_mode(), generate.evaluating(model), generate.autocast(model):
-            letters = mmlu.letters(model, self.tokenizer, self._questions, self.spec.micro_batch_size)
+            letters = list(mmlu.letters(model, self.tokenizer, self._questions, self.spec.micro_batch_size))
         found = mmlu.accuracy(self._questions, letters)
         subjects = {f"mmlu_{subject}": share for subject, share in found.pop("subjects").items()}
         return {f"mmlu_{name}": share for name, share in found.items()} | subjects

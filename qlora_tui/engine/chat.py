@@ -84,6 +84,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m qlora_tui.engine.chat")
     parser.add_argument("run", type=lambda text: RunFolder(Path(text)))
     parser.add_argument("--checkpoint", type=int)
+    parser.add_argument("--base-only", action="store_true")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--allow-download", action="store_true")
     return parser.parse_args()
@@ -91,12 +92,14 @@ def _parse() -> argparse.Namespace:
 
 def _serve(line: Line, options: argparse.Namespace) -> NoReturn:
     line.send(Stage(text="importing PyTorch"))
+    environment.import_libraries("torch", "transformers", "bitsandbytes", "peft")
     from qlora_tui.engine import chat_model
     from qlora_tui.engine.chat_answer import Answerer
 
     loaded = chat_model.load(
         options.run,
         checkpoint=options.checkpoint,
+        base_only=options.base_only,
         device=options.device,
         on_stage=lambda text: line.send(Stage(text=text)),
         on_notice=lambda text: line.send(Notice(text=text)),

@@ -29,7 +29,7 @@ class Answerer:
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._context_tokens = loaded.ready.context_max_tokens
-        self._has_base = "base" in loaded.ready.sides
+        self._sides = loaded.ready.sides
         self._stops = generate.stop_ids(self._model, self._tokenizer)
         self._memories: dict[Side, Memory] = {}
 
@@ -39,8 +39,8 @@ class Answerer:
         Raises UsageError when the question is longer than the context, ModelError when the chat template refuses the
         conversation, OutOfMemoryError.
         """
-        if ask.side == "base" and not self._has_base:
-            raise UsageError("this run has no base beside its trained model")
+        if ask.side not in self._sides:
+            raise UsageError(f"there is no {ask.side} to ask, only the {self._sides[0]}")
         prompt = self._prompt(ask, send)
         memory = self._memories.setdefault(ask.side, Memory(self._model.config))
         try:
@@ -57,7 +57,7 @@ class Answerer:
         send(done)
 
     def _as(self, side: Side) -> Any:
-        return self._model.disable_adapter() if side == "base" else nullcontext()
+        return self._model.disable_adapter() if side == "base" and len(self._sides) > 1 else nullcontext()
 
     def _prompt(self, ask: Ask, send: Callable[[FromChild], None]) -> list[int]:
         """Ids of the conversation; its oldest turns are left out, and named, when it would leave no room to answer."""

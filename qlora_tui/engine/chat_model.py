@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from qlora_tui import hardware
-from qlora_tui.chat.protocol import Ready
+from qlora_tui.chat.protocol import Ready, Side
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import loading
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.errors import ModelError, OutOfMemoryError, RunConflictError
-from qlora_tui.runs.fingerprint import pinned
+from qlora_tui.runs.fingerprint import has_other_base, pinned
 from qlora_tui.runs.store import RunFolder
 
 Say = Callable[[str], None]
@@ -53,8 +53,12 @@ def load(
     device: Literal["auto", "cpu", "cuda"],
     on_stage: Say,
     on_notice: Say,
+    base_only: bool = False,
 ) -> Loaded:
-    """Load base and adapter once. Raises ModelError, OutOfMemoryError, RunConflictError, or EnvironmentProblem."""
+    """Load base and adapter once, or the base alone.
+
+    Raises ModelError, OutOfMemoryError, RunConflictError, or EnvironmentProblem.
+    """
     config = _on_device(pinned(run, run.load_config()), device)
     folder = run.adapter if checkpoint is None else run.checkpoints / f"checkpoint-{checkpoint}"
     if checkpoint is not None and config.adapter.init == "pissa":
@@ -62,8 +66,10 @@ def load(
             "a PiSSA checkpoint fits only the base that PiSSA changed, which is not stored",
             hint="Chat with the finished adapter, which fits the unchanged base.",
         )
+    if config.adapter.kind != "full" and has_other_base(run, config):
+        on_notice(f"the weights of {config.model.id} have changed since {run.name} was trained: answers will differ")
     try:
-        return _load(config, chat_settings(config), folder, on_stage, on_notice)
+        return _load(config, chat_settings(config), None if base_only else folder, on_stage, on_notice)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(
@@ -94,11 +100,12 @@ def _cpu_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _load(config: RunConfig, settings: Settings, folder: Path, on_stage: Say, on_notice: Say) -> Loaded:
-    is_full = config.adapter.kind == "full"
-    tokenizer = load_tokenizer(folder, config)
+def _load(config: RunConfig, settings: Settings, folder: Path | None, on_stage: Say, on_notice: Say) -> Loaded:
+    """`folder` holds the adapter, or the whole model of a full finetune; None for the base alone."""
+    tokenizer = _base_tokenizer(config) if folder is None else load_tokenizer(folder, config)
     where = str(settings.device)
-    if is_full:
+    if folder is not None and config.adapter.kind == "full":
+        sides: tuple[Side, ...] = ("adapter",)
         own = config.model.model_copy(update={"id": str(folder), "revision": None})
         on_stage(f"loading the trained model on {where}")
         model = loading.load_model(config.model_copy(update={"model": own}), settings, tokenizer)
@@ -107,13 +114,16 @@ def _load(config: RunConfig, settings: Settings, folder: Path, on_stage: Say, on
         on_stage(f"loading {config.model.id}{'' if kind == 'none' else f' as {kind}'} on {where}")
         model = loading.load_model(config, settings, tokenizer)
         _make_fast(model, settings, on_stage, on_notice)
-        on_stage("loading the adapter")
-        model = _attach(model, folder, settings)
+        sides = ("base",)
+        if folder is not None:
+            on_stage("loading the adapter")
+            model = _attach(model, folder, settings)
+            sides = ("base", "adapter")
     model.eval()
     ready = Ready(
         model=config.model.id,
         device=where,
-        sides=("adapter",) if is_full else ("base", "adapter"),
+        sides=sides,
         context_max_tokens=context_max_tokens(model, tokenizer),
     )
     return Loaded(model, tokenizer, ready)
@@ -130,6 +140,16 @@ def load_tokenizer(folder: Path, config: RunConfig) -> Any:
     if not tokenizer.chat_template:
         raise ModelError(f"the tokenizer in {folder} has no chat template", hint="Its files may be damaged.")
     loading.ensure_pad_token(tokenizer)
+    return tokenizer
+
+
+def _base_tokenizer(config: RunConfig) -> Any:
+    tokenizer = loading.load_tokenizer(config.model)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{config.model.id} has no chat template, so it cannot be asked anything",
+            hint="Choose a model that was made for conversations, or train it first.",
+        )
     return tokenizer
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_ids, turn_end_text
 
 Message = dict[str, str]
@@ -26,6 +27,11 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *ids, *turn_end_ids(tokenizer)})
 
 
+def room(model: Any, tokenizer: Any, prompt_tokens: int, max_tokens: int) -> int:
+    """How many tokens an answer may have, `max_tokens` at most, before the model's context ends; at least one."""
+    return max(1, min(max_tokens, context_max_tokens(model, tokenizer) - prompt_tokens))
+
+
 @torch.no_grad()
 def answer(
     model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], *, max_tokens: int, batch_size: int = 16
@@ -44,7 +50,7 @@ def answer(
             output = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                max_new_tokens=max_tokens,
+                max_new_tokens=room(model, tokenizer, width, max_tokens),
                 do_sample=False,
                 eos_token_id=stops,
                 pad_token_id=tokenizer.pad_token_id,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from qlora_tui.evaluation.ratings import Rating
+from qlora_tui.errors import DataError, nearest
+from qlora_tui.evaluation.ratings import Rating, majority
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class AnnotatorAgreement:
     fleiss_kappa: float | None
     items: int
     """Questions of a pair of models that at least two annotators rated."""
+
+    unanimous: int
+    """Of those, the ones that all of them gave the same verdict."""
 
     ranks: list[RankAgreement]
 
@@ -137,7 +141,42 @@ def annotators(ratings: Sequence[Rating]) -> AnnotatorAgreement | None:
             )
     items = [Counter((value > 0) - (value < 0) for value in votes.values()) for votes in balance.values()]
     items = [votes for votes in items if votes.total() > 1]
-    return AnnotatorAgreement(fleiss_kappa(items), len(items), _ranks(ratings, names))
+    unanimous = sum(len(votes) == 1 for votes in items)
+    return AnnotatorAgreement(fleiss_kappa(items), len(items), unanimous, _ranks(ratings, names))
+
+
+def with_majority(ratings: Sequence[Rating], annotator: str, judges: Sequence[str] = ()) -> AnnotatorAgreement:
+    """How one annotator, such as a judge, agrees with what most of the others say; `judges` are not among those.
+
+    Only questions of a pair that both sides rated count, for the ranks as well. The majority of an even split is a tie.
+    Raises DataError, naming the nearest, for an annotator who rated nothing, and when there is nothing in common.
+    """
+    names = sorted({rating.annotator for rating in ratings})
+    if annotator not in names:
+        raise DataError(f"no rating by {annotator!r}", hint=nearest(annotator, names))
+    own = [one for one in ratings if one.annotator == annotator and one.outcome != "unparsed"]
+    others = [one for one in ratings if one.annotator not in {annotator, *judges}]
+    if not others:
+        raise DataError(f"nobody but {annotator!r} rated anything", hint="Give the ratings of the others, too.")
+    several = f"majority of {len({other.annotator for other in others})}"
+    most = [replace(one, annotator=several) for one in majority(others)]
+    common = {_item(one) for one in own} & {_item(one) for one in most}
+    if not common:
+        raise DataError(
+            f"{annotator!r} and the others have no question of the same two models in common",
+            hint=f"It compared {_models(own)}; they compared {_models(others)}. --questions maps texts to ids.",
+        )
+    found = annotators([one for one in (*own, *most) if _item(one) in common])
+    assert found is not None
+    return found
+
+
+def _item(rating: Rating) -> tuple[str, str, str]:
+    return (rating.question_id, *rating.models)
+
+
+def _models(ratings: Iterable[Rating]) -> str:
+    return ", ".join(sorted({model for rating in ratings for model in rating.models})) or "nothing"
 
 
 def fleiss_kappa(items: Sequence[Counter[int]]) -> float | None:

@@ -1,17 +1,27 @@
 """Runs side by side: how their configurations differ, how they trained, and which evaluations differ beyond noise."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 from qlora_tui.config.differences import differences
 from qlora_tui.config.run import RunConfig
-from qlora_tui.evaluation.measured import Measured, measured
+from qlora_tui.errors import DataError
+from qlora_tui.evaluation.elo import EloSettings
+from qlora_tui.evaluation.measured import Measured, measured, win_marks
 from qlora_tui.evaluation.paired import Difference, difference
+from qlora_tui.evaluation.ranking import Ranking, rank
+from qlora_tui.evaluation.ratings import Rating
+from qlora_tui.evaluation.results import file_of
+from qlora_tui.runs import store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.jobs import Job
+from qlora_tui.runs.store import RunFolder
 
+_BASE = " (base)"
 _LOWER_IS_BETTER = ("loss", "perplexity", "nats")
 
 
@@ -28,6 +38,45 @@ class MetricRow:
     """Of each pair that answered the same questions: from, to, questions, difference, low, high, beyond_noise."""
 
 
+def values_table(rows: Sequence[MetricRow]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and cells: one line a metric and one column for everybody who has one, None where there is no value."""
+    labels = list(dict.fromkeys(label for row in rows for label in row.values))
+    cells = [[row.evaluation, row.metric, *(row.values.get(label) for label in labels)] for row in rows]
+    return ["evaluation", "metric", *labels], cells
+
+
+def differences_table(rows: Sequence[MetricRow]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and cells: one line for each two that answered the same questions."""
+    cells = [
+        [
+            row.evaluation, row.metric, f"{found['to']} - {found['from']}", found["difference"],
+            f"{number(found['low'])} to {number(found['high'])}", found["questions"],
+            f"{found['better']} is better" if found["better"] else "within noise",
+        ]
+        for row in rows
+        for found in row.differences
+    ]  # fmt: skip
+    return ["evaluation", "metric", "compared", "difference", "95% interval", "questions", "result"], cells
+
+
+def number(value: float) -> str:
+    """Whole and large numbers with thousands apart, others with four digits."""
+    if math.isfinite(value) and (value == int(value) or abs(value) >= 1e4):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def fact(key: str, value: Any) -> str:
+    """A fact of a run as people read it, by what its name says: bytes as sizes; "-" for none."""
+    from qlora_tui.data.downloads import size
+
+    if value is None:
+        return "-"
+    if key.endswith("_bytes"):
+        return size(value)
+    return number(value) if isinstance(value, int | float) else str(value)
+
+
 @dataclass(frozen=True)
 class RunsComparison:
     names: list[str]
@@ -41,14 +90,21 @@ class RunsComparison:
     """By run: "loss" and "eval_loss" as (step, loss)."""
 
     evaluations: list[MetricRow]
+    ranking: Ranking | None = None
+    """Of the verdicts on their answers, where there are any."""
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "ranking": self.ranking.as_json() if self.ranking else None}
 
 
-def compare(jobs: Sequence[Job], *, samples: int = 10_000) -> RunsComparison:
-    """Compare runs in the given order. Raises DataError for a damaged result, ConfigError for a damaged run.toml."""
+def compare(jobs: Sequence[Job], *, ratings: Sequence[Rating] = (), samples: int = 10_000) -> RunsComparison:
+    """Compare runs in the given order; `ratings` are verdicts on the answers of some of them, and perhaps of others.
+
+    Raises DataError for a damaged result and for ratings of none of the runs, ConfigError for a damaged run.toml.
+    """
     names = [job.run.name for job in jobs]
+    if ratings:
+        _check_judged(names, ratings)
     per_run = [_facts(job) for job in jobs]
     return RunsComparison(
         names,
@@ -58,8 +114,18 @@ def compare(jobs: Sequence[Job], *, samples: int = 10_000) -> RunsComparison:
             for key in dict.fromkeys(key for facts in per_run for key in facts)
         },
         {job.run.name: curves(job) for job in jobs},
-        _evaluations(jobs, samples),
+        [*evaluations([job.run for job in jobs], samples=samples), *_win_rates(ratings, samples)],
+        rank(ratings, EloSettings()) if ratings else None,
     )
+
+
+def _check_judged(names: Sequence[str], ratings: Sequence[Rating]) -> None:
+    models = sorted({model for rating in ratings for model in rating.models})
+    if not {name for run in names for name in (run, f"{run}:base")} & set(models):
+        raise DataError(
+            f"the verdicts are on none of these runs, but on {', '.join(models)}",
+            hint="Judge answers as RUN or RUN:base; a NAME=FILE is another model.",
+        )
 
 
 def _different_settings(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
@@ -98,23 +164,60 @@ def curves(job: Job) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def _evaluations(jobs: Sequence[Job], samples: int) -> list[MetricRow]:
+def with_last_run(run: RunFolder, evaluation: str) -> list[MetricRow]:
+    """One evaluation of a run beside its base and the other run that had it last, with the differences from this run.
+
+    Raises DataError for a damaged result.
+    """
+    others = [other for other in store.all_runs() if other != run and file_of(other, evaluation).is_file()]
+    last = max(others, key=lambda other: file_of(other, evaluation).stat().st_mtime, default=None)
+    rows = evaluations([run] if last is None else [last, run])
+    return [
+        replace(row, differences=[one for one in row.differences if run.name in (one["from"], one["to"])])
+        for row in rows
+        if row.evaluation == evaluation
+    ]
+
+
+def evaluations(runs: Sequence[RunFolder], *, samples: int = 10_000) -> list[MetricRow]:
+    """Every metric that any of the runs has, with the differences that can be told."""
     of_metric: dict[tuple[str, str], dict[str, Measured]] = {}
-    for job in jobs:
-        for found in measured(job.run):
-            label = job.run.name if found.side == "adapter" else f"{job.run.name} (base)"
+    for run in runs:
+        for found in measured(run):
+            label = run.name if found.side == "adapter" else run.name + _BASE
             for metric in found.metrics:
-                of_metric.setdefault((found.evaluation, metric), {})[label] = found
+                if not metric.endswith("_tokens"):  # counts, which are no better or worse
+                    of_metric.setdefault((found.evaluation, metric), {})[label] = found
     rows = []
     for (evaluation, metric), by_label in of_metric.items():
         pairs = []
-        for one, other in combinations(by_label, 2):
+        for one, other in _worth_comparing(list(by_label)):
             first, second = by_label[one].marks.get(metric), by_label[other].marks.get(metric)
             found_difference = difference(first, second, samples=samples) if first and second else None
             if found_difference is not None:
                 pairs.append(_described(one, other, found_difference, metric))
         values = {label: found.metrics[metric] for label, found in by_label.items()}
         rows.append(MetricRow(evaluation, metric, values, pairs))
+    return rows
+
+
+def _worth_comparing(labels: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every two runs, and from each run's own base to the run."""
+    runs = [label for label in labels if not label.endswith(_BASE)]
+    yield from combinations(runs, 2)
+    yield from ((run + _BASE, run) for run in runs if run + _BASE in labels)
+
+
+def _win_rates(ratings: Sequence[Rating], samples: int) -> list[MetricRow]:
+    """For each pair the share that each won, a tie being half a win, with the difference over the questions."""
+    rows = []
+    for models, marks in win_marks(ratings).items():
+        one, other = (f"{name.removesuffix(':base')}{_BASE}" if name.endswith(":base") else name for name in models)
+        own, its = marks[models[0]], marks[models[1]]
+        rates = {label: fmean(mark for mark, _ in each.values()) for label, each in ((one, own), (other, its))}
+        found = difference(own, its, samples=samples)
+        pairs = [_described(one, other, found, "win rate")] if found else []
+        rows.append(MetricRow(f"judged: {one} and {other}", "win rate", rates, pairs))
     return rows
 
 

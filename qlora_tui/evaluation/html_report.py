@@ -8,7 +8,8 @@ from typing import Any
 
 from qlora_tui import __version__
 from qlora_tui.config.toml_file import to_toml
-from qlora_tui.evaluation.comparison import MetricRow, RunsComparison
+from qlora_tui.evaluation.comparison import MetricRow, RunsComparison, differences_table, fact, number, values_table
+from qlora_tui.evaluation.ranking import Ranking
 from qlora_tui.evaluation.svg import chart
 from qlora_tui.runs.jobs import Job
 from qlora_tui.terminal import printable
@@ -18,6 +19,7 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
+.wide { overflow-x: auto; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 pre { overflow-x: auto; padding: .6rem; background: #8881; white-space: pre-wrap; }
@@ -39,6 +41,7 @@ def render(jobs: Sequence[Job], comparison: RunsComparison) -> str:
         _section("Evaluation loss", chart({name: curves[name]["eval_loss"] for name in curves}, "step", "loss")),
         _section("Memory, estimated and measured", _memory(jobs)),
         _section("Evaluation", _evaluations(comparison.evaluations)),
+        _section("Judged answers", _standings(comparison.ranking)),
         _section("Different settings", _settings(comparison)),
         *(_run(job) for job in jobs),
     ]
@@ -62,29 +65,28 @@ def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
     if not body:
         return ""
-    return "<table><tr>" + "".join(f"<th>{_text(name)}</th>" for name in head) + f"</tr>{body}</table>"
+    return (
+        '<div class="wide"><table><tr>'
+        + "".join(f"<th>{_text(name)}</th>" for name in head)
+        + f"</tr>{body}</table></div>"
+    )
 
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "<td>-</td>"
+        return '<td class="number">-</td>'
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td class="number">{number(value)}</td>'
     return f"<td>{_text(value)}</td>"
 
 
-def number(value: float) -> str:
-    """Whole numbers with thousands apart, others with four digits."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
 def _facts(comparison: RunsComparison) -> str:
-    rows = [[key.replace("_", " "), *values] for key, values in comparison.facts.items() if any(_known(values))]
+    rows = [
+        [key.replace("_", " "), *(fact(key, value) for value in values)]
+        for key, values in comparison.facts.items()
+        if any(value is not None for value in values)
+    ]
     return _table(["", *comparison.names], rows)
-
-
-def _known(values: Iterable[Any]) -> list[bool]:
-    return [value is not None for value in values]
 
 
 def _settings(comparison: RunsComparison) -> str:
@@ -96,30 +98,51 @@ def _settings(comparison: RunsComparison) -> str:
 
 
 def _memory(jobs: Sequence[Job]) -> str:
+    """The parts of the estimate, one column a run, and below them what was measured."""
+    from qlora_tui.data.downloads import size
     from qlora_tui.runs.fingerprint import read_plan
 
-    rows = []
+    parts: dict[str, dict[str, int | None]] = {}
     for job in jobs:
         estimate = read_plan(job.run).get("estimate")
-        terms = estimate.get("terms") if isinstance(estimate, dict) else None
+        known = estimate if isinstance(estimate, dict) else {}
+        terms = known.get("terms")
         for name, size_bytes in (terms if isinstance(terms, dict) else {}).items():
-            rows.append([job.run.name, str(name).replace("_", " "), size_bytes])
-        if isinstance(estimate, dict):
-            rows.append([job.run.name, "estimated need", estimate.get("need_bytes")])
-        rows.append([job.run.name, "measured peak", job.state.peak_bytes or None])
-    return _table(["run", "part", "bytes"], rows)
+            parts.setdefault(str(name).replace("_", " "), {})[job.run.name] = size_bytes
+        parts.setdefault("estimated need", {})[job.run.name] = known.get("need_bytes")
+        parts.setdefault("measured peak", {})[job.run.name] = job.state.peak_bytes or None
+    last = ("estimated need", "measured peak")
+    rows = [
+        [name, *(None if (found := parts[name].get(job.run.name)) is None else size(found) for job in jobs)]
+        for name in (*(name for name in parts if name not in last), *last)
+    ]
+    return _table(["", *(job.run.name for job in jobs)], rows)
 
 
 def _evaluations(metrics: Sequence[MetricRow]) -> str:
-    rows = []
-    for row in metrics:
-        for label, value in row.values.items():
-            rows.append([row.evaluation, row.metric, label, value, ""])
-        for found in row.differences:
-            noise = f"{found['better']} is better" if found["better"] else "within noise"
-            interval = f"{found['low']:.4g} to {found['high']:.4g} over {found['questions']} questions: {noise}"
-            rows.append([row.evaluation, row.metric, f"{found['to']} - {found['from']}", found["difference"], interval])
-    return _table(["evaluation", "metric", "run", "value", "95% interval of the difference"], rows)
+    return _table(*values_table(metrics)) + _table(*differences_table(metrics))
+
+
+def _standings(ranking: Ranking | None) -> str:
+    """Elo, best first, with how many verdicts there were and what the order of showing did to them."""
+    if ranking is None:
+        return ""
+    rows = [
+        [one.model, round(one.elo, 1), _interval(one.elo_low, one.elo_high), one.wins, one.losses, one.ties]
+        for one in ranking.standings
+    ]
+    table = _table(["model", "Elo", "95% over questions", "won", "lost", "ties"], rows)
+    bias, first = ranking.order_bias, ranking.order_bias.first_share
+    said = [f"{ranking.matches:,} verdicts on {ranking.questions:,} questions", f"{ranking.unparsed:,} unparsed"]
+    if first is not None:
+        said.append(f"the first-shown answer won {100 * first:.1f}% of the decided ones")
+    if bias.both_decided:
+        said.append(f"{bias.contradict:,} of {bias.both_decided:,} decided in both orders contradict each other")
+    return f"{table}<p>{_text('; '.join(said))}.</p>"
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    return None if low is None or high is None else f"{low:.0f} to {high:.0f}"
 
 
 def _run(job: Job) -> str:

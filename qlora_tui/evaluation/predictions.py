@@ -73,6 +73,11 @@ def answers_file(run: RunFolder, question_set: str, side: Side) -> Path:
     return run.path / "eval" / "answers" / f"{question_set}.{side}.jsonl"
 
 
+def predictions_file(run: RunFolder, question_set: str, side: Side) -> Path:
+    """The same answers as predictions.jsonl, once all questions are answered."""
+    return run.path / "eval" / "answers" / f"{question_set}.{side}.predictions.jsonl"
+
+
 def read_answers(path: Path) -> dict[str, Answer]:
     """Answers by question id, from generation files with or without a truncated text, and from predictions.jsonl.
 
@@ -146,5 +151,6 @@ def find(text: str, question_set: str) -> tuple[str, Path]:
 
 
 def _known_sets(run: RunFolder) -> str:
-    known = sorted({path.name.rsplit(".", 2)[0] for path in (run.path / "eval" / "answers").glob("*.*.jsonl")})
+    files = [path for side in ("adapter", "base") for path in (run.path / "eval" / "answers").glob(f"*.{side}.jsonl")]
+    known = sorted({path.name.rsplit(".", 2)[0] for path in files})
     return f"It has answered: {', '.join(known)}." if known else "Generate them first."

@@ -1,14 +1,20 @@
-"""Question files: JSON lines with question_id, text and category, or plain text with one question a line."""
+"""Questions: JSON lines with question_id, text and category, plain text with one a line, or any dataset."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from qlora_tui.config.data import SourceSpec
+from qlora_tui.data.downloads import Consent
 from qlora_tui.errors import DataError, NotFoundError
 
 GENERAL = "general"
 """The category of a question that names none, and the judge's prompt for a category without one of its own."""
+
+_TEXTS = ("text", "question", "prompt", "input")
+_OF_CONVERSATIONS = {"messages", "conversations", "conversation", "instruction", "chosen"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,34 @@ class Question:
     question_id: str
     text: str
     category: str = GENERAL
+
+
+def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda download: False) -> list[Question]:
+    """The questions of a question file; of any other source the first question of each conversation, numbered from 1.
+
+    Raises as `read_questions`, and what reading a dataset raises.
+    """
+    path = Path(spec.source)
+    if path.is_file() and _is_question_file(path):
+        return read_questions(path)[:limit]
+    from qlora_tui.data.convert import split_into_turns, whole_content
+    from qlora_tui.data.load import read_rows, to_example
+
+    found = []
+    rows = read_rows(split_into_turns(spec, consent), consent=consent).rows
+    for number, row in enumerate(islice(rows, limit), start=1):
+        asked = next((whole_content(turn) for turn in to_example(row).turns if turn["role"] == "user"), None)
+        if not asked:
+            raise DataError(f"{spec.source}, row {number}: nobody asks anything in it", hint="Give a set of questions.")
+        found.append(Question(str(number), asked))
+    return found
+
+
+def _is_question_file(path: Path) -> bool:
+    """By its first row: a text that is no conversation."""
+    _, row = next(_rows(path), ("", {}))
+    asked = next((row[key] for key in _TEXTS if row.get(key)), "")
+    return not _OF_CONVERSATIONS & row.keys() and not str(asked).startswith("### Human:")
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -29,7 +63,7 @@ def read_questions(path: Path) -> list[Question]:
     questions: list[Question] = []
     seen: dict[str, str] = {}
     for number, (where, row) in enumerate(_rows(path), start=1):
-        text = next((row[key] for key in ("text", "question", "prompt", "input") if row.get(key)), None)
+        text = next((row[key] for key in _TEXTS if row.get(key)), None)
         if not isinstance(text, str) or not text.strip():
             raise DataError(
                 f"{where}: no question in this row",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qlora_tui.errors import DataError, nearest
-from qlora_tui.evaluation.questions import row_id
+from qlora_tui.evaluation.questions import Question, row_id
 
 Outcome = Literal["1", "2", "tie", "unparsed"]
 Owners = dict[str, set[str]]
@@ -74,10 +74,10 @@ def read(paths: Sequence[Path], *, duplicates: Duplicates = "refuse", owners: Ow
 def _read_file(path: Path, owners: Owners) -> Iterable[Rating]:
     from qlora_tui.evaluation.row_log import located_rows
 
-    names = models_of_name(path)
+    names, judge = models_of_name(path), judge_of_name(path)
     for number, (where, row) in enumerate(located_rows(path), start=1):
         if "score" in row:
-            yield _original(row, number, where, names, owners)
+            yield _original(row, number, where, names, judge, owners)
         elif "system_a" in row and "answer" in row:
             yield _human_form(row, where)
         else:
@@ -114,7 +114,9 @@ def _human_form(row: dict[str, Any], where: str) -> Rating:
     return _checked(Rating(question, str(row["system_a"]), str(row["system_b"]), outcome, annotator, where=where))
 
 
-def _original(row: dict[str, Any], number: int, where: str, names: tuple[str, str] | None, owners: Owners) -> Rating:
+def _original(
+    row: dict[str, Any], number: int, where: str, names: tuple[str, str] | None, judge: str | None, owners: Owners
+) -> Rating:
     outcome, scores = _score(row["score"], where)
     ids = (str(row.get("answer1_id")), str(row.get("answer2_id")))
     if "model_1" in row and "model_2" in row:
@@ -126,7 +128,8 @@ def _original(row: dict[str, Any], number: int, where: str, names: tuple[str, st
             f"{where}: this row does not say which models it compares",
             hint="Name the file A-vs-B-JUDGE-reviewer.jsonl, or give the answers with --answers NAME=FILE.",
         )
-    text, annotator = row.get("text"), row.get("annotator") or row.get("reviewer_id")
+    # In the original files reviewer_id is a number for each category's prompt; who judged is in the name alone.
+    text, annotator = row.get("text"), row.get("annotator") or judge or row.get("reviewer_id")
     return _checked(
         Rating(
             row_id(row, number), *models, outcome, "" if annotator is None else str(annotator), scores,
@@ -183,6 +186,12 @@ def models_of_name(path: Path) -> tuple[str, str] | None:
         if found and first and second:
             return first, _REVIEWER.sub("", second)
     return None
+
+
+def judge_of_name(path: Path) -> str | None:
+    """The judge by such a name: gpt-4 in A-vs-B-gpt-4-reviewer-threeclass.jsonl. None without one."""
+    found = _REVIEWER.search(path.name.partition(".jsonl")[0])
+    return found["judge"] if found else None
 
 
 def _deduplicated(ratings: list[Rating], duplicates: Duplicates) -> list[Rating]:
@@ -264,6 +273,12 @@ def _most(counts: "Counter[str | None]", first: str, second: str) -> Outcome:
         return "tie"
     outcomes: dict[str | None, Outcome] = {first: "1", second: "2"}
     return outcomes.get(ranked[0][0], "tie")
+
+
+def known_by_id(ratings: Iterable[Rating], questions: Iterable[Question]) -> list[Rating]:
+    """`ratings` whose question is given by its text, as in the released human votes, with the question's id instead."""
+    ids = {question.text.strip(): question.question_id for question in questions}
+    return [replace(rating, question_id=ids.get(rating.question_id.strip(), rating.question_id)) for rating in ratings]
 
 
 def to_csv(ratings: Iterable[Rating]) -> str:

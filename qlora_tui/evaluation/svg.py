@@ -1,5 +1,6 @@
 """Curves and intervals as inline SVG: no script, no font, no address, in the colours of the page around it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -27,12 +28,12 @@ def chart(curves: Mapping[str, Points], x_label: str, y_label: str) -> str:
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 20 * len(curves)}" role="img" '
         f'aria-label="{escape(y_label)} over {escape(x_label)}">'
     ]
-    for tick in range(5):
-        x, y = left + (right - left) * tick / 4, low + (high - low) * tick / 4
-        (across, _), (_, down) = at(x, low), at(left, y)
+    for y in _ticks(low, high):
+        _, down = at(left, y)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{down}" x2="{_WIDTH - _RIGHT}" y2="{down}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{down + 4}" text-anchor="end">{y:.4g}</text>')
-        parts.append(f'<text x="{across}" y="{_HEIGHT - 18}" text-anchor="middle">{x:.5g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{down + 4}" text-anchor="end">{y:.6g}</text>')
+    for x in _ticks(left, right):
+        parts.append(f'<text x="{at(x, low)[0]}" y="{_HEIGHT - 18}" text-anchor="middle">{x:.7g}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     for number, (label, curve) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -47,6 +48,14 @@ def chart(curves: Mapping[str, Points], x_label: str, y_label: str) -> str:
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`, about five."""
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda one: abs(one - rough))
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _thinned(curve: Points) -> Points:

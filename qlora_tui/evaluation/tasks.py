@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from qlora_tui.chat.protocol import Sampling
+from qlora_tui.config.data import SourceSpec
 from qlora_tui.evaluation.predictions import Side
 
 
@@ -35,13 +36,27 @@ class LossTask(_Task):
     data: str | None = None
     """Dataset in place of the run's own held-out rows."""
 
+    split: str | None = None
+    """Of that dataset, such as "test" or "train[:100]"."""
+
+    @property
+    def source(self) -> SourceSpec | None:
+        """The dataset that is read beside the run's own; None without one."""
+        return None if self.data is None else SourceSpec(source=self.data, split=self.split)
+
 
 class AnswersTask(_Task):
     """Greedy answers to questions with known answers, scored by exact match, token F1, ROUGE-L and chrF."""
 
     kind: Literal["answers"] = "answers"
     data: str
+    split: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] = 64
+
+    @property
+    def source(self) -> SourceSpec:
+        """The dataset with the questions and answers."""
+        return SourceSpec(source=self.data, split=self.split)
 
 
 class MmluTask(_Task):
@@ -58,8 +73,16 @@ class GenerateTask(_Task):
 
     kind: Literal["generate"] = "generate"
     questions: str
+    """Question file, or any dataset."""
+
+    split: str | None = None
     sampling: Sampling = Sampling()
     seed: int = 0
+
+    @property
+    def source(self) -> SourceSpec:
+        """Where the questions come from."""
+        return SourceSpec(source=self.questions, split=self.split)
 
 
 class HarnessTask(_Task):

@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from qlora_tui.errors import EnvironmentProblem
@@ -60,6 +61,12 @@ def _sacrebleu() -> Any:
 
 def _missing(package: str) -> EnvironmentProblem:
     return EnvironmentProblem(f"{package} is not installed", hint="pip install 'qlora-tui[eval]'")
+
+
+def left_out() -> list[str]:
+    """The scores whose package is not installed."""
+    packages = {"rouge_l": "rouge_score", "chrf": "sacrebleu"}
+    return [name for name, package in packages.items() if find_spec(package) is None]
 
 
 def scores(answer: str, expected: str) -> dict[str, float]:

@@ -2,22 +2,28 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from chat_material import make_run
+from command_line import Cli, command
 
 from qlora_tui.chat.protocol import Sampling
-from qlora_tui.engine.evaluation import answers, loss, mmlu, quantization_study
+from qlora_tui.config.data import SourceSpec
+from qlora_tui.engine import generate
+from qlora_tui.engine.evaluation import answers, loss, mmlu, partial, quantization_study
 from qlora_tui.engine.evaluation.pair import Pair, load
-from qlora_tui.errors import DataError
-from qlora_tui.evaluation import row_log
-from qlora_tui.evaluation.predictions import answers_file
-from qlora_tui.evaluation.questions import Question
+from qlora_tui.errors import DataError, ExitCode, ModelError
+from qlora_tui.evaluation import judge_local, row_log
+from qlora_tui.evaluation.predictions import answers_file, predictions_file, read_answers
+from qlora_tui.evaluation.questions import Question, questions_of
 from qlora_tui.evaluation.tasks import AnswersTask, GenerateTask, LossTask, MmluTask
-from qlora_tui.runs import store
-from qlora_tui.starter import HELDOUT_DATA
+from qlora_tui.starter import HELDOUT_DATA, MODEL_DIR
+
+__all__ = ["command"]
 
 
 def silent(*_: object, **__: object) -> None:
@@ -98,12 +104,19 @@ def test_a_row_that_is_no_question_is_named(tmp_path: Path, row: dict[str, str],
 
 
 def test_answers_are_scored_for_both_sides(pair: Pair) -> None:
-    rows = answers.read(str(HELDOUT_DATA), 3)
+    rows = answers.read(SourceSpec(source=str(HELDOUT_DATA)), 3)
     found = answers.measure(pair, rows, AnswersTask(name="qa", data=str(HELDOUT_DATA), max_tokens=6), silent)
     assert found["questions"] == 3
     for side in ("base", "adapter"):
         marks = [row[side]["exact_match"] for row in found["per_row"]]
         assert found[side]["exact_match"] == sum(marks) / 3
+
+
+def test_a_question_is_asked_with_what_it_is_about(tmp_path: Path) -> None:
+    file = tmp_path / "alpaca.jsonl"
+    file.write_text('{"instruction": "Add.", "input": "1 and 2", "output": "3"}\n' * 2)
+    expected = answers.Expected([{"role": "user", "content": "Add.\n\n1 and 2"}], "3")
+    assert answers.read(SourceSpec(source=str(file)), None) == [expected] * 2
 
 
 def test_an_interrupted_generation_goes_on_with_the_same_answers(pair: Pair) -> None:
@@ -122,13 +135,28 @@ def test_an_interrupted_generation_goes_on_with_the_same_answers(pair: Pair) -> 
         assert [row["question_id"] for row in log.rows] == [0, 1, 2, 3]
 
 
-def test_the_command_names_a_bad_side(capsys: pytest.CaptureFixture[str]) -> None:
-    from qlora_tui.cli import evaluate
-    from qlora_tui.errors import UsageError
+def test_a_base_model_without_a_run_says_what_the_base_of_a_run_says(pair: Pair) -> None:
+    from qlora_tui.engine import chat_model
 
-    store.create("one", make_run("other").load_config(), {})
-    with pytest.raises(UsageError, match="bsae"):
-        evaluate.loss("one", side="bsae")
+    model = judge_local.of_model(judge_local.config_of("starter"), "cpu", 8, allow_download=False)
+    run = model.choice.run
+    alone = chat_model.load(run, checkpoint=None, device="cpu", on_stage=str, on_notice=str, base_only=True)
+    asked = [[{"role": "user", "content": "Where does Anna live?"}]]
+    assert alone.ready.sides == ("base",)
+    with pair.side("base") as base:
+        expected = list(generate.answer(base, pair.tokenizer, asked, max_tokens=8))
+    assert list(generate.answer(alone.model, alone.tokenizer, asked, max_tokens=8)) == expected
+
+
+def test_a_base_model_without_a_chat_template_cannot_judge(tmp_path: Path) -> None:
+    from qlora_tui.engine import chat_model
+
+    folder = tmp_path / "silent"
+    shutil.copytree(MODEL_DIR, folder)
+    (folder / "chat_template.jinja").unlink()
+    model = judge_local.of_model(judge_local.config_of(str(folder)), "cpu", 8, allow_download=False)
+    with pytest.raises(ModelError, match="has no chat template"):
+        chat_model.load(model.choice.run, checkpoint=None, device="cpu", on_stage=str, on_notice=str, base_only=True)
 
 
 def test_nf4_is_the_best_of_the_four_bit_types_and_double_quantization_is_free() -> None:
@@ -142,3 +170,117 @@ def test_nf4_is_the_best_of_the_four_bit_types_and_double_quantization_is_free()
         assert errors["8-bit"][key] < nf4 / 10
     saved = errors["nf4"]["bits_per_parameter"] - errors["nf4, double quantization"]["bits_per_parameter"]
     assert saved == pytest.approx(0.373, abs=1e-3)  # QLoRA, section 3: from 0.5 to 0.127 bits
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["loss", "answers", "mmlu"])
+def test_a_measurement_that_was_ended_goes_on_where_it_was(pair: Pair, tmp_path: Path, kind: str) -> None:
+    run = make_run("measured")
+    file = tmp_path / "mmlu.jsonl"
+    choices = "\nA. red\nB. blue\nC. old\nD. new\nAnswer:"
+    file.write_text(
+        "".join(json.dumps({"subject": "s", "input": f"{n}?{choices}", "output": "A"}) + "\n" for n in range(7))
+    )
+    tasks: dict[str, Any] = {
+        "loss": (loss, LossTask(name="x", data=str(HELDOUT_DATA), limit=7, batch_rows=2)),
+        "answers": (answers, AnswersTask(name="x", data=str(HELDOUT_DATA), limit=7, batch_rows=2, max_tokens=4)),
+        "mmlu": (mmlu, MmluTask(name="x", file=str(file), batch_rows=2)),
+    }
+    module, task = tasks[kind]
+    rows = {
+        "loss": lambda: loss.rows_of(run.load_config(), pair.tokenizer, task),
+        "answers": lambda: answers.read(task.source, 7),
+        "mmlu": lambda: mmlu.read(file, None),
+    }[kind]()  # type: ignore[no-untyped-call]
+    whole = module.measure(pair, rows, task, silent)
+    told: list[tuple[str, int, int]] = []
+
+    def until_the_tenth(*progress: Any) -> None:
+        told.append(progress)
+        if len(told) == 10:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        module.measure(pair, rows, task, until_the_tenth, partial.on_disk(run, task, rows))
+    module.measure(pair, rows[:3], task, silent, partial.on_disk(run, task, rows[:3]))
+    told.clear()
+    again = module.measure(pair, rows, task, lambda *progress: told.append(progress), partial.on_disk(run, task, rows))
+    assert told == [("adapter", number, 7) for number in (4, 5, 6, 7)]
+    assert again == whole
+    partial.remove(run, "x")
+    assert not list((run.path / "eval" / "partial").iterdir())
+
+
+def test_answers_are_kept_in_the_format_of_predictions_too(pair: Pair) -> None:
+    run = make_run("predicting")
+    task = GenerateTask(name="one", questions="", sampling=Sampling(max_tokens=4), sides=("base",))
+    answers.generate_all(run, pair, [Question("7", "Where does Anna live?", "knowledge")], task, silent)
+    (row,) = [json.loads(line) for line in predictions_file(run, "one", "base").read_text().splitlines()]
+    (answer,) = [json.loads(line) for line in answers_file(run, "one", "base").read_text().splitlines()]
+    assert (row["question_id"], row["text"], row["category"]) == (7, "Where does Anna live?", "knowledge")
+    assert row["prediction"] == answer["generation"]
+    assert row["prediction_with_input"] == answer["prompt"] + answer["generation"]
+    assert read_answers(predictions_file(run, "one", "base"))["7"].text == answer["generation"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (['{"question_id": "a", "text": "Why?", "category": "math"}'], [Question("a", "Why?", "math")]),
+        (['{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}'],
+         [Question("1", "Why?")]),
+        (['{"instruction": "Add.", "input": "1 and 2", "output": "3"}'] * 2,
+         [Question(number, "Add.\n\n1 and 2") for number in "12"]),
+        (['{"text": "### Human: Why?### Assistant: So."}'], [Question("1", "Why?")]),
+    ],
+)  # fmt: skip
+def test_questions_come_from_question_files_and_from_any_dataset(
+    tmp_path: Path, rows: list[str], expected: list[Question]
+) -> None:
+    file = tmp_path / "asked.jsonl"
+    file.write_text("".join(row + "\n" for row in rows))
+    assert questions_of(SourceSpec(source=str(file)), None) == expected
+
+
+def test_a_dataset_that_is_not_here_is_named_with_its_way_before_anything_is_loaded(command: Cli) -> None:
+    make_run("asking")
+    result = command("eval", "generate", "asking", "nobody/questions")
+    assert result.code != 0 and "nobody/questions" in result.err
+    assert "importing PyTorch" not in result.err
+    result = command("eval", "answers", "asking", "no-such-file.jsonl")
+    assert result.code == ExitCode.NOT_FOUND and "no file or folder" in result.err
+
+
+def test_an_unknown_side_is_named(command: Cli) -> None:
+    make_run("sided")
+    result = command("eval", "loss", "sided", "--side", "bsae")
+    assert result.code == ExitCode.USAGE and "'bsae' is not one of" in result.err
+
+
+def test_nothing_is_generated_beyond_the_context(pair: Pair) -> None:
+    run = make_run("long")
+    task = GenerateTask(name="long", questions="", sampling=Sampling(max_tokens=64, temperature=0), sides=("base",))
+    asked = Question("7", "full " * (pair.context_max_tokens - 40))
+    prompt = len(generate.render_prompt(pair.tokenizer, [{"role": "user", "content": asked.text}]))
+    assert pair.context_max_tokens - 64 < prompt < pair.context_max_tokens
+    answers.generate_all(run, pair, [asked], task, silent)
+    (answer,) = [json.loads(line) for line in answers_file(run, "long", "base").read_text().splitlines()]
+    read_back = len(pair.tokenizer.encode(answer["generation"]))  # may be a token more than was written
+    assert prompt + read_back <= pair.context_max_tokens + 1
+    with pytest.raises(DataError, match=r"question 8 takes \d+ tokens, and the model's context has 512"):
+        answers.generate_all(run, pair, [Question("8", "full " * 600)], task, silent)
+
+
+def test_long_multiple_choice_prompts_keep_their_end_within_the_context(pair: Pair, tmp_path: Path) -> None:
+    seen = []
+    with pair.side("base") as model:
+        hook = model.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+        )
+        question = mmlu.Question("s", "full " * 600 + "\nA. red\nB. blue\nC. old\nD. new\nAnswer:", "A")
+        list(mmlu.letters(model, pair.tokenizer, [question], 1))
+        hook.remove()
+    assert 500 < max(seen) <= pair.context_max_tokens

@@ -47,12 +47,13 @@ def test_two_adapters_are_trained_asked_judged_ranked_and_reported(runs: Runs, c
     assert_ranking_is_of(command, verdicts, expected)
 
     page = tmp_path / "report.html"
-    result = command("runs", "compare", *RANKS, "--html", str(page), "--json")
+    result = command("runs", "compare", *RANKS, "--verdicts", str(verdicts), "--html", str(page), "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)["settings"]["adapter.rank"] == list(RANKS.values())
     html = page.read_text()
     assert "<svg" in html
     assert "adapter.rank" in html
+    assert "Judged answers" in html
     assert all(name in html for name in RANKS)
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html

@@ -10,6 +10,7 @@ from chat_material import make_run
 from qlora_tui.engine.evaluation import harness, loss, mmlu
 from qlora_tui.engine.evaluation.pair import Pair, load
 from qlora_tui.evaluation.tasks import HarnessTask, LossTask, MmluTask
+from qlora_tui.evaluation.text_scores import scores
 from qlora_tui.starter import HELDOUT_DATA
 
 pytestmark = pytest.mark.long
@@ -75,3 +76,11 @@ def _split(ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
     """The context and what is trained behind it, up to the last trained token."""
     trained = [number for number, label in enumerate(labels) if label != -100]
     return ids[: trained[0]], ids[trained[0] : trained[-1] + 1]
+
+
+def test_scores_of_well_known_libraries() -> None:
+    """ROUGE-L is the F-measure of the longest common subsequence: 3 of 3 words and 3 of 4."""
+    assert scores("the cat sat", "the cat sat down")["rouge_l"] == pytest.approx(2 * 3 / (3 + 4))
+    assert scores("the cat sat", "the cat sat")["chrf"] == pytest.approx(1)
+    assert scores("xyz", "the cat sat")["chrf"] == 0
+    assert 0.5 < scores("the cat sat", "the cat sits")["chrf"] < 1

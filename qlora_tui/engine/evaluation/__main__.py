@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from qlora_tui import __version__, atomic
+from qlora_tui.data.downloads import Consent
 from qlora_tui.engine import environment
+from qlora_tui.engine.evaluation import partial
 from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.evaluation import tasks
-from qlora_tui.evaluation.questions import read_questions
+from qlora_tui.evaluation.questions import questions_of
 from qlora_tui.evaluation.results import write
+from qlora_tui.evaluation.text_scores import left_out
 from qlora_tui.runs.fingerprint import pinned
 from qlora_tui.runs.store import RunFolder
 
@@ -69,8 +72,9 @@ def main() -> int:
     environment.prepare(allow_download=options.allow_download)
     environment.choose_gpu(options.task.device)
     try:
-        result = run_task(options.run, options.task, teller)
+        result = run_task(options.run, options.task, teller, lambda download: options.allow_download)
         path = write(options.run, options.task.name, {"program_version": __version__, **result})
+        partial.remove(options.run, options.task.name)
         teller.say("result", file=str(path), **{key: value for key, value in result.items() if key != "per_row"})
     except QloraError as error:
         teller.say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
@@ -83,7 +87,7 @@ def main() -> int:
     return 0
 
 
-def run_task(run: RunFolder, task: tasks.Task, teller: Teller) -> dict[str, Any]:
+def run_task(run: RunFolder, task: tasks.Task, teller: Teller, consent: Consent) -> dict[str, Any]:
     """The result of a task, with what it was asked."""
     began_s = time.monotonic()
     teller.stage("importing PyTorch")
@@ -91,20 +95,22 @@ def run_task(run: RunFolder, task: tasks.Task, teller: Teller) -> dict[str, Any]
 
     # What can be wrong in a file is said before a model is loaded.
     questions = mmlu.read(Path(task.file), task.limit) if isinstance(task, tasks.MmluTask) else []
-    expected = answers.read(task.data, task.limit) if isinstance(task, tasks.AnswersTask) else []
-    asked = read_questions(Path(task.questions))[: task.limit] if isinstance(task, tasks.GenerateTask) else []
+    expected = answers.read(task.source, task.limit, consent) if isinstance(task, tasks.AnswersTask) else []
+    asked = questions_of(task.source, task.limit, consent) if isinstance(task, tasks.GenerateTask) else []
     if isinstance(task, tasks.HarnessTask):
         harness.check()
+    if isinstance(task, tasks.AnswersTask) and left_out():
+        teller.stage(f"without {' and '.join(left_out())}, which need: pip install 'qlora-tui[eval]'")
     loaded = pair.load(run, task, teller.stage)
     teller.stage("measuring")
     match task:
         case tasks.LossTask():
-            rows = loss.rows_of(pinned(run, run.load_config()), loaded.tokenizer, task)
-            found = loss.measure(loaded, rows, task, teller.progress)
+            rows = loss.rows_of(pinned(run, run.load_config()), loaded.tokenizer, task, consent)
+            found = loss.measure(loaded, rows, task, teller.progress, partial.on_disk(run, task, rows))
         case tasks.MmluTask():
-            found = mmlu.measure(loaded, questions, task, teller.progress)
+            found = mmlu.measure(loaded, questions, task, teller.progress, partial.on_disk(run, task, questions))
         case tasks.AnswersTask():
-            found = answers.measure(loaded, expected, task, teller.progress)
+            found = answers.measure(loaded, expected, task, teller.progress, partial.on_disk(run, task, expected))
         case tasks.GenerateTask():
             found = answers.generate_all(run, loaded, asked, task, teller.progress)
         case tasks.HarnessTask():

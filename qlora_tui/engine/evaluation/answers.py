@@ -1,5 +1,6 @@
 """Answers to questions: greedy ones scored against the expected, and sampled ones for a judge."""
 
+import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 from statistics import fmean
@@ -7,14 +8,19 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qlora_tui import atomic
 from qlora_tui.config.data import SourceSpec
+from qlora_tui.data.convert import split_into_turns, whole_content
+from qlora_tui.data.downloads import Consent
 from qlora_tui.data.load import read_rows, to_example
 from qlora_tui.engine import generate
+from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_text
 from qlora_tui.engine.evaluation.pair import Pair
+from qlora_tui.engine.evaluation.partial import Keep, forgotten
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation import row_log
-from qlora_tui.evaluation.predictions import Answer, answer_row, answers_file
+from qlora_tui.evaluation.predictions import Answer, answer_row, answers_file, prediction_row, predictions_file
 from qlora_tui.evaluation.questions import Question
 from qlora_tui.evaluation.tasks import AnswersTask, GenerateTask
 from qlora_tui.evaluation.text_scores import scores
@@ -30,39 +36,42 @@ class Expected(NamedTuple):
     answer: str
 
 
-def read(source: str, limit: int | None) -> list[Expected]:
+def read(source: SourceSpec, limit: int | None, consent: Consent = lambda download: False) -> list[Expected]:
     """Questions with expected answers from any dataset of the data package.
 
     Raises what reading a dataset raises, and DataError naming the row that has no answer at its end.
     """
     found: list[Expected] = []
-    for row in islice(read_rows(SourceSpec(source=source)).rows, limit):
-        example = to_example(row)
-        messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in example.turns]
+    rows = read_rows(split_into_turns(source, consent), consent=consent).rows
+    for row in islice(rows, limit):
+        messages = [{"role": str(turn["role"]), "content": whole_content(turn)} for turn in to_example(row).turns]
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
             raise DataError(
-                f"{source}, row {len(found) + 1}: no answer to compare with",
+                f"{source.source}, row {len(found) + 1}: no answer to compare with",
                 hint="Every row must end with the assistant's answer.",
             )
         found.append(Expected(messages[:-1], messages[-1]["content"]))
     return found
 
 
-def measure(pair: Pair, rows: Sequence[Expected], task: AnswersTask, progress: Progress) -> dict[str, Any]:
+def measure(
+    pair: Pair, rows: Sequence[Expected], task: AnswersTask, progress: Progress, keep: Keep = forgotten
+) -> dict[str, Any]:
     """Mean of every score for each side, and the answers themselves."""
     found: dict[str, Any] = {"questions": len(rows)}
     per_row: list[dict[str, Any]] = [{"question": row.messages[-1]["content"], "expected": row.answer} for row in rows]
-    conversations = [row.messages for row in rows]
     for side in pair.sides:
-        marks: list[dict[str, float]] = []
-        with pair.side(side) as model:
-            texts = generate.answer(
-                model, pair.tokenizer, conversations, max_tokens=task.max_tokens, batch_size=task.batch_rows
-            )
-            for number, text in enumerate(texts):
-                marks.append(scores(text, rows[number].answer))
-                per_row[number][side] = {"answer": text, **marks[-1]}
-                progress(side, number + 1, len(rows))
+        with keep(side) as log, pair.side(side) as model:
+            rest = [row.messages for row in rows[len(log.rows) :]]
+            for text in generate.answer(
+                model, pair.tokenizer, rest, max_tokens=task.max_tokens, batch_size=task.batch_rows
+            ):
+                log.append({"answer": text})
+                progress(side, len(log.rows), len(rows))
+            texts = [str(row["answer"]) for row in log.rows]
+        marks = [scores(text, row.answer) for text, row in zip(texts, rows, strict=True)]
+        for row, text, mark in zip(per_row, texts, marks, strict=True):
+            row[side] = {"answer": text, **mark}
         found[side] = {name: fmean(mark[name] for mark in marks) for name in marks[0]}
     found["per_row"] = per_row
     return found
@@ -87,8 +96,15 @@ def generate_all(
                     for question, prompt, text in _sampled(model, pair.tokenizer, batch, task):
                         log.append(answer_row(_answer(question, prompt, text)))
                 progress(side, min(start + task.batch_rows, len(questions)), len(questions))
-        files[side] = str(path)
+            files[side] = str(path)
+            predictions = [prediction_row(_asked(row), row["prompt"], row["generation"]) for row in log.rows]
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+            atomic.write_text(predictions_file(run, task.name, side), lines)
     return {"questions": len(questions), "files": files, "sampling": task.sampling.model_dump(), "seed": task.seed}
+
+
+def _asked(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("question_id", "text", "category")}
 
 
 def _answer(question: Question, prompt: str, text: str) -> Answer:
@@ -99,7 +115,13 @@ def _sampled(
     model: Any, tokenizer: Any, batch: Sequence[Question], task: GenerateTask
 ) -> list[tuple[Question, str, str]]:
     prompts = [generate.render_prompt(tokenizer, [{"role": "user", "content": one.text}]) for one in batch]
-    width = max(len(prompt) for prompt in prompts)
+    width, context = max(len(prompt) for prompt in prompts), context_max_tokens(model, tokenizer)
+    for one, prompt in zip(batch, prompts, strict=True):
+        if len(prompt) >= context:
+            raise DataError(
+                f"question {one.question_id} takes {len(prompt)} tokens, and the model's context has {context}",
+                hint="Shorten it, or take it out.",
+            )
     ids = torch.full((len(prompts), width), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)
     for number, prompt in enumerate(prompts):
@@ -114,7 +136,7 @@ def _sampled(
     output = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
-        max_new_tokens=sampling.max_tokens,
+        max_new_tokens=generate.room(model, tokenizer, width, sampling.max_tokens),
         repetition_penalty=sampling.repetition_penalty,
         eos_token_id=generate.stop_ids(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
-from qlora_tui.config.data import DataSpec
+from qlora_tui.config.data import DataSpec, SourceSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.data.downloads import Consent
 from qlora_tui.data.prepare import prepare
 from qlora_tui.engine.evaluation.pair import Pair
+from qlora_tui.engine.evaluation.partial import Keep, forgotten
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation.tasks import LossTask
 
@@ -21,14 +23,14 @@ Rows = Sequence[tuple[list[int], list[int]]]
 """input_ids and labels of each row; a label of -100 is not trained."""
 
 
-def rows_of(config: RunConfig, tokenizer: Any, task: LossTask) -> Rows:
+def rows_of(config: RunConfig, tokenizer: Any, task: LossTask, consent: Consent = lambda download: False) -> Rows:
     """The run's held-out rows, or all rows of the task's dataset, rendered and masked as in training.
 
     Raises DataError when the run has no held-out rows.
     """
-    if task.data is not None:
-        config = config.model_copy(update={"data": _all_of(task.data, config.data)})
-    prepared = prepare(config, tokenizer)
+    if task.source is not None:
+        config = config.model_copy(update={"data": _all_of(task.source, config.data)})
+    prepared = prepare(config, tokenizer, consent=consent)
     rows = prepared.train if task.data is not None else prepared.eval
     if rows is None or len(rows) == 0:
         raise DataError(
@@ -38,26 +40,30 @@ def rows_of(config: RunConfig, tokenizer: Any, task: LossTask) -> Rows:
     return [(row["input_ids"], row["labels"]) for row in rows]
 
 
-def _all_of(source: str, trained: DataSpec) -> DataSpec:
+def _all_of(source: SourceSpec, trained: DataSpec) -> DataSpec:
     """Another dataset, rendered as the run's own."""
     kept = {"template", "system_prompt", "length_policy", "truncation_side", "source_max_tokens", "target_max_tokens"}
-    return DataSpec(source=source, **trained.model_dump(include=kept))
+    return DataSpec(source=source.source, split=source.split, **trained.model_dump(include=kept))
 
 
-def measure(pair: Pair, rows: Rows, task: LossTask, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+def measure(
+    pair: Pair, rows: Rows, task: LossTask, progress: Callable[[str, int, int], None], keep: Keep = forgotten
+) -> dict[str, Any]:
     """Loss (mean negative log-likelihood in nats) and perplexity (its exponential) of each side, per token."""
     found: dict[str, Any] = {"rows": len(rows)}
     per_row: dict[str, list[dict[str, float]]] = {}
     for side in pair.sides:
-        trained, everything, per_row[side] = [0.0, 0], [0.0, 0], []
-        with pair.side(side) as model:
-            for row_sums in _row_sums(model, rows, task.batch_rows, pair.tokenizer.pad_token_id):
-                for total, (nats, tokens) in zip((trained, everything), row_sums, strict=True):
-                    total[0] += nats
-                    total[1] += tokens
-                per_row[side].append({"nats": row_sums[0][0], "tokens": row_sums[0][1]})
-                progress(side, len(per_row[side]), len(rows))
-        found[side] = _per_token("trained", *trained) | _per_token("all", *everything)
+        with keep(side) as log, pair.side(side) as model:
+            for trained, everything in _row_sums(
+                model, rows[len(log.rows) :], task.batch_rows, pair.tokenizer.pad_token_id
+            ):
+                log.append({"trained": trained, "all": everything})
+                progress(side, len(log.rows), len(rows))
+            sums = list(log.rows)
+        found[side] = {}
+        for part in ("trained", "all"):
+            found[side] |= _per_token(part, *(sum(one[part][number] for one in sums) for number in (0, 1)))
+        per_row[side] = [{"nats": one["trained"][0], "tokens": one["trained"][1]} for one in sums]
     found["per_row"] = per_row
     return found
 

@@ -5,21 +5,24 @@ The prompt is a row's `input` as it stands, which ends with "Answer:"; what is c
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 
+from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.evaluation.loss import token_nats
 from qlora_tui.engine.evaluation.pair import Pair
+from qlora_tui.engine.evaluation.partial import Keep, forgotten
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation.row_log import located_rows
 from qlora_tui.evaluation.tasks import MmluTask
 
 LETTERS = ("A", "B", "C", "D")
+_LETTER_TOKENS = 4
+"""Room that is left in the context for the tokens of a letter."""
 
 
 class Question(NamedTuple):
@@ -46,15 +49,22 @@ def read(path: Path, limit: int | None) -> list[Question]:
 
 
 def measure(
-    pair: Pair, questions: Sequence[Question], task: MmluTask, progress: Callable[[str, int, int], None]
+    pair: Pair,
+    questions: Sequence[Question],
+    task: MmluTask,
+    progress: Callable[[str, int, int], None],
+    keep: Keep = forgotten,
 ) -> dict[str, Any]:
     """Accuracy of each side: macro over subjects, micro over questions, and of each subject."""
     found: dict[str, Any] = {"questions": len(questions)}
     chosen: dict[str, list[str]] = {}
     for side in pair.sides:
-        told = partial(_tell, progress, side, len(questions))
-        with pair.side(side) as model:
-            chosen[side] = letters(model, pair.tokenizer, questions, task.batch_rows, task.max_source_tokens, told)
+        with keep(side) as log, pair.side(side) as model:
+            rest = questions[len(log.rows) :]
+            for letter in letters(model, pair.tokenizer, rest, task.batch_rows, task.max_source_tokens):
+                log.append({"letter": letter})
+                progress(side, len(log.rows), len(questions))
+            chosen[side] = [row["letter"] for row in log.rows]
         found[side] = accuracy(questions, chosen[side])
     found["per_row"] = [
         {"subject": question.subject, "expected": question.letter, **{side: chosen[side][number] for side in chosen}}
@@ -63,25 +73,17 @@ def measure(
     return found
 
 
-def _tell(progress: Callable[[str, int, int], None], side: str, total: int, done: int) -> None:
-    progress(side, done, total)
-
-
 def letters(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[Question],
-    batch_rows: int,
-    max_source_tokens: int = 2048,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[str]:
-    """The letter that the model, in evaluation mode, chooses for each question."""
-    encoded = [_encode(tokenizer, question, max_source_tokens) for question in questions]
-    chosen: list[str] = []
-    for start in range(0, len(encoded), batch_rows):
-        chosen += choose(model, encoded[start : start + batch_rows], tokenizer.pad_token_id)
-        progress(len(chosen))
-    return chosen
+    model: Any, tokenizer: Any, questions: Sequence[Question], batch_rows: int, max_source_tokens: int = 2048
+) -> Iterator[str]:
+    """Yield the letter that the model, in evaluation mode, chooses for each question.
+
+    Of a prompt longer than `max_source_tokens` or the model's context, the end is kept.
+    """
+    longest = min(max_source_tokens, context_max_tokens(model, tokenizer) - _LETTER_TOKENS)
+    for start in range(0, len(questions), batch_rows):
+        batch = [_encode(tokenizer, question, longest) for question in questions[start : start + batch_rows]]
+        yield from choose(model, batch, tokenizer.pad_token_id)
 
 
 def accuracy(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, Any]:

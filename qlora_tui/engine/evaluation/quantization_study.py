@@ -26,6 +26,7 @@ BLOCK = 64
 _NESTED_BLOCK = 256
 _NORMAL_SHAPE = (1024, 1024)
 _INT4_LEVELS = 7
+_LONGEST_ROW_TOKENS = 1024
 
 
 class Scheme(NamedTuple):
@@ -173,11 +174,13 @@ def _rows(text: Path) -> list[str]:
 
 def _perplexity(model: Any, tokenizer: Any, rows: list[str]) -> float:
     """Per token but the first of each line."""
+    from qlora_tui.engine.chat_model import context_max_tokens
     from qlora_tui.engine.evaluation.loss import token_nats
 
     nats, tokens = 0.0, 0
+    longest = min(_LONGEST_ROW_TOKENS, context_max_tokens(model, tokenizer))
     for row in rows:
-        ids = tokenizer(row, return_tensors="pt", truncation=True, max_length=1024)["input_ids"]
+        ids = tokenizer(row, return_tensors="pt", truncation=True, max_length=longest)["input_ids"]
         if ids.shape[1] > 1:
             losses = token_nats(model(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:])
             nats, tokens = nats + float(losses.sum()), tokens + len(losses)

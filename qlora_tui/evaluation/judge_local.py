@@ -1,33 +1,77 @@
-"""A run of ours as the judge: its model answers in a process of its own, one prompt at a time, at no cost.
+"""A model on this machine as the judge: it answers in a process of its own, one prompt at a time, at no cost.
 
-It always takes the likeliest token, so the same prompt gets the same verdict.
+It is one side of a run, or a base model without any run. It always takes the likeliest token, so the same prompt gets
+the same verdict.
 """
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Event, Lock
 from types import TracebackType
 from typing import Self
 
-from qlora_tui.chat.client import ChatClient, Choice, as_error
+from qlora_tui import atomic, paths
+from qlora_tui.chat.client import ChatClient, Choice, Device, as_error
 from qlora_tui.chat.protocol import Done, Failed, Sampling, Side
 from qlora_tui.chat.session import ChatSession
+from qlora_tui.config import toml_file
+from qlora_tui.config.model import STARTER, ModelSpec
+from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import CancelledError, ExitCode
 from qlora_tui.evaluation.judge_endpoint import RefusedError, Reply
 from qlora_tui.evaluation.judge_prompts import Prompt
+from qlora_tui.models.location import local_folder
+from qlora_tui.runs import store
+from qlora_tui.runs.store import RunFolder
 
 _OF_ONE_PROMPT = {ExitCode.USAGE, ExitCode.OUT_OF_MEMORY}
 """Exit codes of what goes wrong with a long prompt and may go well with a shorter one."""
 
 
-class RunJudge:
-    """Asks one side of a run. The process runs while this is used as a context manager."""
+@dataclass(frozen=True, slots=True)
+class LocalJudge:
+    """Which model judges. `name` identifies it in the verdicts."""
 
-    def __init__(
-        self, choice: Choice, side: Side, max_tokens: int, say: Callable[[str], None] = lambda text: None
-    ) -> None:
-        self._choice = choice
-        self._side: Side = side
-        self._sampling = Sampling(temperature=0, max_tokens=max_tokens)
+    name: str
+    choice: Choice
+    side: Side
+    max_tokens: int
+
+
+def of_run(name: str, side: Side, device: Device, max_tokens: int, *, allow_download: bool) -> LocalJudge:
+    """A side of a run. Raises NotFoundError."""
+    choice = Choice(store.find(name), device=device, allow_download=allow_download)
+    return LocalJudge(f"run:{name}" + (":base" if side == "base" else ""), choice, side, max_tokens)
+
+
+def config_of(model: str) -> RunConfig:
+    """How a base model, the starter, a folder or a hub id, is loaded to judge: in NF4, as runs load it."""
+    spec = ModelSpec(id=model)
+    folder = local_folder(spec)
+    if folder is not None and folder.exists() and model != STARTER:
+        spec = ModelSpec(id=str(folder.absolute()))
+    return RunConfig(model=spec)
+
+
+def of_model(config: RunConfig, device: Device, max_tokens: int, *, allow_download: bool) -> LocalJudge:
+    """A base model without a run. Its process gets a folder in the cache for its configuration and its log."""
+    digest = hashlib.sha256(config.model.id.encode("utf-8", "replace")).hexdigest()[:16]
+    folder = RunFolder(paths.cache() / "judges" / digest)
+    with atomic.storage_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder.config, toml_file.to_toml(config))
+    choice = Choice(folder, base_only=True, device=device, allow_download=allow_download)
+    return LocalJudge(f"model:{config.model.id}", choice, "base", max_tokens)
+
+
+class LocalModel:
+    """Asks the model. The process runs while this is used as a context manager."""
+
+    def __init__(self, judge: LocalJudge, say: Callable[[str], None] = lambda text: None) -> None:
+        self._judge = judge
+        self._side: Side = judge.side
+        self._sampling = Sampling(temperature=0, max_tokens=judge.max_tokens)
         self._cancelled = Event()
         self._say = say
         self._session: ChatSession | None = None
@@ -35,11 +79,11 @@ class RunJudge:
 
     @property
     def name(self) -> str:
-        return f"run:{self._choice.run.name}" + (":base" if self._side == "base" else "")
+        return self._judge.name
 
     def __enter__(self) -> Self:
         """Load the model. Raises what `chat.client.check` raises and what ended the process."""
-        client = ChatClient(self._choice)
+        client = ChatClient(self._judge.choice)
         try:
             self._session = ChatSession(client, self._sampling, seed=0)
             for message in self._session.loading():

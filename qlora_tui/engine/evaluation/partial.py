@@ -1,0 +1,65 @@
+"""Results of single rows on disk while a measurement lasts, so that one that was ended goes on where it was.
+
+They lie in RUN/eval/partial/NAME.SIDE.IDENTITY.jsonl, the identity being that of everything the results depend on, and
+are removed when the whole result has been written.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from qlora_tui.evaluation import row_log
+from qlora_tui.evaluation.predictions import Side
+from qlora_tui.evaluation.tasks import Task
+from qlora_tui.runs.store import RunFolder
+
+
+class Log(Protocol):
+    """Results in the order of the rows: those from before, and those that are added."""
+
+    @property
+    def rows(self) -> Sequence[dict[str, Any]]: ...
+
+    def append(self, row: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class _Memory:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+
+Keep = Callable[[Side], AbstractContextManager[Log]]
+"""Opens the log of a side."""
+
+
+def forgotten(side: Side) -> AbstractContextManager[Log]:
+    """A log that ends with the process."""
+    return nullcontext(_Memory())
+
+
+def on_disk(run: RunFolder, task: Task, rows: Sequence[Any]) -> Keep:
+    """Logs of this task on these rows with this adapter; results of other ones are not taken for its own."""
+    folder = run.adapter if task.checkpoint is None else run.checkpoints / f"checkpoint-{task.checkpoint}"
+    weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
+    asked = task.model_dump(mode="json", exclude={"name", "sides", "batch_rows"})
+    parts = json.dumps([asked, weights, [repr(row) for row in rows]]).encode("utf-8", "replace")
+    identity = hashlib.sha256(parts).hexdigest()[:16]
+    return lambda side: row_log.opened(_folder(run) / f"{task.name}.{side}.{identity}.jsonl")
+
+
+def remove(run: RunFolder, name: str) -> None:
+    """Forget the single results of a measurement whose result has been written."""
+    for side in ("base", "adapter"):
+        for path in _folder(run).glob(f"{name}.{side}.*.jsonl"):
+            path.unlink(missing_ok=True)
+
+
+def _folder(run: RunFolder) -> Path:
+    return run.path / "eval" / "partial"
