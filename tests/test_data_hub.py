@@ -36,6 +36,7 @@ def answer(request):
             "text": [row.text for row in rows],
             "format": loaded.detection.format,
             "fingerprint": loaded.fingerprint,
+            "commit": loaded.commit,
         }
     except QloraError as error:
         made = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -218,27 +219,26 @@ def test_nothing_is_fetched_without_a_yes(hub: HubServer, environment: dict[str,
 
 
 def test_the_second_load_asks_for_nothing_and_works_offline(hub: HubServer, environment: dict[str, str]) -> None:
-    first = load(environment, "alpaca")
-    hub.requests.clear()
-    again = load(environment, "alpaca", yes=False)
+    wanted = {"spec": {"source": "alpaca"}, "options": {}}
+    first, again = load_all(environment, [{**wanted, "yes": True}, {**wanted, "yes": False}])
     assert again["turns"] == first["turns"]
     assert again["fingerprint"] == first["fingerprint"]
-    assert not [line for line in hub.file_requests() if "train-" in line]
+    assert (len(first["asked"]), again["asked"]) == (1, [])
     hub.requests.clear()
     offline = load({**environment, "HF_HUB_OFFLINE": "1"}, "alpaca", yes=False)
     assert offline["turns"] == first["turns"]
+    assert offline["commit"] == first["commit"] and f"at {first['commit'][:12]} " in first["asked"][0][0]
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("named", [{"source": "many/configs", "config": "small"}, {"source": "self-instruct"}])
-def test_a_downloaded_set_works_offline_without_our_own_cache(
-    environment: dict[str, str], tmp_path: Path, named: dict[str, str]
-) -> None:
+def test_a_downloaded_set_works_offline_without_our_own_cache(environment: dict[str, str], tmp_path: Path) -> None:
     """The hub cache alone is enough: it says which commit a branch is."""
-    first = load(environment, **named)
+    specs = [{"source": "many/configs", "config": "small"}, {"source": "self-instruct"}]
+    first = load_all(environment, [{"spec": spec, "yes": True, "options": {}} for spec in specs])
     shutil.rmtree(tmp_path / "home")
-    offline = load({**environment, "HF_HUB_OFFLINE": "1"}, **named, yes=False)
-    assert offline.get("turns") == first["turns"], offline
+    no = [{"spec": spec, "yes": False, "options": {}} for spec in specs]
+    offline = load_all({**environment, "HF_HUB_OFFLINE": "1"}, no)
+    assert [one.get("turns") for one in offline] == [one["turns"] for one in first], offline
 
 
 def test_a_config_that_is_only_partly_here_is_named(environment: dict[str, str], tmp_path: Path) -> None:
@@ -250,13 +250,12 @@ def test_a_config_that_is_only_partly_here_is_named(environment: dict[str, str],
 
 
 def test_offline_says_what_is_missing(hub: HubServer, environment: dict[str, str]) -> None:
-    offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    unknown = load(offline, "longform")
-    assert "akoksal/LongForm is not on this machine" in unknown["message"]
-    assert "HF_HUB_OFFLINE" in unknown["hint"]
     load(environment, "longform", yes=False)
     hub.requests.clear()
-    seen_before = load(offline, "longform")
+    sets = [{"spec": {"source": name}, "yes": True, "options": {}} for name in ("alpaca", "longform")]
+    unknown, seen_before = load_all({**environment, "HF_HUB_OFFLINE": "1"}, sets)
+    assert "tatsu-lab/alpaca is not on this machine" in unknown["message"]
+    assert "HF_HUB_OFFLINE" in unknown["hint"]
     assert "missing data/train-00000-of-00001-cd5b.parquet" in seen_before["message"]
     assert hub.requests == []
 
@@ -268,14 +267,12 @@ def test_a_set_fetched_by_the_hubs_own_tool_works_offline(environment: dict[str,
     assert len(offline.get("turns", [])) == 6, offline
 
 
-def test_streaming_reads_without_keeping(environment: dict[str, str], tmp_path: Path) -> None:
-    streamed = load(environment, "flan-v2", streaming=True)
-    assert len(streamed["turns"]) == 4
-    assert not list((tmp_path / "hf").rglob("*.parquet"))
-
-
-def test_a_quick_look_reads_the_first_rows_only(environment: dict[str, str]) -> None:
-    assert len(load(environment, "oasst1", sample_rows=2)["text"]) == 2
+def test_streaming_and_a_quick_look_read_without_keeping(environment: dict[str, str], tmp_path: Path) -> None:
+    stream = {"spec": {"source": "flan-v2"}, "yes": True, "options": {"streaming": True}}
+    look = {"spec": {"source": "oasst1"}, "yes": True, "options": {"sample_rows": 2}}
+    streamed, first = load_all(environment, [stream, look])
+    assert (len(streamed["turns"]), len(first["text"])) == (4, 2)
+    assert not [path for path in (tmp_path / "hf").rglob("*") if path.suffix in {".parquet", ".jsonl"}]
 
 
 def test_evaluation_takes_the_sets_own_held_out_split(environment: dict[str, str]) -> None:

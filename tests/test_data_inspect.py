@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from data_material import chat_rows, starter_tokenizer, write_jsonl
 
+from qlora_tui.config.overrides import resolve
+
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 _ESCAPE = "\x1b]0;owned\x07\x1b[31mred\x1b[0m [bold]loud[/bold] \u202etxt\u202c"
 
@@ -94,9 +96,11 @@ def test_the_screen_fits_and_says_what_is_trained_without_colour(folder: Path, r
     assert "messages" in screen
     assert "█" in screen
     assert "11 exact duplicates" in screen
-    assert "2 of 56 rows are cut by" in screen
+    assert "2 of 56 rows cut by" in screen
     assert "rows with one and the same answer: The same answer." in " ".join(screen.split())
     assert "tokens an epoch" in screen
+    troubles = screen.partition("look at this\n")[2].splitlines()
+    assert all(line.startswith(("  ! ", "    ")) for line in troubles), "wrapped lines stand under their text"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,7 @@ def coloured(folder: Path, rows: Path) -> str:
 def test_the_screen_tells_trained_from_masked_by_colour(coloured: str) -> None:
     assert "\x1b[1;32mA" in coloured, "the answer starts in bold green"
     assert "\x1b[2muser" in coloured, "the prompt is dim"
+    assert "trained, masked, special and trained, special" in _STYLES.sub("", coloured)
     assert "⟦" not in coloured
 
 
@@ -124,7 +129,7 @@ def test_text_of_the_data_reaches_the_terminal_inert(coloured: str) -> None:
 def test_ids_are_shown_on_demand(folder: Path, rows: Path) -> None:
     done = inspect(folder, str(rows), "--quick", "--ids", NO_COLOR="1", COLUMNS="100")
     start, user = (starter_tokenizer().convert_tokens_to_ids(token) for token in ("<|im_start|>", "user"))
-    assert f"<|im_start|>{{{start}}}user{{{user}}}" in done.stdout
+    assert f"<|im_start|>{{{start}}}user{{{user}}}↵{{" in done.stdout, "the id of a line end stands on its line"
 
 
 def test_an_answer_that_never_starts_is_caught_with_reason_and_fix(folder: Path) -> None:
@@ -136,6 +141,45 @@ def test_an_answer_that_never_starts_is_caught_with_reason_and_fix(folder: Path)
     assert "Hi" in done.stdout
     assert "every label would be -100" in done.stderr
     assert "hint: Check data.format and data.columns" in done.stderr
+
+
+_LONG_ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def long_rows(folder: Path) -> Path:
+    """More than a hundred thousand characters each."""
+    pairs = [(f"Question {at}", "word " * 24_000) for at in range(_LONG_ROWS)]
+    return write_jsonl(folder / "long.jsonl", chat_rows(*pairs))
+
+
+def test_the_first_look_at_long_rows_takes_fewer_of_them(folder: Path, long_rows: Path) -> None:
+    found = json.loads(inspect(folder, str(long_rows), "--quick", "--json", "--rows", "2").stdout)
+    assert len(found["sample"]["rows"]) == 2
+    assert 2 <= found["source"]["sampled_rows"] == found["estimate"]["rows"] < 20
+
+
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", "qlora_tui.engine.inspect_data"], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_long_rows_are_counted_in_bounded_memory(folder: Path, long_rows: Path) -> None:
+    """All of them at once would take twice as much."""
+    config = resolve(overrides=[f"data.source={long_rows}"])
+    request = {"config": config.model_dump(mode="json"), "shown_rows": 1, "quick": False}
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK],
+        input=json.dumps(request) + "\n",
+        env={**os.environ, "QLORA_TUI_HOME": str(folder / "home")},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    *events, peak_kib = done.stdout.splitlines()
+    assert json.loads(events[-1])["rows"] == _LONG_ROWS, done.stderr
+    assert int(peak_kib) < 280 * 1024, "libraries and mapped files included"
 
 
 def test_a_bad_row_ends_it_with_its_place_after_the_sample(folder: Path) -> None:
@@ -194,6 +238,8 @@ def at_terminal(folder: Path, typed: bytes, *arguments: str) -> tuple[str, int]:
         (["starter", "--template", "chatlm"], 3, "chatlm"),
         (["starter", "--column", "prompt"], 2, "--column prompt=question"),
         (["starter", "--model", "./no/such/model"], 9, "./no/such/model"),
+        (["starter", "--revision", "v1"], 10, "it has no revision 'v1'"),
+        (["starter", "--config", "small"], 10, "it has no config 'small'"),
     ],
 )
 def test_mistakes_end_in_one_line_and_a_hint(folder: Path, arguments: list[str], code: int, message: str) -> None:

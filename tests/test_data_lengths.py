@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,8 +94,29 @@ def test_counts_of_a_mixed_set_add_up() -> None:
     full = made.encode(columns(rows))
     assert tally.cut_tokens == full[1].full_tokens - 12
     said = " ".join(warnings(tally))
-    assert "2 of 4 rows are dropped" in said
-    assert "1 of them lose the end" in said
+    assert "2 of 4 rows dropped" in said
+    assert "(1 without an answer, 1 with the answer cut away)" in said
+    assert "1 of them without the end of the last answer" in said
+
+
+@pytest.mark.parametrize("loss_on", ["responses", "last-response"])
+def test_a_set_of_empty_answers_is_refused_and_a_few_of_them_are_told(loss_on: str) -> None:
+    """Their end token is trained, so nothing else catches that the answers are in another column."""
+    empty, said = [ask("Hi", " \n"), ask("Ho", "")], [ask("Hi", "Yes")]
+    made = encoder(Limits(64), loss_on=loss_on)
+    made(columns(empty))
+    with pytest.raises(DataError, match="every answer of 2 rows is empty") as refused:
+        refuse_untrainable(made.tally, made.template, made.rules)
+    assert "data.columns" in refused.value.hint
+    made(columns(said))
+    refuse_untrainable(made.tally, made.template, made.rules)
+    assert "2 of 3 rows with nothing but empty answers" in " ".join(warnings(made.tally))
+
+
+def test_empty_answers_are_no_reason_to_refuse_when_prompts_are_trained_too() -> None:
+    made = encoder(Limits(64), loss_on="everything")
+    made(columns([ask("Hi", "")]))
+    refuse_untrainable(made.tally, made.template, made.rules)
 
 
 def test_split_pieces_without_a_trained_token_are_left_out_and_counted() -> None:
@@ -132,6 +154,21 @@ def test_histogram_bins_are_round_and_hold_every_row() -> None:
     bins = histogram(Counter({3: 5, 17: 2, 119: 1}))
     assert [(one.from_tokens, one.rows) for one in bins if one.rows] == [(0, 5), (10, 2), (110, 1)]
     assert len(bins) == 12
+
+
+def test_one_huge_row_does_not_hide_how_long_the_others_are() -> None:
+    bins = histogram(Counter({**dict.fromkeys(range(40, 240), 3), 5043: 1}))
+    assert sum(one.rows for one in bins) == 601
+    assert all(after.from_tokens == before.to_tokens + 1 for before, after in pairwise(bins))
+    assert sum(one.rows > 0 for one in bins) >= 8
+    assert (bins[-1].to_tokens, bins[-1].rows) == (5043, 1)
+
+
+def test_a_tally_of_an_older_form_is_not_taken_for_one_that_counted_nothing() -> None:
+    stored = Tally().to_json()
+    del stored["empty_rows"]
+    with pytest.raises(ValueError, match="another form"):
+        Tally.from_json(stored)
 
 
 def test_tallies_survive_being_stored() -> None:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli.data_options import Columns, Config, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Settings, Yes
 from qlora_tui.errors import DataError
 from qlora_tui.terminal import narrate, printable
@@ -23,37 +24,43 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 
+Source = Annotated[
+    str | None,
+    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Without it: the starter's."),
+]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Whose tokenizer and template to use.")]
+FormatName = Annotated[str | None, typer.Option("--format", help="Shape of the rows. Without it: detected.")]
+Template = Annotated[str | None, typer.Option("--template", help="How turns become text.")]
+MaxLength = Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")]
+LossOn = Annotated[
+    str | None, typer.Option("--loss-on", help="What is trained: responses, last-response or everything.")
+]
+ShownRows = Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows shown token by token.")]
+Ids = Annotated[bool, typer.Option("--ids", help="Show the id of each token.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Look at the first rows only.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the `data` group."""
     app.command("inspect")(inspect)
 
 
 def inspect(
-    source: Annotated[
-        str | None,
-        typer.Argument(help="A known set, a file or folder, or a hub dataset id. Without it: the starter's."),
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Whose tokenizer and template to use.")] = None,
-    format_name: Annotated[
-        str | None, typer.Option("--format", help="Shape of the rows. Without it: detected.")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
-    ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Split, such as train or train[:1000].")] = None,
-    template: Annotated[str | None, typer.Option("--template", help="How turns become text.")] = None,
-    max_length: Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")] = None,
-    loss_on: Annotated[
-        str | None, typer.Option("--loss-on", help="What is trained: responses, last-response or everything.")
-    ] = None,
+    source: Source = None,
+    model: Model = None,
+    format_name: FormatName = None,
+    column: Columns = None,
+    config: Config = None,
+    split: Split = None,
+    revision: Revision = None,
+    template: Template = None,
+    max_length: MaxLength = None,
+    loss_on: LossOn = None,
     settings: Settings = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Go on past unusable rows and count them.")
-    ] = False,
-    rows: Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows shown token by token.")] = 1,
-    ids: Annotated[bool, typer.Option("--ids", help="Show the id of each token.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Look at the first rows only.")] = False,
+    skip_bad_rows: SkipBadRows = False,
+    rows: ShownRows = 1,
+    ids: Ids = False,
+    quick: Quick = False,
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
@@ -62,7 +69,9 @@ def inspect(
         "model.id": model,
         "data.source": source,
         "data.format": format_name,
+        "data.config": config,
         "data.split": split,
+        "data.revision": revision,
         "data.template": template,
         "training.max_length_tokens": max_length,
         "training.loss_on": loss_on,
@@ -73,9 +82,7 @@ def inspect(
     try:
         look.at(named)
     except _AmbiguousError as ambiguous:
-        if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise
-        look.at([*named, *_choose(ambiguous)])
+        look.at([*named, *look.choice(ambiguous)])
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,23 @@ class _Look:
 
     def at(self, overrides: list[str]) -> None:
         """Inspect with these settings. Raises QloraError."""
-        from qlora_tui.config.overrides import resolve
+        # The child is started first: it imports its libraries while the settings are read here.
+        with _child() as (child, events):
+            from qlora_tui.config.overrides import resolve
 
-        config = resolve(overrides=overrides)
-        request = {"config": config.model_dump(mode="json"), "shown_rows": self.shown_rows, "quick": self.quick}
-        with _child(request) as (child, events):
+            config = resolve(overrides=overrides)
+            settings = config.model_dump(mode="json")
+            _tell(child, {"config": settings, "shown_rows": self.shown_rows, "quick": self.quick})
             if self.as_json:
                 _write_json(child, events, yes=self.yes)
             else:
                 _show(child, events, config, ids=self.ids, yes=self.yes)
+
+    def choice(self, ambiguous: "_AmbiguousError") -> list[str]:
+        """The settings of the reading a person chooses. Raises `ambiguous` where nobody can be asked."""
+        if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise ambiguous
+        return _choose(ambiguous)
 
 
 class _AmbiguousError(DataError):
@@ -140,7 +155,7 @@ def _column(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _child(request: dict[str, Any]) -> Iterator[tuple["subprocess.Popen[str]", Iterator[Event]]]:
+def _child() -> Iterator[tuple["subprocess.Popen[str]", Iterator[Event]]]:
     """The child and its events; it is ended with the block. Raises QloraError as the child does."""
     with tempfile.TemporaryFile("w+") as narration:
         child = subprocess.Popen(
@@ -151,7 +166,6 @@ def _child(request: dict[str, Any]) -> Iterator[tuple["subprocess.Popen[str]", I
             text=True,
         )
         try:
-            _tell(child, request)
             yield child, _events(child, narration)
         finally:
             child.terminate()

@@ -7,23 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli.data_options import Columns, Config, Revision, SkipBadRows, Split
+from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate, printable
 
 if TYPE_CHECKING:
     from qlora_tui.config.data import SourceSpec
     from qlora_tui.data.downloads import Consent, Download
 
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
-Config = Annotated[str | None, typer.Option("--config", help="Configuration (subset) of a hub dataset.")]
-Split = Annotated[str | None, typer.Option("--split", help="Split, such as train or train[:1000].")]
-Revision = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")]
 FormatName = Annotated[str, typer.Option("--format", help="Shape of the rows; auto detects it.")]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
-]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on past unusable rows and count them.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow the download.")]
 
 
 def register(app: typer.Typer) -> None:

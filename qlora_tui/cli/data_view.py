@@ -157,7 +157,8 @@ class View:
         for one in bins:
             length = max(1, round(room * one["rows"] / most)) if one["rows"] else 0
             line = Text()
-            line.append(f"{one['from_tokens']:>{label_width},} to {one['to_tokens']:>{label_width},}  ", style="dim")
+            start, end = (f"{one[name]:>{label_width},}" for name in ("from_tokens", "to_tokens"))
+            line.append(f"{start} to {end}  " if start != end else f"{' ' * label_width}    {end}  ", style="dim")
             line.append(f"{one['rows']:>{count_width},} ")
             beyond = one["from_tokens"] >= longest
             line.append(bars[beyond] * length, style="red" if beyond else "cyan")
@@ -175,22 +176,25 @@ class View:
         return lines
 
     def _trouble(self, flags: Iterable[dict[str, Any]], warnings: list[str], notes: list[str]) -> None:
-        lines = [_alarm(warning) for warning in warnings]
+        alarms = [*warnings]
         for flag in flags:
             where = f" (first: {flag['example']})" if flag["example"] else ""
             rows = "row" if flag["rows"] == 1 else "rows"
-            lines.append(_alarm(f"{flag['rows']:,} {rows} with {flag['meaning']}{where}"))
-        lines += [inert(note) for note in notes]
-        if lines:
-            self._section("look at this", *lines)
+            alarms.append(f"{flag['rows']:,} {rows} with {flag['meaning']}{where}")
+        # A grid, so that the wrapped lines of a long one stand under its text.
+        lines = Table.grid(padding=(0, 1))
+        lines.add_column(no_wrap=True)
+        lines.add_column(overflow="fold")
+        for alarm in alarms:
+            lines.add_row(Text("!", style="bold yellow"), inert(alarm))
+        for note in notes:
+            lines.add_row("", inert(note))
+        if lines.row_count:
+            self._section("look at this", lines)
 
     def _section(self, title: str, *content: RenderableType) -> None:
         self._console.print(inert(title, style="bold"))
         self._console.print(Padding(Group(*content), (0, 0, 1, 2), expand=False))
-
-
-def _alarm(text: str) -> Text:
-    return Text.assemble(("! ", "bold yellow"), inert(text), overflow="fold")
 
 
 def inert(text: str, *, style: str = "") -> Text:

@@ -47,15 +47,13 @@ class TokenView:
         if not self._coloured:
             trained = f"{self._open}trained{self._close}, the rest is masked"
             return Text(f"{trained}; {self._newline} ends a line; {self._between()}")
-        legend = Text()
-        for words, style in (
-            ("trained", _TRAINED),
-            (" masked", _MASKED),
-            (" special, trained", _TRAINED_SPECIAL),
-            (" special", _MASKED_SPECIAL),
-        ):
-            legend.append(words, style=style)
-        return legend.append(f"; {self._newline} ends a line; {self._between()}", style="dim")
+        looks = (
+            Text("trained", _TRAINED),
+            Text("masked", _MASKED),
+            Text("special and trained", _TRAINED_SPECIAL),
+            Text("special", _MASKED_SPECIAL),
+        )
+        return Text(", ").join(looks).append(f"; {self._newline} ends a line; {self._between()}")
 
     def _between(self) -> str:
         return "{} holds the id of a token" if self._ids else f"{self._border} between tokens"
@@ -90,6 +88,9 @@ class TokenView:
     def _append_token(self, text: Text, token: dict[str, Any]) -> None:
         styles = (_MASKED_SPECIAL, _TRAINED_SPECIAL) if token["special"] else (_MASKED, _TRAINED)
         shown = printable(token["text"]).replace("\t", self._tab).replace("\n", self._newline + "\n")
-        text.append(shown, style=styles[token["trained"]] if self._coloured else "")
+        # The id goes before the line end, or it would stand in front of the next line's first token.
+        line = shown.removesuffix("\n")
+        text.append(line, style=styles[token["trained"]] if self._coloured else "")
         if self._ids:
-            text.append(f"{{{token['id']}}}", style="blue" if self._coloured else "")
+            text.append(f"{{{token['id']}}}", style="cyan" if self._coloured else "")
+        text.append(shown[len(line) :])

@@ -1,6 +1,7 @@
 """Which format rows have: found from their structure over a sample, with the evidence and a confidence."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,14 +29,17 @@ class Detection:
     """The columns that are used, found or given by hand."""
 
 
-class AmbiguousFormatError(DataError):
-    """Several readings fit, or one does by its structure alone: a person has to choose."""
+class UnclearFormatError(DataError):
+    """A person has to say what the columns hold."""
 
-    def __init__(self, message: str, choices: list[dict[str, str]]) -> None:
-        ways = "; or ".join(", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) for one in choices)
-        super().__init__(message, hint=f"Choose one: {ways}.")
-        self.choices = choices
-        """Settings by key, for each reading."""
+    def __init__(
+        self, message: str, columns: Iterable[str], *, hint: str, choices: Sequence[dict[str, str]] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.columns = list(columns)
+        """Every column there is."""
+        self.choices = list(choices)
+        """Settings by key, for each reading that fits."""
 
 
 def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Detection:
@@ -57,7 +61,7 @@ def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Det
     close = _close_to(best, found)
     if len(close) > 1:
         message = f"{label}: {len(close)} readings fit and none is clear; columns: {_described(columns)}"
-        raise AmbiguousFormatError(message, _choices(close))
+        raise _ambiguous(message, columns, close)
     evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in found[1:4])]
     return Detection(best.format, round(best.score, 2), evidence, best.columns)
 
@@ -65,8 +69,10 @@ def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Det
 def _check_given(given: ColumnMap, columns: dict[str, ColumnProfile], label: str) -> None:
     for field_name, column in given.model_dump(exclude_none=True).items():
         if column not in columns:
-            raise DataError(
-                f"{label} has no column {column!r} (data.columns.{field_name})", hint=nearest(column, list(columns))
+            raise UnclearFormatError(
+                f"{label} has no column {column!r} (data.columns.{field_name})",
+                columns,
+                hint=nearest(column, list(columns)),
             )
 
 
@@ -89,16 +95,18 @@ def _undominated(found: list[Candidate]) -> list[Candidate]:
 def _given_format(fitting: list[Candidate], wanted: Format, columns: dict[str, ColumnProfile], label: str) -> Detection:
     best = max(fitting, key=lambda one: one.score, default=None)
     if best is None:
-        raise DataError(
+        raise UnclearFormatError(
             f"{label}: no column fits format {wanted!r}; columns: {_described(columns)}",
+            columns,
             hint="Name the columns, such as data.columns.prompt = ..., or let the format be detected (auto).",
         )
     return Detection(wanted, 1.0, ["the format is given, not detected", *best.evidence], best.columns)
 
 
 def _nothing_fits(columns: dict[str, ColumnProfile], label: str) -> DataError:
-    return DataError(
+    return UnclearFormatError(
         f"{label}: no known format fits; columns: {_described(columns)}",
+        columns,
         hint='Say which columns to use, such as data.columns.prompt = "..." and data.columns.response = "...",'
         ' or data.columns.text = "...".',
     )
@@ -116,11 +124,14 @@ def _unsure(close: list[Candidate], columns: dict[str, ColumnProfile], label: st
         problem = f"{label}: the columns do not say what is asked and what is answered; {shown}"
     else:
         problem = f"{label}: no reading fits most of the rows ({close[0].evidence[0]}); {shown}"
-    return AmbiguousFormatError(problem, _choices(close))
+    return _ambiguous(problem, columns, close)
 
 
-def _choices(close: list[Candidate]) -> list[dict[str, str]]:
-    return [one.settings() for one in close[:_SHOWN_CHOICES]]
+def _ambiguous(message: str, columns: dict[str, ColumnProfile], close: list[Candidate]) -> UnclearFormatError:
+    """Several readings fit, or one does by its structure alone."""
+    choices = [one.settings() for one in close[:_SHOWN_CHOICES]]
+    ways = "; or ".join(", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) for one in choices)
+    return UnclearFormatError(message, columns, hint=f"Choose one: {ways}.", choices=choices)
 
 
 def _described(columns: dict[str, ColumnProfile]) -> str:

@@ -5,6 +5,7 @@ qlora.py does; then `training.max_length_tokens` holds for the whole row. An ans
 to train one there would teach the model to stop in the middle of a sentence. Such rows are counted as `unended`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,8 +45,12 @@ def fit(ids: list[int], labels: list[int], *, answer_at: int, opening: int | Non
     if len(ids) <= limits.max_tokens and limits.source_max_tokens is None and limits.target_max_tokens is None:
         return Fitted(((ids, labels),), 0, False)
     keep_first = bool(ids) and ids[0] == opening
-    kept = _cut(list(range(answer_at)), limits.source_max_tokens, limits.side, keep_first=keep_first)
-    kept += _cut(list(range(answer_at, len(ids))), limits.target_max_tokens, limits.side, keep_first=False)
+    # Ranges, not lists of places: a row of megabytes may be cut to a thousandth.
+    kept: Sequence[int] = range(len(ids))
+    if limits.source_max_tokens is not None or limits.target_max_tokens is not None:
+        prompt = _cut(range(answer_at), limits.source_max_tokens, limits.side, keep_first=keep_first)
+        answer = _cut(range(answer_at, len(ids)), limits.target_max_tokens, limits.side, keep_first=False)
+        kept = [*prompt, *answer]
     if len(kept) <= limits.max_tokens:
         parts = [kept]
     elif limits.policy == "drop":
@@ -62,17 +67,17 @@ def fit(ids: list[int], labels: list[int], *, answer_at: int, opening: int | Non
     )
 
 
-def _cut(places: list[int], max_tokens: int | None, side: str, *, keep_first: bool) -> list[int]:
+def _cut(places: Sequence[int], max_tokens: int | None, side: str, *, keep_first: bool) -> Sequence[int]:
     if max_tokens is None or len(places) <= max_tokens:
         return places
     if side == "right":
         return places[:max_tokens]
     if keep_first and max_tokens > 1:
-        return places[:1] + places[1 - max_tokens :]
+        return [*places[:1], *places[1 - max_tokens :]]
     return places[-max_tokens:]
 
 
-def _piece(ids: list[int], labels: list[int], places: list[int]) -> Piece:
+def _piece(ids: list[int], labels: list[int], places: Sequence[int]) -> Piece:
     row = [labels[at] for at in places]
     if row:
         row[0] = IGNORED  # The first token of a row is never a target: nothing comes before it.

@@ -43,6 +43,8 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
     label: str = ""
     """What messages call the source."""
+    commit: str | None = None
+    """Of a hub dataset."""
 
 
 def to_example(row: dict[str, Any]) -> Example:
@@ -97,7 +99,8 @@ def load_source(
         dataset = _cached(reading, key, on_progress)
     bad = reading.bad
     notes = [*source.notes, *reading.notes]
-    return Loaded(dataset, reading.detection, reading.columns, bad.rows, bad.count, fingerprint, notes, source.label)
+    found, columns = reading.detection, reading.columns
+    return Loaded(dataset, found, columns, bad.rows, bad.count, fingerprint, notes, source.label, source.commit)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from typing import Any
 
 from qlora_tui.config.data import DataSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.data.batches import rows_at_a_time
 from qlora_tui.data.downloads import Consent, Progress
 from qlora_tui.data.load import Loaded, load_source
 from qlora_tui.data.recipe import Recipe, recipe_of
@@ -16,7 +17,8 @@ from qlora_tui.data.templates import stop_token_id
 from qlora_tui.data.token_cache import counted, known_tally, stored_hashes, tokenized
 from qlora_tui.data.tokenizer import Tokenizer
 
-_FIRST_LOOK_ROWS = 256
+FIRST_ROWS, FIRST_CHARACTERS = 200, 1 << 20
+"""How much of the rows is looked at before all of them are: so little that it takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def _choose_rows(data: DataSpec, recipe: Recipe, consent: Consent, on_progress: 
     train = pool.select(selection.train)
     known = known_tally(recipe.key(selection.train_fingerprint))
     if known is None:
-        first_look(train[:_FIRST_LOOK_ROWS], recipe)
+        first_look(train[: rows_at_a_time(train, FIRST_ROWS, FIRST_CHARACTERS)], recipe)
     else:
         refuse_untrainable(known, recipe.template, recipe.rules)
     evaluation = None

@@ -13,6 +13,9 @@ from qlora_tui.data.readers import file_notes, raw_rows
 from qlora_tui.data.sources import Source
 from qlora_tui.errors import DataError
 
+_SAMPLE_CHARACTERS = 4 << 20
+"""Rows of megabytes show what they are after a few."""
+
 
 @dataclass
 class Reading:
@@ -30,7 +33,7 @@ class Reading:
 
         Raises DataError when no row is readable, or the format is unknown or ambiguous.
         """
-        first = list(itertools.islice(_unfolded(source, None), SAMPLE_ROWS))
+        first = _first_rows(source)
         rows = [row[1] for row in first if not isinstance(row, BadRow)]
         if not rows:
             unreadable = next((row for row in first if isinstance(row, BadRow)), None)
@@ -59,6 +62,17 @@ class Reading:
                 self.bad.add(BadRow(where, str(error)))
             else:
                 yield normal
+
+
+def _first_rows(source: Source) -> list[RawRow | BadRow]:
+    first: list[RawRow | BadRow] = []
+    characters = 0
+    for row in itertools.islice(_unfolded(source, None), SAMPLE_ROWS):
+        first.append(row)
+        characters += len(str(row))
+        if characters > _SAMPLE_CHARACTERS:
+            break
+    return first
 
 
 def _unfolded(source: Source, on_bytes: Callable[[int], None] | None) -> Iterator[RawRow | BadRow]:

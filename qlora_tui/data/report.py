@@ -35,6 +35,8 @@ class DataReport:
     """JSON-able. Counts are rows or tokens; lengths are tokens."""
 
     source: str
+    commits: dict[str, str]
+    """Of every hub dataset in it, by its name."""
     format: str
     evidence: list[str]
     template: str
@@ -85,6 +87,11 @@ class DataReport:
 def refuse_untrainable(tally: Tally, template: ChatTemplate, rules: Rules) -> None:
     """Raise DataError when training on these rows would teach nothing or the wrong thing."""
     refuse_formatted(tally, rules)
+    if tally.says_nothing and rules.loss_on != "everything":
+        raise DataError(
+            f"every answer of {counted(tally.empty_rows)} is empty: only that it ends would be learned",
+            hint="Check data.format and data.columns: are the answers in another column?",
+        )
     if tally.kept_rows or not tally.rows:
         return
     rows = counted(tally.rows)
@@ -150,6 +157,7 @@ def build_report(
     rows_read = sum(len(one.dataset) for one in loaded) if len(selection.train) else tally.rows
     return DataReport(
         source=main.label,
+        commits={one.label: one.commit for one in loaded if one.commit},
         format=main.detection.format,
         evidence=list(main.detection.evidence),
         template=template.name,
@@ -187,22 +195,27 @@ def _notes(selection: Selection, tally: Tally, rules: Rules) -> list[str]:
 def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
     """What one should look at before starting, most serious first."""
     found = []
+    of_all = f"of {counted(tally.rows)}"
     if tally.untrained_rows:
-        found.append(
-            f"{tally.untrained_rows:,} of {tally.rows:,} rows are dropped, no token of them would be trained "
-            f"({tally.no_answer_rows:,} without an answer, {tally.cut_away_rows:,} with the answer cut away, "
-            f"{tally.unmarked_rows:,} not marked by the template)"
-        )
+        fates = {
+            "without an answer": tally.no_answer_rows,
+            "with the answer cut away": tally.cut_away_rows,
+            "not marked by the template": tally.unmarked_rows,
+        }
+        why = ", ".join(f"{rows:,} {fate}" for fate, rows in fates.items() if rows)
+        found.append(f"{tally.untrained_rows:,} {of_all} dropped: no token of them would be trained ({why})")
+    if tally.empty_rows:
+        found.append(f"{tally.empty_rows:,} {of_all} with nothing but empty answers: only their end is trained")
     if tally.too_long_rows:
-        found.append(f"{tally.too_long_rows:,} of {tally.rows:,} rows are dropped for their length")
+        found.append(f"{tally.too_long_rows:,} {of_all} dropped for their length")
     if tally.truncated_rows:
         found.append(
-            f"{tally.truncated_rows:,} of {tally.rows:,} rows are cut by {tally.cut_tokens:,} tokens in all; "
-            f"{tally.unended_rows:,} of them lose the end of their last answer"
+            f"{tally.truncated_rows:,} {of_all} cut by {tally.cut_tokens:,} tokens in all; "
+            f"{tally.unended_rows:,} of them without the end of the last answer"
         )
     if tally.marked_rows:
         found.append(
-            f"{counted(tally.marked_rows)} with a template's markers in their own text, the first {tally.first_marked}"
+            f"{counted(tally.marked_rows)} whose text holds a template's markers, the first {tally.first_marked}"
         )
     if selection is not None and selection.duplicate_rows > selection.removed_duplicates:
         found.append(

@@ -13,6 +13,7 @@ from typing import Any
 from qlora_tui import paths
 from qlora_tui.atomic import fsync_folder
 from qlora_tui.data.bad_rows import BadRow, BadRows
+from qlora_tui.data.batches import batches
 from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
@@ -21,8 +22,6 @@ VERSION = 1
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
-_BATCH_ROWS = 2000
-_BATCH_BYTES = 32 << 20
 
 
 def schema() -> Any:
@@ -128,25 +127,6 @@ def _turn_lists(turn_lists: list[list[StoredTurn] | None], list_type: Any) -> An
     values = [pa.array([turn[field.name] for turn in flat], field.type) for field in fields]  # type: ignore[literal-required]
     structs = pa.StructArray.from_arrays(values, fields=fields)
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), structs, type=list_type)
-
-
-def batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lists bounded in number and in text, so that memory stays bounded whatever the rows."""
-    batch: list[dict[str, Any]] = []
-    size_bytes = 0
-    for row in rows:
-        batch.append(row)
-        size_bytes += _text_bytes(row)
-        if len(batch) == _BATCH_ROWS or size_bytes > _BATCH_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    if batch:
-        yield batch
-
-
-def _text_bytes(row: dict[str, Any]) -> int:
-    turns = row["messages"] or ()
-    return sum(len(turn["content"]) for turn in turns) + len(row["text"] or "")
 
 
 @contextlib.contextmanager

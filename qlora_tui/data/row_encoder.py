@@ -6,10 +6,11 @@ Training and the preview both go through `RowEncoder`, so what the preview shows
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qlora_tui.data.bad_rows import BadRow, BadRows
+from qlora_tui.data.batches import parts
 from qlora_tui.data.lengths import Limits, Piece, fit
 from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, labels
 from qlora_tui.data.rows import Turn
@@ -21,7 +22,6 @@ from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id
 from qlora_tui.data.turn_fitting import fit_turns
 from qlora_tui.errors import DataError
 
-BATCH_ROWS = 1000
 Batch = dict[str, list[Any]]
 Dropped = Literal["", "too long", "no answer", "not marked", "cut away", "refused"]
 
@@ -53,6 +53,9 @@ class EncodedRow:
     cut_tokens: int = 0
     unended: bool = False
     is_text: bool = False
+    empty: bool = False
+    """Whether every answer that is trained is blank."""
+
     marker: str = ""
     """A string of turn-marking kind found in the row's own text."""
 
@@ -96,8 +99,10 @@ class RowEncoder:
 
     def encode(self, batch: Batch) -> list[EncodedRow]:
         """Each row of the batch, in order. Raises DataError that names the row the template cannot render."""
-        origins = [str(origin) for origin in batch["origin"]]
-        texts = batch.get("text") or [None] * len(origins)
+        return [row for part in parts(batch) for row in self._encode(part)]
+
+    def _encode(self, batch: Batch) -> list[EncodedRow]:
+        origins, texts = [str(origin) for origin in batch["origin"]], batch["text"]
         finished: dict[int, EncodedRow] = {}
         as_text = [index for index, text in enumerate(texts) if text is not None]
         for index, encoded in zip(as_text, self._encode_texts([texts[index] for index in as_text]), strict=True):
@@ -121,8 +126,7 @@ class RowEncoder:
         return encoded
 
     def _encode_turns(self, batch: Batch, origins: list[str], places: list[int]) -> list[EncodedRow]:
-        tools = batch.get("tools") or [None] * len(origins)
-        conversations = [self._conversation(batch["messages"][at], tools[at]) for at in places]
+        conversations = [self._conversation(batch["messages"][at], batch["tools"][at]) for at in places]
         rendered = self._render(conversations, [origins[at] for at in places])
         kept = [index for index, one in enumerate(rendered) if one is not None]
         texts = [one for one in rendered if one is not None]
@@ -133,10 +137,15 @@ class RowEncoder:
                 rows.append(EncodedRow(origins[place], 0, dropped="refused"))
                 continue
             marker = next(filter(None, (self._in_turns.search(turn["content"]) for turn in one.turns)), None)
-            answered = any(turn["role"] == "assistant" for turn in one.turns)
+            answers = [turn for turn in one.turns if turn["role"] == "assistant"]
             ended = self._with_stop(encoded[index], rendered[index])
-            rows.append(self._finish(ended, origins[place], marker, answered=answered))
+            row = self._finish(ended, origins[place], marker, answered=bool(answers))
+            rows.append(replace(row, empty=True) if self._is_empty(answers) else row)
         return rows
+
+    def _is_empty(self, answers: list[Turn]) -> bool:
+        trained = answers[-1:] if self.rules.loss_on == "last-response" else answers
+        return bool(trained) and not any(turn["content"].strip() or turn.get("tool_calls") for turn in trained)
 
     def _conversation(self, messages: Sequence[dict[str, Any]], tools: str | None) -> Conversation:
         available = json.loads(tools) if tools else ()

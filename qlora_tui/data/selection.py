@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from qlora_tui.config.data import DataSpec
+from qlora_tui.data.batches import rows_at_a_time
 from qlora_tui.data.downloads import Progress
 from qlora_tui.errors import DataError
 
@@ -58,7 +59,8 @@ def row_hashes(dataset: Any, on_progress: Progress) -> "Hashes":
 
     hashes = np.empty(len(dataset), dtype=np.uint64)
     done = 0
-    for batch in dataset.select_columns(list(_HASHED_COLUMNS)).with_format("arrow").iter(batch_size=1000):
+    columns = dataset.select_columns(list(_HASHED_COLUMNS)).with_format("arrow")
+    for batch in columns.iter(batch_size=rows_at_a_time(dataset)):
         digests = hash_rows({name: batch[name].to_pylist() for name in _HASHED_COLUMNS})
         hashes[done : done + len(digests)] = digests
         done += len(digests)

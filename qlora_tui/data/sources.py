@@ -143,7 +143,9 @@ def _not_found(source: str, path: Path) -> NotFoundError:
     if looks_like_path:
         siblings = [str(path.with_name(name)) for name in _names_in(path.parent)]
         hint = nearest(source, siblings) if siblings else f"There is no folder {path.parent} either."
-        return NotFoundError(f"no file or folder {source}", hint=hint if "Known" not in hint else "")
+        return NotFoundError(
+            f"no file or folder {source}", hint=hint if "Known" not in hint else f"Looked in {path.parent.absolute()}."
+        )
     known = nearest(source, [STARTER, *KNOWN])
     return NotFoundError(
         f"no data source {source!r}",

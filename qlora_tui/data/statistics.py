@@ -8,6 +8,9 @@ from typing import Any
 from qlora_tui.config.training import TrainingSpec
 from qlora_tui.data.tally import Tally, percentiles
 
+_FAR = 2
+"""A longest row so many times as long as 99 of 100 rows says nothing about how long rows are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bin:
@@ -20,16 +23,23 @@ class Bin:
 def histogram(lengths: Counter[int], bins: int = 12) -> list[Bin]:
     """Rows by length in about `bins` equally wide bins from the shortest row on. Empty without rows.
 
-    Bins begin at multiples of their width, a round number.
+    Bins begin at multiples of their width, a round number. Where a hundredth of the rows is far longer than the rest,
+    the last bin is as wide as it takes to hold them: else all others would stand in one bar.
     """
     if not lengths:
         return []
     shortest, longest = min(lengths), max(lengths)
-    width = _round_up(math.ceil((longest - shortest + 1) / bins))
+    usual = percentiles(lengths)["p99"]
+    last = usual if longest > _FAR * usual else longest
+    width = _round_up(math.ceil((last - shortest + 1) / bins))
     counts = Counter[int]()
     for length, rows in lengths.items():
-        counts[length // width] += rows
-    return [Bin(at * width, (at + 1) * width - 1, counts[at]) for at in range(shortest // width, longest // width + 1)]
+        counts[min(length, last + width) // width] += rows
+    regular = range(shortest // width, last // width + 1)
+    made = [Bin(at * width, (at + 1) * width - 1, counts[at]) for at in regular]
+    if last < longest:
+        made.append(Bin(regular.stop * width, longest, counts[regular.stop]))
+    return made
 
 
 def _round_up(width: int) -> int:

@@ -9,13 +9,14 @@ from qlora_tui.data.load import Loaded, load_source
 from qlora_tui.data.prepare import Prepared, encode_rows, load_evaluation, prepared
 from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.report import build_report, refuse_untrainable
-from qlora_tui.data.row_encoder import BATCH_ROWS
 from qlora_tui.data.selection import hash_rows, nothing_selected
 from qlora_tui.data.token_cache import features
 from qlora_tui.errors import DataError
 
 _LOOK_ROWS = 1000
 """Rows read ahead, to refuse a hopeless set and to have something to report."""
+
+_MAPPED_ROWS = 64
 
 
 def prepare_stream(config: RunConfig, recipe: Recipe, *, consent: Consent, on_progress: Progress) -> Prepared:
@@ -63,7 +64,7 @@ def _finish(
     train = rows.map(
         recipe.encoder(),
         batched=True,
-        batch_size=min(BATCH_ROWS, 64),
+        batch_size=_MAPPED_ROWS,
         remove_columns=["messages", "text", "tools", "rejected", "origin"],
         features=features(),
     )

@@ -46,6 +46,9 @@ class Tally:
     refused_rows: int = 0
     """Left out with `skip_bad_rows`: the template cannot render them."""
 
+    empty_rows: int = 0
+    """Kept rows whose trained answers are all blank: of them only the end token is trained."""
+
     text_rows: int = 0
     """Rows of finished text, trained whole."""
 
@@ -97,6 +100,7 @@ class Tally:
             case "refused":
                 self.refused_rows += 1
             case _:
+                self.empty_rows += row.empty
                 self.split_rows += len(row.pieces) > 1
                 self.truncated_rows += row.cut_tokens > 0
                 self.cut_tokens += row.cut_tokens
@@ -106,12 +110,20 @@ class Tally:
     def untrained_rows(self) -> int:
         return self.no_answer_rows + self.unmarked_rows + self.cut_away_rows
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether rows are kept and every one of them has nothing but empty answers."""
+        dropped = self.untrained_rows + self.too_long_rows + self.refused_rows
+        return 0 < self.empty_rows == self.rows - dropped
+
     def to_json(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Tally":
         """Raises TypeError or ValueError for anything `to_json` did not write."""
+        if values.keys() != {one.name for one in fields(cls)}:
+            raise ValueError("counts of another form")
         tally = cls(**values)
         tally.full_lengths = Counter({int(length): count for length, count in tally.full_lengths.items()})
         tally.lengths = Counter({int(length): count for length, count in tally.lengths.items()})

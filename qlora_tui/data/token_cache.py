@@ -9,7 +9,8 @@ from typing import Any
 from qlora_tui import paths
 from qlora_tui.atomic import storage_errors, write_bytes, write_json
 from qlora_tui.data import red_flags
-from qlora_tui.data.row_encoder import BATCH_ROWS, RowEncoder
+from qlora_tui.data.batches import rows_at_a_time
+from qlora_tui.data.row_encoder import RowEncoder
 from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.tally import Tally
 
@@ -47,7 +48,7 @@ def counted(key: str, rows: Any, encoder: RowEncoder) -> Tally:
     if tally is not None:
         encoder.on_rows(tally.rows)
         return tally
-    for batch in rows.iter(batch_size=BATCH_ROWS):
+    for batch in rows.iter(batch_size=rows_at_a_time(rows)):
         encoder(batch)
     _make_folder()
     write_json(folder() / f"{key}.counts", encoder.tally.to_json())
@@ -138,7 +139,7 @@ def _map(rows: Any, encoder: RowEncoder, key: str, arrow: Path) -> Any:
         return rows.map(
             encoder,
             batched=True,
-            batch_size=BATCH_ROWS,
+            batch_size=rows_at_a_time(rows),
             remove_columns=rows.column_names,
             features=features(),
             cache_file_name=str(arrow),

@@ -3,9 +3,9 @@
 A request comes as one JSON line on stdin ({"config": a RunConfig, "shown_rows", "quick"}), events go as JSON lines to
 stdout: "source", "sample" and "estimate" within a moment, from the first rows; then "progress", and "report" once every
 row has been prepared as training would; or "error" at any point, with "choices" (settings by key) where the rows can be
-read in several ways. With "picks" in the request, "picks" are rows worth a look besides the first: the longest one and
-some that are cut, of the first rows, and then the longest of all. "download" is a question: the next line of stdin is
-the answer, true or false. Only the tokenizer is loaded, no model.
+read in several ways and "columns" where a person has to say what they hold. With "picks" in the request, "picks" are
+rows worth a look besides the first: the longest one and some that are cut, of the first rows, and then the longest of
+all. "download" is a question: the next line of stdin is the answer, true or false. Only the tokenizer is loaded.
 """
 
 import json
@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.run import RunConfig
-from qlora_tui.data.detect import AmbiguousFormatError
+from qlora_tui.data.batches import batches, rows_at_a_time
+from qlora_tui.data.detect import UnclearFormatError
 from qlora_tui.data.downloads import Consent, Download, Progress, ask, size
 from qlora_tui.data.load import Loaded, Rows, load_source, read_rows
-from qlora_tui.data.prepare import first_look, survey
+from qlora_tui.data.prepare import FIRST_CHARACTERS, FIRST_ROWS, first_look, survey
 from qlora_tui.data.preview import preview
 from qlora_tui.data.recipe import Recipe, recipe_of
 from qlora_tui.data.red_flags import RedFlags
@@ -37,7 +38,6 @@ from qlora_tui.engine import environment
 from qlora_tui.errors import ExitCode, ModelError, QloraError
 from qlora_tui.models.location import local_folder
 
-SAMPLE_ROWS = 200
 _EVENTS_A_SECOND = 8
 _CUT_PICKS = 5
 _GENERIC_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
@@ -53,7 +53,8 @@ def inspect(
     progress = _throttled(emit)
     # Bad rows do not keep the rest from being seen; the full pass reports them as the run would.
     read = read_rows(config.data, skip_bad_rows=True, streaming=quick or config.data.streaming, consent=consent)
-    rows = list(islice(read.rows, max(SAMPLE_ROWS, shown_rows)))
+    rows = next(batches(read.rows, most_rows=FIRST_ROWS, most_characters=FIRST_CHARACTERS), [])
+    rows += islice(read.rows, max(0, shown_rows - len(rows)))
     emit("source", _source(read, len(rows)))
     recipe = recipe_of(config, load_tokenizer(config.model, consent))
     shown = preview(recipe, _batch(rows[:shown_rows])) if rows else []
@@ -132,7 +133,8 @@ def _flags(sources: list[Loaded], progress: Progress) -> list[dict[str, Any]]:
     flags = RedFlags()
     total = sum(len(one.dataset) for one in sources)
     for one in sources:
-        for batch in one.dataset.select_columns(["messages", "text", "origin"]).iter(batch_size=1000):
+        columns = one.dataset.select_columns(["messages", "text", "origin"])
+        for batch in columns.iter(batch_size=rows_at_a_time(one.dataset)):
             flags.add(batch)
             progress("looking for red flags", flags.rows, total)
     return flags.found()
@@ -238,9 +240,9 @@ def main() -> int:
             picks=request.get("picks", False),
         )
     except QloraError as error:
-        choices = error.choices if isinstance(error, AmbiguousFormatError) else []
         told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
-        emit("error", {**told, "choices": choices})
+        asked = (error.choices, error.columns) if isinstance(error, UnclearFormatError) else ([], [])
+        emit("error", {**told, "choices": asked[0], "columns": asked[1]})
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.CANCELLED)

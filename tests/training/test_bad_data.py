@@ -50,6 +50,7 @@ REFUSED = {
     "empty": Bad(b"", "holds no rows"),
     "wrong column": Bad(among(GOOD[0]), "Did you mean 'prompt'?", ("data.columns.prompt=promt",)),
     "unknown split": Bad(among(GOOD[0]), "has no split 'tset'", ("data.split=tset",)),
+    "empty answers": Bad(b'{"prompt": "a", "completion": ""}\n' * 9, "every answer of 9 rows is empty"),
     "no answers": Bad(b'{"messages": [{"role": "user", "content": "a"}]}\n' * 9, "no answer to learn in any of 9 rows"),
 }
 USABLE = {

@@ -82,6 +82,7 @@ def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path) -> None:
     assert not keeps_rows_apart(trainer(bloom(), tmp_path))
 
 
+@pytest.mark.long
 def test_a_model_that_would_mix_packed_rows_trains_without_packing(runs: Runs, tmp_path: Path) -> None:
     folder = tmp_path / "bloom"
     bloom().save_pretrained(folder)
