@@ -21,6 +21,8 @@ from qlora_tui.runs.events import EventWriter
 from qlora_tui.runs.store import RunFolder
 
 TOTAL_STEPS = 4
+_POLL_S = 0.01
+"""Between two looks at the control file, which, as with the real worker, says nothing when it grows."""
 
 
 def main() -> int:
@@ -69,7 +71,8 @@ def work(run: RunFolder, behaviour: str) -> int:
     if behaviour == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         writer.write(events.Warned(code="deaf", message="hears nothing from here on"))
-        time.sleep(600)
+        while True:
+            signal.pause()  # nothing but a kill ends this
     return wait(run, writer, control, step)
 
 
@@ -100,7 +103,7 @@ def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int)
             saved_step = None if message.action == "cancel" else step
             writer.write(events.Stopped(reason=message.action, step=step, checkpoint_step=saved_step))
             return ExitCode.CANCELLED if message.action == "cancel" else ExitCode.OK
-        time.sleep(0.01)
+        time.sleep(_POLL_S)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ import pytest
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 SOCKET = "qlora-tui-walk"
+RECORD = Path(__file__).parents[1] / "build" / "walk"
+"""What was on screen at each stop, as text."""
 
 
 class Terminal:
@@ -21,6 +24,10 @@ class Terminal:
     def __init__(self, columns: int, rows: int, folder: Path) -> None:
         program = [sys.executable, "-m", "qlora_tui"]
         self._tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(folder), *program)
+        self._record = RECORD / f"{columns}x{rows}"
+        self._record.mkdir(parents=True, exist_ok=True)
+        attach = ["tmux", "-L", SOCKET, "-C", "attach-session", "-f", "ignore-size,read-only"]
+        self._news = subprocess.Popen(attach, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def press(self, *keys: str) -> None:
         self._tmux("send-keys", *keys)
@@ -29,17 +36,26 @@ class Terminal:
         self._tmux("send-keys", "-l", text)
 
     def until(self, pattern: str, seconds: float) -> str:
-        """The screen once it shows `pattern`; fails with what it shows instead."""
+        """The screen once it shows `pattern`; fails with what it shows instead. Looks when something was painted."""
+        assert self._news.stdout is not None
         end_s = time.monotonic() + seconds
         while not re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < end_s, f"{pattern!r} was not shown:\n{screen}"
+            left_s = end_s - time.monotonic()
+            assert left_s > 0, f"{pattern!r} was not shown:\n{screen}"
+            if select.select([self._news.stdout], [], [], left_s)[0]:
+                assert os.read(self._news.stdout.fileno(), 1 << 20), f"the program has ended:\n{screen}"
         return screen
 
     def screen(self) -> str:
         return self._tmux("capture-pane", "-p")
 
+    def record(self, name: str) -> None:
+        """Keep what is on screen, for people to look at."""
+        (self._record / f"{name}.txt").write_text(self.screen())
+
     def close(self) -> None:
         self._tmux("kill-server", check=False)
+        self._news.communicate()
 
     @staticmethod
     def _tmux(*arguments: str, check: bool = True) -> str:
@@ -55,13 +71,20 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, home: Path) -> Iter
 
 
 def test_from_first_start_to_an_answer(terminal: Terminal) -> None:
-    terminal.until("Starter demo", 20)
+    terminal.until(r"(?s)Starter demo.*RAM|RAM.*Starter demo", 20)
+    terminal.record("1-first-start")
     terminal.press("d")
-    terminal.until("training|step", 60)
+    terminal.until(r"of \d+ steps", 120)
+    terminal.record("2-training")
     terminal.until("finished", 600)
+    terminal.record("3-finished")
     terminal.press("a")
     terminal.until("Ask something", 20)
     terminal.type("Where is the lamp?")
     terminal.press("Enter")
-    answered = terminal.until("tokens/s", 120)
-    assert "The lamp is" in answered or "lamp" in answered.partition("Where is the lamp?")[2]
+    answered = terminal.until(r"tokens, [\d.]+ tokens/s", 120)
+    terminal.record("4-answer")
+    assert re.search(r"\w+", answered.partition("Where is the lamp?")[2])
+    terminal.press("F5")
+    terminal.until(r"1 of 1 runs", 20)
+    terminal.record("5-runs")

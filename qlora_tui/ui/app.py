@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import App
@@ -12,14 +12,18 @@ from textual.reactive import var
 from textual.screen import Screen
 
 from qlora_tui import settings as preferences
-from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
 from qlora_tui.settings import Settings
 from qlora_tui.ui import messages, themes
 from qlora_tui.ui.commands import Commands
 from qlora_tui.ui.widgets.places_bar import PLACES
 
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
+
 _THEME_WATCH_S = 1.0
+_BIN_AFTER_S = 5.0
+"""There is no hurry, and other work in the first second."""
 
 
 def _place(name: str) -> Callable[[], Screen[None]]:
@@ -72,8 +76,8 @@ class Workbench(App[None]):
     ]
 
     settings: var[Settings] = var(Settings())
-    draft: var[RunConfig] = var(RunConfig)
-    """The configuration being set up. Replaced as a whole, never changed in place."""
+    chosen_draft: var["RunConfig | None"] = var(None)
+    """What `draft` is once somebody has chosen or edited one."""
     draft_source: var[str] = var("defaults")
     """Where the draft comes from, for people."""
     run_name: var[str | None] = var(None)
@@ -86,25 +90,43 @@ class Workbench(App[None]):
     """Run and checkpoint that the Chat place is to load next."""
 
     def __init__(self, *, run: str | None = None, place: str = "home") -> None:
+        # A place that nobody asked for is not made: Home would read every run only to be left at once.
+        vars(self).update(DEFAULT_MODE="run" if run else place)
         super().__init__()
         self._problem: QloraError | None = None
-        self._first_place = "run" if run else place
         self.set_reactive(Workbench.run_name, run)
         try:
             self.set_reactive(Workbench.settings, preferences.load())
         except QloraError as error:
             self._problem = error
         self._theme_stamp = themes.stamp()
+        self._theme_problems: list[str] = []
+        self._register_themes()
+        # Before anything is styled: a theme that is set later means that every widget is styled again.
+        self.set_reactive(Workbench.theme, self._wanted_theme)
+        self.stylesheet.set_variables(self.get_css_variables())
 
     def on_mount(self) -> None:
-        self._load_themes()
+        self._complain_of_themes()
         self.set_interval(_THEME_WATCH_S, self._watch_themes)
         self.watch(self, "settings", self._apply_settings)
         if self._problem is not None:
             self.complain(self._problem)
-        self._empty_old_bin()
-        if self._first_place != self.current_mode:
-            self.switch_mode(self._first_place)
+        self.set_timer(_BIN_AFTER_S, self._empty_old_bin)
+
+    @property
+    def draft(self) -> "RunConfig":
+        """The configuration being set up. Replaced as a whole, never changed in place."""
+        if self.chosen_draft is None:
+            from qlora_tui.config.run import RunConfig  # The first frame does without.
+
+            self.set_reactive(Workbench.chosen_draft, RunConfig())
+        assert self.chosen_draft is not None
+        return self.chosen_draft
+
+    @draft.setter
+    def draft(self, config: "RunConfig") -> None:
+        self.chosen_draft = config
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for the themes that lack them."""
@@ -132,11 +154,17 @@ class Workbench(App[None]):
             self.action_show_help_panel()
 
     def action_glossary(self) -> None:
-        """Show the glossary, the terms of the focused field first."""
+        """Show the glossary, the terms of the focused field or panel first."""
+        from qlora_tui.ui import glossary
         from qlora_tui.ui.screens.glossary import Glossary
+        from qlora_tui.ui.widgets.setting_field import SettingField
 
-        around = self.focused.ancestors_with_self if self.focused else ()
-        self.push_screen(Glossary(next((node.HELP for node in around if node.HELP), "")))
+        around = self.focused.ancestors_with_self if self.focused else [self.screen]
+        nearest = next((node for node in around if node.HELP), self.screen)
+        if isinstance(nearest, SettingField):
+            self.push_screen(Glossary(glossary.terms_of(nearest.key)))
+        else:
+            self.push_screen(Glossary(glossary.in_text(nearest.HELP or "")))
 
     def prefer(self, **changes: object) -> None:
         """Change preferences, here and in the file."""
@@ -194,22 +222,28 @@ class Workbench(App[None]):
 
         labels.empty_bin(older_than_s=labels.KEPT_S)
 
-    def _load_themes(self) -> None:
-        found, problems = themes.load_all()
+    def _register_themes(self) -> None:
+        found, self._theme_problems = themes.load_all()
         for theme in found:
             self.register_theme(theme)
-        if problems:
-            self.notify("\n".join(problems), title="Themes", severity="error", timeout=10, markup=False)
-        wanted = self.settings.theme
-        if wanted in self.available_themes:
-            self.theme = wanted
-        else:
-            self.theme = "textual-dark"
-            self.notify(f"There is no theme called {wanted}.", severity="warning", markup=False)
-        self.refresh_css(animate=False)
+
+    @property
+    def _wanted_theme(self) -> str:
+        """The theme of the settings, if there is one of that name."""
+        return self.settings.theme if self.settings.theme in self.available_themes else "textual-dark"
+
+    def _complain_of_themes(self) -> None:
+        if self._theme_problems:
+            text = "\n".join(self._theme_problems)
+            self.notify(text, title="Themes", severity="error", timeout=10, markup=False)
+        if self._wanted_theme != self.settings.theme:
+            self.notify(f"There is no theme called {self.settings.theme}.", severity="warning", markup=False)
 
     def _watch_themes(self) -> None:
         stamp = themes.stamp()
         if stamp != self._theme_stamp:
             self._theme_stamp = stamp
-            self._load_themes()
+            self._register_themes()
+            self.theme = self._wanted_theme
+            self.refresh_css(animate=False)
+            self._complain_of_themes()

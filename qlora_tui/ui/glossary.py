@@ -50,14 +50,18 @@ def _pattern(entry: Entry) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.IGNORECASE)
 
 
+def terms_of(key: str) -> tuple[Entry, ...]:
+    """The terms that belong to a setting, then those that its help uses."""
+    return tuple(dict.fromkeys((*of_setting(key), *in_text(fields()[key].help))))
+
+
 def markdown(found: tuple[Entry, ...]) -> str:
     """Entries as Markdown for a help panel."""
     return "\n\n".join(f"**{entry.term}** {entry.text}" for entry in found)
 
 
 def help_of(key: str) -> str:
-    """What F1 shows at the field of a setting, as Markdown. Give it to the field: `field.HELP = help_of(key)`."""
+    """What F1 shows at the field of a setting, as Markdown."""
     field = fields()[key]
     default = f"Default: `{field.default}`" if field.default not in (None, "", []) else "Default: empty"
-    terms = tuple(dict.fromkeys((*of_setting(key), *in_text(field.help))))
-    return "\n\n".join(part for part in (f"### {key}", field.help, default, markdown(terms)) if part)
+    return "\n\n".join(part for part in (f"### {key}", field.help, default, markdown(terms_of(key))) if part)

@@ -1,9 +1,13 @@
 """What one place of the workbench asks of another. Every message bubbles to the app, which answers it."""
 
+from typing import TYPE_CHECKING
+
 from textual.message import Message
 
-from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
 
 
 class PlaceRequested(Message):
@@ -34,7 +38,7 @@ class ChatRequested(Message):
 class DraftReplaced(Message):
     """The configuration being set up is now this one (a preset was loaded, a run imported, a field edited)."""
 
-    def __init__(self, config: RunConfig, source: str) -> None:
+    def __init__(self, config: "RunConfig", source: str) -> None:
         super().__init__()
         self.config = config
         self.source = source
@@ -45,7 +49,7 @@ class StartRequested(Message):
     """Start a run from this configuration, under this name or a free one."""
 
     def __init__(
-        self, config: RunConfig, name: str | None = None, *, preset: str | None = None, allow_download: bool = False
+        self, config: "RunConfig", name: str | None = None, *, preset: str | None = None, allow_download: bool = False
     ) -> None:
         super().__init__()
         self.config = config

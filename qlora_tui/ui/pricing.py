@@ -79,17 +79,16 @@ def price(config: RunConfig, facts: ModelFacts, machine: Machine, longest_tokens
     """The price on the device that the run would train on. Raises EnvironmentProblem when that is not there."""
     device = devices.automatic(machine, config.model.device)
     found = estimate(config, facts, device, longest_tokens=longest_tokens)
-    others = [] if device.kind == "cpu" else [devices.gpu(card) for card in machine.gpus]
-    same = (device.name, device.free_bytes)
+    cards = [] if device.kind == "cpu" else [devices.gpu(card) for card in machine.gpus]
+    if cards:
+        cards.remove(device)
     return Price(
         config=config,
         device=device,
         estimate=found,
         verdict=verdict(found, device.free_bytes),
         parts=tuple(_parts(found)),
-        others=tuple(
-            (card, verdict(found, card.free_bytes)) for card in others if (card.name, card.free_bytes) != same
-        ),
+        others=tuple((card, verdict(found, card.free_bytes)) for card in cards),
     )
 
 

@@ -84,6 +84,27 @@ def preset_of(source: str) -> str | None:
     return name if kind == "preset" and name else None
 
 
+def suggested_run_name(config: RunConfig, source: str) -> str:
+    """What the run is called when nobody names it."""
+    from qlora_tui.runs.creation import suggested_name
+
+    return suggested_name(config, preset_of(source))
+
+
+def run_name_problem(name: str) -> str:
+    """Why a run cannot be called that; empty when it can, or when it is not named."""
+    from qlora_tui import paths
+    from qlora_tui.runs import store
+
+    if not name:
+        return ""
+    try:
+        store.check_name(name)
+    except QloraError as error:
+        return f"{error.message}. {error.hint}"
+    return "there is a run of that name already" if (paths.runs() / name).exists() else ""
+
+
 def beginnings() -> list[Beginning]:
     """Every preset, then every run, the newest first."""
     from qlora_tui.runs import store

@@ -1,6 +1,6 @@
 """What the tests of Setup share: a machine that is always the same, and waiting for what the screen shows."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -10,8 +10,10 @@ from textual.widgets import Static
 
 from qlora_tui import hardware
 from qlora_tui.hardware import Gpu, Machine
+from qlora_tui.models import catalogue
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.screens.setup import SetupPlace
+from qlora_tui.ui.widgets import data_section
 
 GIB = 1 << 30
 ROUNDS = 1500
@@ -42,6 +44,19 @@ def give(monkeypatch: pytest.MonkeyPatch, present: Machine) -> None:
     monkeypatch.setattr(hardware, "cpu_has_native_bf16", lambda: False)
 
 
+FEW_MODELS = (
+    "meta-llama/Llama-3.1-8B",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "meta-llama/Llama-3.1-405B",
+    "Qwen/Qwen3-0.6B",
+)
+
+
+def know_few_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the well-known models list a few: each one is described and priced whenever Setup is shown."""
+    monkeypatch.setattr(catalogue, "ids", lambda: FEW_MODELS)
+
+
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     """Let the app work until `condition` holds; fails when it never does."""
     for _ in range(ROUNDS):
@@ -49,6 +64,20 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
             return
         await pilot.pause(0.01)
     raise AssertionError(f"never came true: {condition}")
+
+
+def looked_into(monkeypatch: pytest.MonkeyPatch, *events: dict[str, Any]) -> None:
+    """Let every look into data say this, without a child that reads."""
+
+    class Said:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        async def events(self) -> AsyncIterator[dict[str, Any]]:
+            for event in events:
+                yield event
+
+    monkeypatch.setattr(data_section, "Inspection", Said)
 
 
 def setup(app: Workbench) -> SetupPlace:

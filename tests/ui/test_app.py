@@ -1,6 +1,7 @@
 """The frame of the workbench: its places and how one gets there."""
 
 import pytest
+from screen_material import words
 
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.widgets.places_bar import PLACES
@@ -15,3 +16,25 @@ async def test_a_place_is_one_key_or_one_click_away(name: str, title: str, key: 
         await pilot.press("f2")
         await pilot.click(f"#place-{name}")
         assert app.current_mode == name
+
+
+async def test_the_last_line_cuts_no_key_and_always_leads_to_the_others(machine: object) -> None:
+    app = Workbench(place="setup")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.pause()
+
+        def line() -> str:
+            return words(app).splitlines()[-1]
+
+        assert line().endswith("^p Commands  f1 Help ") and "f9 Start" in line()
+        hidden = line()
+        await pilot.resize_terminal(160, 45)
+        await pilot.pause()
+        assert line().endswith("^p Commands  f1 Help ") and "^q Quit" in line() and "^q Quit" not in hidden
+        await pilot.resize_terminal(40, 12)
+        await pilot.pause()
+        assert line().endswith("^p Commands  f1 Help ") and "…" not in line()
+        await pilot.click("FooterKey:last-of-type")
+        await pilot.pause()
+        assert app.screen.query("HelpPanel")

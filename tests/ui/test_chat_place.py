@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Markdown, Static
 
@@ -178,3 +179,20 @@ async def test_a_slider_changes_the_next_answer(run: RunFolder) -> None:
         await pilot.press("right", "right")
         assert place.session is not None
         assert place.session.sampling.temperature == pytest.approx(0.1)
+
+
+async def test_a_run_that_was_removed_is_said(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await pilot.press("f2")
+        pilot.app.post_message(ChatRequested("gone"))
+        await until(pilot, lambda: any("gone" in told.message for told in pilot.app._notifications))
+        assert place.session is None
+
+
+async def test_a_question_that_comes_in_one_burst_is_sent_whole(run: RunFolder) -> None:
+    """As a terminal hands over what was typed while the program was busy."""
+    async with chatting() as (pilot, place):
+        for key, character in (("w", "w"), ("h", "h"), ("o", "o"), ("enter", "\r")):
+            pilot.app.post_message(events.Key(key, character))
+        await until(pilot, lambda: bool(place.query(TurnView)) and not place.is_answering)
+        await until(pilot, lambda: answers(place) == ["WHO"])

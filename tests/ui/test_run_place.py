@@ -197,46 +197,6 @@ async def test_more_room_shows_more_at_any_time() -> None:
             assert app.screen.query_one(Tabs).display == (size != WIDE)
 
 
-async def test_a_plot_is_read_zoomed_and_moved_by_keys() -> None:
-    from qlora_tui.ui.widgets.curve_plot import CurvePlot
-
-    written("one", [*beginning(), *training()])
-    app = Workbench(run="one")
-    async with app.run_test(size=(120, 35)) as pilot:
-        await until(pilot, lambda: app.screen.query("#plot-loss.-drawn"))
-        plot = app.screen.query_one("#plot-loss", CurvePlot)
-        plot.focus()
-        await pilot.press("right")
-        assert plot.cursor == 200
-        assert "step 200  train 0.4" in str(plot.border_subtitle)
-        assert "eval 0.5458" in str(plot.border_subtitle)
-        await pilot.press("plus", "plus")
-        assert plot.window is not None and plot.window[0] > 50
-        before = plot.window
-        await pilot.press("shift+left")
-        assert plot.window[0] < before[0]
-        await pilot.press("y")
-        assert "(log)" in str(plot.border_title)
-        await pilot.press("0")
-        assert (plot.window, plot.cursor) == (None, None)
-        await pilot.press("p")
-        await until(pilot, lambda: "learning rate" in str(plot.border_title))
-
-
-async def test_a_plot_is_read_and_zoomed_by_mouse() -> None:
-    from qlora_tui.ui.widgets.curve_plot import CurvePlot
-
-    written("one", [*beginning(), *training()])
-    app = Workbench(run="one")
-    async with app.run_test(size=(120, 35)) as pilot:
-        await until(pilot, lambda: app.screen.query("#plot-loss.-drawn"))
-        plot = app.screen.query_one("#plot-loss", CurvePlot)
-        await pilot.hover("#plot-loss #plot", offset=(30, 5))
-        await until(pilot, lambda: plot.cursor is not None)
-        assert plot.cursor is not None and 80 < plot.cursor < 130
-        assert f"step {plot.cursor:.0f}" in str(plot.border_subtitle)
-
-
 async def test_a_curve_in_the_making_and_a_value_that_is_not_finite() -> None:
     first = events.Step(step=1, epoch=0, loss=None, learning_rate=0, grad_norm=None, tokens=1, tokens_per_s=1)
     written("one", [*beginning(), first])

@@ -44,10 +44,10 @@ async def test_a_key_is_changed_used_and_given_back(settle: Settle) -> None:
         await pilot.press("enter")
         await pilot.pause()
         assert isinstance(app.screen, AskKey)
-        await pilot.press("ctrl+l")
+        await pilot.press("ctrl+d")
         await pilot.pause()
-        assert settings.load().keymap == {"workbench.runs": "ctrl+l"}
-        await pilot.press("ctrl+l")
+        assert settings.load().keymap == {"workbench.runs": "ctrl+d"}
+        await pilot.press("ctrl+d")
         assert app.current_mode == "runs"
         await pilot.press("f7")
         await pilot.press("r")

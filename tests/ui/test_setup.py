@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from command_line import Cli, command, fake_worker  # noqa: F401
-from setup_material import GIB, give, machine, price_of, priced, setup, text, until
+from setup_material import GIB, give, know_few_models, machine, price_of, priced, setup, text, until
 from textual.message import Message
-from textual.widgets import DataTable, Input, OptionList, Select
+from textual.widgets import Checkbox, DataTable, Input, OptionList, Select
+from textual.widgets._footer import FooterKey
 
 from qlora_tui.config import presets
 from qlora_tui.config.fields import fields
@@ -17,6 +18,7 @@ from qlora_tui.config.overrides import resolve
 from qlora_tui.runs import store
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ConfigEdited, StartRequested
+from qlora_tui.ui.widgets import pricer
 from qlora_tui.ui.widgets.fit_panel import AdviceList, FitPanel
 from qlora_tui.ui.widgets.setting_field import SettingField
 from qlora_tui.ui.widgets.settings_form import SettingsForm
@@ -27,6 +29,7 @@ WIDE = (160, 45)
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, machine())
+    know_few_models(monkeypatch)
 
 
 def field(app: Workbench, key: str) -> SettingField:
@@ -125,7 +128,6 @@ async def test_what_was_typed_is_not_rewritten_while_it_means_the_same() -> None
         assert field(app, "training.learning_rate").query_one(Input).value == "1e-4"
 
 
-@pytest.mark.long
 async def test_undo_takes_the_last_edit_back() -> None:
     app = workbench()
     async with app.run_test(size=WIDE) as pilot:
@@ -152,6 +154,31 @@ async def test_each_section_is_one_key_or_one_click_away() -> None:
         await until(pilot, lambda: app.current_mode == "home")
 
 
+async def test_a_run_is_set_up_and_started_by_mouse_alone(
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    app = workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await priced(pilot, app)
+        table = setup(app).query_one(DataTable)
+        await until(pilot, lambda: table.row_count > 1)
+        second = str(table.ordered_rows[1].key.value)
+        for _ in range(2):  # The first click marks a row, the second takes it.
+            await pilot.click(table, offset=(6, 2))
+        await until(pilot, lambda: app.draft.model.id == second)
+        for _ in range(2):
+            await pilot.click(table, offset=(6, 1))
+        await until(pilot, lambda: app.draft.model.id == "starter")
+        await pilot.click("#outline-adapter")
+        box = field(app, "quantization.double_quantization").query_one(Checkbox)
+        await pilot.click(box)
+        await until(pilot, lambda: not app.draft.quantization.double_quantization)
+        await priced(pilot, app)
+        await pilot.click(next(key for key in setup(app).query(FooterKey) if key.action == "start"))
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+    assert len(store.all_runs()) == 1
+
+
 @pytest.mark.long
 async def test_the_models_say_whether_they_fit_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, machine(23.5))
@@ -163,7 +190,7 @@ async def test_the_models_say_whether_they_fit_this_machine(monkeypatch: pytest.
         def cell(model: str, column: str) -> str:
             return str(table.get_cell(model, column).plain)
 
-        await until(pilot, lambda: table.row_count > 100 and cell("Qwen/Qwen3-0.6B", "fit") == "fits")
+        await until(pilot, lambda: table.row_count == 5 and cell("Qwen/Qwen3-0.6B", "fit") == "fits")
         assert cell("starter", "fit") == "fits"
         assert cell("meta-llama/Llama-3.1-405B", "fit") == "too big"
         assert cell("starter", "size") == "bundled"
@@ -175,7 +202,7 @@ async def test_a_model_is_searched_chosen_and_priced_and_nothing_is_downloaded()
     app = workbench()
     async with app.run_test(size=WIDE) as pilot:
         await priced(pilot, app)
-        await until(pilot, lambda: setup(app).query_one(DataTable).row_count > 100)
+        await until(pilot, lambda: setup(app).query_one(DataTable).row_count == 5)
         await pilot.press("slash", *"llama-3.1-8b")
         await until(pilot, lambda: "cannot be" in text(app, "#model-status"))
         assert "hub cannot be searched" in text(app, "#model-status")
@@ -227,10 +254,33 @@ async def test_advice_makes_it_fit_with_one_key(monkeypatch: pytest.MonkeyPatch)
         assert not panel.query_one(AdviceList).display
 
 
+async def test_a_fault_of_the_estimator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("[b]by zero")
+
+    monkeypatch.setattr(pricer, "price", broken)
+    app = workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "no estimate: ZeroDivisionError: [b]by zero" in text(app, "#fit-answer"))
+
+
+async def test_each_card_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, machine(4, 11, 11))
+    app = workbench()
+    app.draft = resolve(overrides=["model.id=meta-llama/Llama-3.1-8B", "training.gradient_checkpointing=on"])
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        assert text(app, "#fit-answer").startswith("FITS") and "Card 1" in text(app, "#fit-answer")
+        lines = text(app, "#fit-cards").splitlines()
+        assert lines[0] == "does not fit on Card 0, 4.00 GiB free"
+        assert lines[2] == "fits on Card 2, 11.0 GiB free"
+        bars = [text(app, "#fit-bar"), lines[1], lines[3]]
+        assert [("┃" in bar, "·" in bar) for bar in bars] == [(False, True), (True, False), (False, True)]
+
+
 _BATCH = {"training.micro_batch_size"}
 
 
-@pytest.mark.long
 async def test_targets_are_ticked_by_the_names_of_the_model() -> None:
     app = workbench()
     async with app.run_test(size=WIDE) as pilot:
@@ -246,13 +296,17 @@ async def test_targets_are_ticked_by_the_names_of_the_model() -> None:
         await until(pilot, lambda: app.draft.adapter.target_modules == "all-linear")
 
 
-@pytest.mark.long
 async def test_settings_say_what_they_cost() -> None:
     app = workbench()
     async with app.run_test(size=WIDE) as pilot:
         await priced(pilot, app)
         await pilot.press("a")
         await until(pilot, lambda: "none: +" in field(app, "quantization.kind").explanation)
+        box = field(app, "quantization.double_quantization").query_one(Checkbox)
+        assert "X" in str(box.render()), "a tick is seen without colour"
+        box.value = False
+        await until(pilot, lambda: not app.draft.quantization.double_quantization)
+        assert "X" not in str(box.render())
         assert "trained parameters" in field(app, "adapter.rank").explanation
 
 
@@ -341,6 +395,32 @@ async def test_the_screen_and_the_shown_command_start_the_same_run(
     assert str(rows) in first.config.read_text()
 
 
+async def test_a_run_is_named_before_it_starts(
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    store.create("taken", resolve(), {})
+    app = workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await priced(pilot, app)
+        await pilot.press("r")
+        line = setup(app).query_one("#run-name Input", Input)
+        await until(pilot, lambda: line.has_focus and line.placeholder == "starter-1")
+        await pilot.press(*"taken")
+        await until(pilot, lambda: "already" in text(app, "#run-name .note"))
+        await pilot.press("f9")
+        await pilot.pause()
+        assert len(store.all_runs()) == 1 and line.has_focus
+        await pilot.press("home", "ctrl+k", *"mine")
+        await until(pilot, lambda: "already" not in text(app, "#run-name .note"))
+        assert setup(app).shell_lines[-1] == "--name mine"
+        await pilot.press("f9")
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        assert {run.name for run in store.all_runs()} == {"taken", "mine"}
+        await pilot.press("f3")
+        await pilot.pause()
+        assert line.value == "" and line.placeholder == "starter-1", "the next run is another one"
+
+
 @pytest.mark.long
 async def test_a_draft_from_a_preset_gives_a_short_command(
     command: Cli,  # noqa: F811
@@ -363,7 +443,6 @@ async def test_a_draft_from_a_preset_gives_a_short_command(
     assert store.find("typed").config.read_bytes() == store.all_runs()[1].config.read_bytes()
 
 
-@pytest.mark.long
 async def test_a_run_that_does_not_fit_asks_first(
     monkeypatch: pytest.MonkeyPatch,
     fake_worker: Callable[[str], None],  # noqa: F811

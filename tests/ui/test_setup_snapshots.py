@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from setup_material import give, machine, priced, setup, until
+from setup_material import give, looked_into, machine, priced, setup, text, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
@@ -16,6 +16,51 @@ from qlora_tui.ui.widgets.pricer import Pricer
 
 SIZES = [(80, 24), (160, 45)]
 THEMES = ["ember", "paper"]
+ASKED = ["<|im_start|>", "user", "\n", "Name", " three", " primary", " colours", ".", "<|im_end|>", "\n"]
+ANSWERED = ["<|im_start|>", "assistant", "\n", "Red", ",", " yellow", " and", " blue", ".", "<|im_end|>"]
+SOURCE: dict[str, Any] = {
+    "event": "source",
+    "format": "prompt-completion",
+    "confidence": 0.97,
+    "used_columns": {"prompt": "instruction", "context": "input", "response": "output"},
+    "evidence": ["columns are named instruction, input and output", "200 of 200 sampled rows have an answer"],
+    "notes": [],
+    "first_bad_rows": [],
+    "columns": ["instruction", "input", "output", "text"],
+}
+SAMPLE: dict[str, Any] = {
+    "event": "sample",
+    "rows": [
+        {
+            "origin": "alpaca.parquet:1",
+            "full_tokens": len(ASKED + ANSWERED),
+            "cut_tokens": 0,
+            "dropped": "",
+            "untrained": [],
+            "pieces": [
+                [{"text": one, "trained": False, "special": "<|" in one} for one in (*ASKED, *ANSWERED[:3])]
+                + [{"text": one, "trained": True, "special": "<|" in one} for one in ANSWERED[3:]]
+            ],
+        }
+    ],
+}
+ESTIMATE: dict[str, Any] = {
+    "event": "estimate",
+    "rows": 200,
+    "epochs": {"total_steps": 13},
+    "histogram": [
+        {"from_tokens": 24 * number, "to_tokens": 24 * number + 23, "rows": rows}
+        for number, rows in enumerate((18, 61, 74, 30, 12, 5))
+    ],
+    "tokens": 12_345,
+    "trained_share": 0.52,
+    "longest_origin": "alpaca.parquet:118",
+    "longest_tokens": 141,
+    "longer_share": 0.085,
+    "max_length_tokens": 96,
+    "flags": [],
+    "warnings": [],
+}
 Before = Callable[[Pilot[None]], Awaitable[None]]
 
 
@@ -52,6 +97,41 @@ def test_models(snap_compare: Any, theme: str, size: tuple[int, int]) -> None:
     """You should see the starter chosen, other models with what they take and whether they fit, and the memory bar."""
     app = workbench(theme)
     assert snap_compare(app, terminal_size=size, run_before=shown(app, "model"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", THEMES)
+def test_data(snap_compare: Any, monkeypatch: pytest.MonkeyPatch, theme: str, size: tuple[int, int]) -> None:
+    """You should see the format and why, a row with a bright answer and dim question, and lengths with a cut line.
+
+    At 80 columns the lengths are further down.
+    """
+    looked_into(monkeypatch, SOURCE, SAMPLE, ESTIMATE)
+    app = workbench(theme, "training.max_length_tokens=96", "data.source=alpaca")
+    section = shown(app, "data")
+
+    async def before(pilot: Pilot[None]) -> None:
+        await section(pilot)
+        await until(pilot, lambda: "first 200 rows" in text(app, "#data-stage"))
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", THEMES)
+def test_training(snap_compare: Any, theme: str, size: tuple[int, int]) -> None:
+    """You should see the run's name, the settings that matter first with what they cost, and two marked ones."""
+    app = workbench(theme, "training.warmup_ratio=0.1")
+    section = shown(app, "training")
+
+    async def before(pilot: Pilot[None]) -> None:
+        await section(pilot)
+        setup(app).edit({"training.epochs": "many"})
+        await pilot.pause()
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
 
 
 @pytest.mark.long

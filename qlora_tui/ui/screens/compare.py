@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from qlora_tui.config.differences import differences
 from qlora_tui.data.downloads import size
@@ -20,6 +20,7 @@ from qlora_tui.runs.narration import duration, number
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
 from qlora_tui.ui.curves import curves
+from qlora_tui.ui.widgets.key_line import KeyLine
 from qlora_tui.ui.widgets.vim import VimKeys
 
 _VARIABLES = ("loss", "eval", "vram", "error", "accent")
@@ -67,7 +68,7 @@ class Compare(Screen[None]):
         yield Static(printable(f"Comparing {', '.join(self._names)}", one_line=True), id="compared", markup=False)
         yield Vertical(id="overlay")
         yield Differences(cursor_type="row", id="differences")
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self._read()
@@ -102,7 +103,8 @@ class Compare(Screen[None]):
             table.add_row(Text("same settings"))
 
     def _plot(self) -> None:
-        from qlora_tui.ui.widgets.curve_plot import CurvePlot, Line
+        from qlora_tui.ui.widgets.curve_plot import CurvePlot
+        from qlora_tui.ui.widgets.plot_line import Line
 
         lines = []
         for job, variable in zip(self._jobs, _VARIABLES, strict=False):

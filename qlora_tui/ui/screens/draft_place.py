@@ -1,6 +1,7 @@
 """A place that edits the draft: its edits and their undoing, presets and runs to begin from, the command, the start."""
 
 import asyncio
+import shlex
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import getters, on, work
@@ -11,6 +12,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
 from qlora_tui.terminal import printable
 from qlora_tui.ui import setup_summary
+from qlora_tui.ui.downloads import missing_downloads
 from qlora_tui.ui.drafting import Edits
 from qlora_tui.ui.messages import ConfigEdited, StartRequested
 from qlora_tui.ui.pricing import Price
@@ -19,6 +21,9 @@ from qlora_tui.ui.widgets.confirm import Confirm
 
 if TYPE_CHECKING:
     from qlora_tui.ui.app import Workbench
+
+RUN_NAME = "run name"
+"""Stands for the run's name where a setting's dotted key is expected."""
 
 _UNDONE = 100
 """How many edits can be taken back."""
@@ -41,6 +46,8 @@ class DraftPlace(Place):
     def __init__(self) -> None:
         super().__init__()
         self.edits = Edits()
+        self.run_title = ""
+        """What the run is to be called; empty: as suggested."""
         self.price: Price | None = None
         """What the draft needs, once it is known."""
         self._past: list[tuple[RunConfig, str]] = []
@@ -51,7 +58,7 @@ class DraftPlace(Place):
         raise NotImplementedError
 
     async def show_field(self, key: str) -> None:
-        """Put the focus on the field of a setting."""
+        """Put the focus on the field of a setting, or of RUN_NAME."""
         raise NotImplementedError
 
     @on(ConfigEdited)
@@ -101,12 +108,18 @@ class DraftPlace(Place):
         """The command that starts what is on the screen."""
         return command_line(self.app.draft, setup_summary.preset_of(self.app.draft_source))
 
+    @property
+    def shell_lines(self) -> list[str]:
+        """The command for a shell, with the name of the run where it was given one."""
+        return [*self.command.shell_lines(), *([f"--name {shlex.quote(self.run_title)}"] if self.run_title else [])]
+
     def action_command(self) -> None:
         """Show the command and the TOML."""
         from qlora_tui.config.toml_file import to_toml
         from qlora_tui.ui.screens.setup_dialogs import ShowCommand
 
-        self.app.push_screen(ShowCommand(self.command.shell_lines(), to_toml(self.app.draft, sparse=True)))
+        toml = to_toml(self.app.draft, sparse=True).strip() or "# Every setting has its default."
+        self.app.push_screen(ShowCommand(self.shell_lines, toml))
 
     @work(group="dialog", exclusive=True)
     async def action_load(self) -> None:
@@ -145,9 +158,9 @@ class DraftPlace(Place):
     @work(group="dialog", exclusive=True)
     async def action_start(self) -> None:
         """Start the run: after a yes where it does not fit or something has to be downloaded."""
-        from qlora_tui.runs.missing import missing_downloads, sentence
+        from qlora_tui.runs.missing import sentence
 
-        if self.edits.pending:
+        if self.edits.pending or setup_summary.run_name_problem(self.run_title):
             await self._show_trouble()
             return
         command = self.command
@@ -158,7 +171,7 @@ class DraftPlace(Place):
                 return
         try:
             config = command.config
-            downloads = await asyncio.to_thread(missing_downloads, config)
+            downloads = await missing_downloads(config)
         except QloraError as error:
             self.app.complain(error)
             return
@@ -166,9 +179,12 @@ class DraftPlace(Place):
             said = printable("\n".join(sentence(one) for one in downloads))
             if not await self.app.push_screen_wait(Confirm("Download this?", said, yes="Download")):
                 return
-        self.post_message(StartRequested(config, preset=command.preset, allow_download=bool(downloads)))
+        self.post_message(
+            StartRequested(config, self.run_title or None, preset=command.preset, allow_download=bool(downloads))
+        )
 
     async def _show_trouble(self) -> None:
-        key = next(iter(self.edits.pending))
-        self.notify(f"{key}: {self.edits.reasons.get(key, '')}", title="Not started", severity="error", markup=False)
+        key = next(iter(self.edits.pending), RUN_NAME)
+        reason = self.edits.reasons.get(key) or setup_summary.run_name_problem(self.run_title)
+        self.notify(f"{key}: {reason}", title="Not started", severity="error", markup=False)
         await self.show_field(key)

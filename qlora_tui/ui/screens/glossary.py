@@ -20,7 +20,7 @@ class Terms(OptionList, VimKeys):
 
 
 class Glossary(ModalScreen[None]):
-    """All terms; those of the focused field first when it names some."""
+    """All terms, those that belong to where one was first."""
 
     CSS_PATH = "glossary.tcss"
     AUTO_FOCUS = "#terms"
@@ -29,9 +29,8 @@ class Glossary(ModalScreen[None]):
         Binding("slash", "filter", "Filter", id="glossary.filter", tooltip="Find a term by its letters"),
     ]
 
-    def __init__(self, help_text: str = "") -> None:
+    def __init__(self, near: tuple[glossary.Entry, ...] = ()) -> None:
         super().__init__()
-        near = glossary.in_text(help_text) if help_text else ()
         self._entries = tuple(dict.fromkeys((*near, *glossary.entries())))
 
     def compose(self) -> ComposeResult:

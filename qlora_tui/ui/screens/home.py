@@ -1,7 +1,7 @@
 """Home: this machine, the runs that live or lived last, and the one obvious next step."""
 
 import shutil
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -10,15 +10,14 @@ from textual.containers import Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
 
-from qlora_tui import hardware, paths
-from qlora_tui.config import presets
 from qlora_tui.errors import QloraError
-from qlora_tui.runs.shelf import Glimpse, Shelf
 from qlora_tui.ui import messages
 from qlora_tui.ui.screens.place import Place
 from qlora_tui.ui.widgets.machine_panel import MachinePanel, Surroundings
 from qlora_tui.ui.widgets.next_step import NextStep, next_step
-from qlora_tui.ui.widgets.run_card import RunCard
+
+if TYPE_CHECKING:  # What reads the runs and the machine is imported by the thread that does so, after the first frame.
+    from qlora_tui.runs.shelf import Glimpse, Shelf
 
 _EVERY_S = 2.0
 _CARDS = 8
@@ -27,7 +26,7 @@ _CARDS = 8
 class HomeRead(Message):
     """The machine and the runs were looked at."""
 
-    def __init__(self, surroundings: Surroundings, glimpses: tuple[Glimpse, ...]) -> None:
+    def __init__(self, surroundings: Surroundings, glimpses: "tuple[Glimpse, ...]") -> None:
         super().__init__()
         self.surroundings = surroundings
         self.glimpses = glimpses
@@ -52,7 +51,7 @@ time and come back from any shell.
 
     def __init__(self) -> None:
         super().__init__()
-        self._shelf = Shelf()
+        self._shelf: Shelf | None = None
 
     def compose_place(self) -> ComposeResult:
         with VerticalScroll(id="home", can_focus=False):
@@ -69,7 +68,7 @@ time and come back from any shell.
 
     def on_screen_resume(self) -> None:
         """Coming back shows the present state at once."""
-        self._look()
+        self.call_after_refresh(self._look)
 
     def _starting(self, starting: bool) -> None:
         self.query_one(NextStep).starting = starting
@@ -80,7 +79,10 @@ time and come back from any shell.
 
     @work(thread=True, exclusive=True, group="home", exit_on_error=False)
     def _read(self) -> None:
-        self.post_message(HomeRead(surroundings(), tuple(self._shelf.read())))
+        from qlora_tui.runs.shelf import Shelf
+
+        self._shelf = self._shelf or Shelf()
+        self.post_message(HomeRead(surroundings(), self._shelf.read()))
 
     @on(HomeRead)
     async def _show(self, message: HomeRead) -> None:
@@ -90,7 +92,9 @@ time and come back from any shell.
         ended = [glimpse for glimpse in message.glimpses if not glimpse.live]
         await self._show_cards([*live, *ended][:_CARDS])
 
-    async def _show_cards(self, glimpses: list[Glimpse]) -> None:
+    async def _show_cards(self, glimpses: "list[Glimpse]") -> None:
+        from qlora_tui.ui.widgets.run_card import RunCard
+
         self.query_one("#no-runs").display = not glimpses
         cards = list(self.query(RunCard))
         for card, glimpse in zip(cards, glimpses, strict=False):
@@ -123,6 +127,8 @@ time and come back from any shell.
 
     def action_demo(self) -> None:
         """Start the starter demo."""
+        from qlora_tui.config import presets
+
         try:
             self.post_message(messages.StartRequested(presets.find("starter").config, preset="starter"))
         except QloraError as error:
@@ -131,6 +137,8 @@ time and come back from any shell.
 
 def surroundings() -> Surroundings:
     """Read the machine, and the disk of the runs. Blocking."""
+    from qlora_tui import hardware, paths
+
     folder = paths.runs()
     while not folder.exists():
         folder = folder.parent

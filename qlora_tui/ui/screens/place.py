@@ -1,12 +1,13 @@
 """What every place has: the bar of places above, the keys below, and breakpoints for narrow and short terminals."""
 
+import gc
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.screen import Screen
-from textual.widgets import Footer
 
+from qlora_tui.ui.widgets.key_line import KeyLine
 from qlora_tui.ui.widgets.places_bar import PlacesBar
 
 
@@ -22,10 +23,15 @@ class Place(Screen[None]):
     NAME: ClassVar[str] = ""
     """Key of the place in `Workbench.MODES`."""
 
+    def on_mount(self) -> None:
+        # What is there now lives as long as the app does. To go through all of it, again and again, as the garbage
+        # collector would, holds up a key for ten times as long as a drawing does.
+        self.call_after_refresh(gc.freeze)
+
     def compose(self) -> ComposeResult:
         yield PlacesBar(self.NAME)
         yield from self.compose_place()
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def compose_place(self) -> ComposeResult:
         """The content between the bar and the footer."""

@@ -188,9 +188,30 @@ on when the workbench is left.
         ):
             self._run_in_thread("Cancelling.", lambda run: jobs.cancel(run, self._say_from_thread))
 
-    def action_resume(self) -> None:
-        """Start a worker on this run's folder again."""
-        self._run_in_thread("Starting again.", jobs.start)
+    @work(exclusive=True, group="question")
+    async def action_resume(self) -> None:
+        """Start a worker on this run's folder again; asks first where the way the run ended needs an answer."""
+        from qlora_tui.runs.missing import sentence
+        from qlora_tui.ui.downloads import missing_downloads
+        from qlora_tui.ui.widgets import resume_options
+
+        view = self.view
+        if view is None:
+            return
+        downloads = []
+        try:
+            if resume_options.may_lack_files(view.state):
+                self.asked = "Looking for what would have to be downloaded."
+                downloads = await missing_downloads(RunFolder(view.folder).load_config())
+        except QloraError as error:
+            self._refused(error)
+            return
+        self.asked = ""
+        given: dict[str, bool] | None = {}  # by the names of `jobs.start`
+        if options := resume_options.needed(view.state, [sentence(one) for one in downloads]):
+            given = await self.app.push_screen_wait(resume_options.ResumeOptions(view.name, options))
+        if (allowed := given) is not None:
+            self._run_in_thread("Starting again.", lambda run: jobs.start(run, **allowed))
 
     def action_chat(self) -> None:
         """Talk to what was trained."""

@@ -16,6 +16,7 @@ from qlora_tui.errors import QloraError, UsageError
 from qlora_tui.runs import jobs, labels, queue, store
 from qlora_tui.runs.shelf import Glimpse, Shelf
 from qlora_tui.ui import messages
+from qlora_tui.ui.downloads import missing_downloads
 from qlora_tui.ui.screens.place import Place
 from qlora_tui.ui.widgets.ask_text import AskText
 from qlora_tui.ui.widgets.confirm import Confirm
@@ -89,7 +90,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
     @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
     def _read(self) -> None:
         waiting = tuple(entry.name for entry in queue.waiting())
-        self.post_message(RunsRead(tuple(self._shelf.read()), waiting, queue.busy() if waiting else ""))
+        self.post_message(RunsRead(self._shelf.read(), waiting, queue.busy(waiting[0]) if waiting else ""))
 
     @on(RunsRead)
     def _show(self, message: RunsRead) -> None:
@@ -236,12 +237,12 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
     @work(exclusive=True, group="queue")
     async def _queue(self, preset: str) -> None:
         from qlora_tui.config import presets
-        from qlora_tui.runs.missing import missing_downloads, sentence
+        from qlora_tui.runs.missing import sentence
         from qlora_tui.ui import starting
 
         try:
             config = presets.find(preset).config
-            downloads = await asyncio.to_thread(missing_downloads, config)
+            downloads = await missing_downloads(config)
             text = "\n".join(map(sentence, downloads))
             if downloads and not await self.app.push_screen_wait(
                 Confirm("Download this when the run's turn comes?", text, yes="Download", no="Do not queue")

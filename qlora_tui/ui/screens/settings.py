@@ -54,7 +54,7 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
         Binding("r", "reset_key", "Own key again", id="settings.reset-key", tooltip="Forget the changed key"),
         Binding("left_square_bracket", "tab(-1)", "Tab before", show=False, id="settings.back", tooltip="Tab before"),
         Binding("right_square_bracket", "tab(1)", "Next tab", id="settings.next", tooltip="Next tab of the settings"),
-        Binding("escape", "back", "Back", show=False, id="settings.leave", tooltip="To the tabs, then home"),
+        Binding("escape", "back", "Back", show=False, id="settings.leave", tooltip="Home"),
     ]
 
     def compose_place(self) -> ComposeResult:

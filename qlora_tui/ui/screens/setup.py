@@ -3,19 +3,21 @@
 import json
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.widgets import ContentSwitcher, Static
+from textual.worker import get_current_worker
 
+from qlora_tui.config.run import RunConfig
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.terminal import printable
 from qlora_tui.ui import setup_summary
 from qlora_tui.ui.messages import PlaceRequested
-from qlora_tui.ui.screens.draft_place import DraftPlace
+from qlora_tui.ui.screens.draft_place import RUN_NAME, DraftPlace
 from qlora_tui.ui.widgets.adapter_form import AdapterForm
 from qlora_tui.ui.widgets.data_section import DataSection
 from qlora_tui.ui.widgets.fit_panel import Advice, FitPanel
@@ -23,6 +25,7 @@ from qlora_tui.ui.widgets.model_picker import ModelPicker
 from qlora_tui.ui.widgets.model_section import ModelSection
 from qlora_tui.ui.widgets.outline import SECTIONS, Outline
 from qlora_tui.ui.widgets.pricer import Pricer
+from qlora_tui.ui.widgets.run_name_field import RunNameField
 from qlora_tui.ui.widgets.setting_field import SettingField
 from qlora_tui.ui.widgets.settings_form import SettingsForm
 from qlora_tui.ui.widgets.training_form import TrainingForm
@@ -40,8 +43,9 @@ class SetupPlace(DraftPlace):
 ## Setup
 
 Four sections, read from top to bottom: `m` model, `a` adapter, `d` data, `t` training. What you change is priced at
-once. `F8` applies the first advice, `F9` starts the run, `ctrl+o` begins from a preset or an earlier run, `ctrl+s`
-saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the last edit back.
+once. `F8` applies the first advice, `r` names the run, `F9` starts it, `ctrl+o` begins from a preset or an earlier run,
+`ctrl+s` saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the last edit back, `ctrl+l` shows the
+whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` and `ctrl+b` go to the next section.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -52,8 +56,14 @@ saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the las
         Binding("ctrl+n", "step(1)", "Next", id="setup.next", tooltip="The next section", show=False),
         Binding("ctrl+b", "step(-1)", "Back", id="setup.previous", tooltip="The section before", show=False),
         Binding(
-            "o", "unfold", "Memory", id="setup.memory", tooltip="The whole estimate, or the form again", show=False
+            "o,ctrl+l",
+            "unfold",
+            "Memory",
+            id="setup.memory",
+            tooltip="The whole estimate, and back",
+            show=False,
         ),
+        Binding("r", "name", "Name the run", id="setup.name", tooltip="What the run will be called", show=False),
         Binding("escape", "leave", "Back", id="setup.leave", tooltip="Out of the field, then out of Setup", show=False),
     ]
 
@@ -78,10 +88,12 @@ saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the las
 
     def on_mount(self) -> None:
         self.query_one(FitPanel).add_class("-folded")
-        self.watch(self.app, "draft", self.show_draft)
+        self.watch(self.app, "chosen_draft", self.show_draft)
         self.call_after_refresh(self.query_one(ModelSection).scroll_home, animate=False)
 
     def on_screen_resume(self) -> None:
+        if setup_summary.run_name_problem(self.run_title):
+            self.run_title = ""  # That run was started.
         self.show_draft()
 
     def show_draft(self) -> None:
@@ -89,16 +101,40 @@ saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the las
         draft, edits = self.app.draft, self.edits
         # The other sections are shown the draft when they are opened.
         self._section.show(draft, edits.pending, edits.reasons)
+        self._show_name()
         self._show_summaries()
         self._show_help()
         self._reprice()
+
+    def _show_name(self) -> None:
+        if self._open == "training":
+            self.query_one(RunNameField).show(self.run_title, setup_summary.run_name_problem(self.run_title))
+            self._suggest_name(self.app.draft, self.app.draft_source)
+
+    @work(thread=True, exclusive=True, group="name", exit_on_error=False)
+    def _suggest_name(self, config: RunConfig, source: str) -> None:
+        name = setup_summary.suggested_run_name(config, source)
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self.query_one(RunNameField).suggest, name)
+
+    @on(RunNameField.Named)
+    def _named(self, message: RunNameField.Named) -> None:
+        message.stop()
+        self.run_title = message.name
+        self._show_name()
+
+    def action_name(self) -> None:
+        """Name the run."""
+        self.action_open("training")
+        self.query_one("#run-name Input").focus()
 
     def _show_summaries(self) -> None:
         draft, facts = self.app.draft, self._known_facts()
         found = setup_summary.summaries(draft, facts, self.query_one(DataSection).summary)
         trouble = {setup_summary.section_of(key) for key in self.edits.pending}
         self.query_one(Outline).show(self._open, found, trouble)
-        self.query_one("#section-summary", Static).update(Content(printable(found[self._open], one_line=True)))
+        summary = Content(printable(found[self._open], one_line=True))
+        self.query_one("#section-summary", Static).update(summary, layout=False)
         self.query_one("#form").border_title = Content(f"Run from {printable(self.app.draft_source)}")
         if self._open == "adapter":
             self.query_one(AdapterForm).show_targets(draft, facts)
@@ -209,8 +245,11 @@ saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the las
             self.query_one(f"#outline-{self._open}").focus()
 
     def action_unfold(self) -> None:
-        """The whole estimate in place of the form, or the form again."""
-        self._show_memory(whole=not self.has_class("-memory-open"))
+        """The whole estimate in place of the form, or the form again; where both are in view, the focus goes there."""
+        if self.has_class("-narrow"):
+            self._show_memory(whole=not self.has_class("-memory-open"))
+        else:
+            self.query_one(FitPanel).focus()
 
     @on(FitPanel.Unfolded)
     def _unfolded(self) -> None:
@@ -231,10 +270,13 @@ saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the las
             else None
         )
         text = printable(field.explanation, one_line=True) if field is not None else ""
-        self.query_one("#field-help", Static).update(Content(text))
+        self.query_one("#field-help", Static).update(Content(text), layout=False)
 
     async def show_field(self, key: str) -> None:
         """Open the section of a setting and put the focus there."""
+        if key == RUN_NAME:
+            self.action_name()
+            return
         self.action_open(setup_summary.section_of(key))
         for form in self.query(SettingsForm):
             if key in form.advanced:

@@ -95,7 +95,11 @@ class AdapterForm(VerticalScroll):
         with checklist.prevent(SelectionList.SelectedChanged):
             checklist.clear_options()
             checklist.add_options(
-                Selection(Content(f"{printable(name):<16} {count(number):>8} trained"), name, name in ticked)
+                Selection(
+                    Content(f"{printable(name):<16} {count(number):>8} {'trained' if name in ticked else 'left out'}"),
+                    name,
+                    name in ticked,
+                )
                 for name, number in trained.items()
             )
         checklist.highlighted = at

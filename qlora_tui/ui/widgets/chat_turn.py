@@ -17,7 +17,7 @@ class AnswerView(Vertical):
     AnswerView {
         width: 1fr; height: auto; padding: 0 1; border-left: outer $secondary;
         border-title-color: $text-muted; border-subtitle-color: $text-muted;
-        &.-base { border-left: outer $panel-lighten-3; }
+        &.-base { border-left: outer $foreground 30%; }
         Markdown { margin: 0; padding: 0; background: transparent; }
         .answer-facts { color: $text-muted; height: 1; text-overflow: ellipsis; text-wrap: nowrap; }
     }

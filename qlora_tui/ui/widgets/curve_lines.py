@@ -51,7 +51,11 @@ class CurveLines(Vertical):
 
     def _draw(self, name: str, title: str, curve: Curve, more: str = "") -> None:
         values = list(curve.values)
-        span = f"  {values[-1]:.4g}   from {min(values):.4g} to {max(values):.4g}{more}" if values else ""
+        span = (
+            f"  {values[-1]:.4g}   from {min(values):.4g} to {max(values):.4g}{more}"
+            if values
+            else "  begins with the first step"
+        )
         self.query_one(f"#label-{name}", Static).update(title + span, layout=False)
         self.query_one(f"#spark-{name}", Sparkline).data = values
 

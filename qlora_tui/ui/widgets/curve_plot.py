@@ -3,12 +3,10 @@
 It imports numpy through the plotting library, so it is itself imported late, in a thread.
 """
 
-from math import log10
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.color import Color
 from textual.containers import Container
 from textual.events import Leave, MouseMove, MouseScrollDown, MouseScrollUp
 from textual.message import Message
@@ -17,26 +15,18 @@ from textual.widget import Widget
 from textual.widgets import Static
 from textual_plot import HiResMode
 
-from qlora_tui.ui.curves import Curve, decimated
+from qlora_tui.ui.curves import decimated
 from qlora_tui.ui.widgets.plot_canvas import LogAxis, NumberAxis, PlotCanvas
+from qlora_tui.ui.widgets.plot_line import Line, drawn_style, height, rich_name
 
 _ZOOM = 1.5
 _PAN_SHARE = 0.2
 _MARGIN_SHARE = 0.05
+_LEAST_SPREAD = 1e-9
+"""Values that are closer together than this, as a share of themselves, are the same: an axis cannot tell them apart."""
+
 _LEFT_COLUMNS = 9
 _FRAME_COLUMNS = 2
-
-
-class Line(NamedTuple):
-    """One curve of a plot."""
-
-    name: str
-    curve: Curve
-    variable: str
-    """Variable of the theme that colours it."""
-
-    style: str = "line"
-    """"line", "faint" for the many points behind a line, "dots" for a few single ones."""
 
 
 class CurvePlot(Container, can_focus=True):
@@ -85,6 +75,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         super().__init__(**kwargs)
         self._title = title
         self._lines: list[Line] = []
+        self._said = ("", "")
 
     def compose(self) -> ComposeResult:
         yield Static("The curve begins with the first step.", classes="plot-empty")
@@ -109,7 +100,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         self._draw()
 
     def watch_cursor(self) -> None:
-        self._draw()
+        self._point()
 
     def watch_window(self) -> None:
         self._draw()
@@ -134,19 +125,20 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         canvas.clear()
         for line in self._lines:
             curve = decimated(line.curve.within(low, high), columns)
-            heights = [_height(value, self.log_scale) for value in curve.values]
+            heights = [height(value, self.log_scale) for value in curve.values]
             kept = [(x, y) for x, y in zip(curve.steps, heights, strict=True) if y is not None]
             if not kept:
                 continue
             values += [y for x, y in kept if low <= x <= high]
             self._plot(canvas, line, kept)
         self._frame(canvas, low, high, values)
+        canvas.draw(self._cursor_in_view, self._cursor_style)
         self._say()
         self.post_message(self.Drawn())
 
     def _plot(self, canvas: Any, line: Line, points: list[tuple[int, float]]) -> None:
         xs, ys = [x for x, _ in points], [y for _, y in points]
-        style = self._color(line)
+        style = drawn_style(line, self.app.theme_variables)
         if line.style == "dots":
             canvas.scatter(xs, ys, marker="◆", marker_style=style)
         elif line.style == "faint":  # a line through noise would take most of the time of a drawing
@@ -155,27 +147,32 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
             canvas.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)
 
     def _frame(self, canvas: Any, low: float, high: float, values: list[float]) -> None:
-        """Limits, ticks and the cursor."""
+        """Limits and ticks."""
         bottom, top = (min(values), max(values)) if values else (0.0, 1.0)
-        room = (top - bottom or abs(top) or 1.0) * _MARGIN_SHARE
+        spread = top - bottom
+        if spread <= abs(top) * _LEAST_SPREAD:
+            spread = abs(top) or 1.0
+        room = spread * _MARGIN_SHARE
         canvas.set_y_formatter(LogAxis() if self.log_scale else NumberAxis())
         canvas.set_x_formatter(NumberAxis())
         canvas.set_xlimits(low, high + (high - low) / max(self.size.width, 1))  # the last point is not on the frame
         canvas.set_ylimits(bottom - room, top + room)
-        if self.cursor is not None and low <= self.cursor <= high:
-            canvas.add_v_line(self.cursor, line_style=_rich(self._variable("accent")))
 
-    def _variable(self, name: str) -> str:
-        return self.app.theme_variables[name]
+    def _point(self) -> None:
+        """Show where the cursor is and what it reads."""
+        if not self.is_mounted:
+            return
+        self._canvas.point_at(self._cursor_in_view, self._cursor_style)
+        self._say()
 
-    def _color(self, line: Line) -> str:
-        color = Color.parse(self._variable(line.variable))
-        if line.style != "faint":
-            return _rich(self._variable(line.variable))
-        background = Color.parse(self._variable("background"))
-        if color.ansi is not None or background.ansi is not None:
-            return f"dim {_rich(self._variable(line.variable))}"
-        return background.blend(color, 0.45).rich_color.name
+    @property
+    def _cursor_in_view(self) -> float | None:
+        low, high = self.window or self._whole
+        return self.cursor if self.cursor is not None and low <= self.cursor <= high else None
+
+    @property
+    def _cursor_style(self) -> str:
+        return rich_name(self.app.theme_variables["accent"])
 
     def _say(self) -> None:
         """The legend in the title, the values under the cursor in the subtitle."""
@@ -185,8 +182,9 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
             if line.name and line.curve.steps
         )
         scale = " (log)" if self.log_scale else ""
-        self.border_title = f"{self._title}{scale}  {legend}".rstrip()
-        self.border_subtitle = self._read()
+        said = f"{self._title}{scale}  {legend}".rstrip(), self._read()
+        if said != self._said:  # either of them paints the whole plot again
+            self._said = self.border_title, self.border_subtitle = said
 
     def _read(self) -> str:
         if self.cursor is None:
@@ -277,17 +275,6 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
             return None
         low, high = self.window or self._whole
         return round(low + (column + 0.5) / columns * (high - low))
-
-
-def _height(value: float, log_scale: bool) -> float | None:
-    if not log_scale:
-        return value
-    return log10(value) if value > 0 else None
-
-
-def _rich(color: str) -> str:
-    """A colour of the theme as the plotting library names it."""
-    return Color.parse(color).rich_color.name
 
 
 def _at(step: int, cursor: float) -> str:

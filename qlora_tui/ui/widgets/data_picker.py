@@ -58,7 +58,7 @@ class DataPicker(Vertical):
         at = options.highlighted
         options.set_options(Option(_line(choice, choice.source == chosen)) for choice in self._choices)
         sources = [choice.source for choice in self._choices]
-        options.highlighted = sources.index(chosen) if chosen in sources and at is None else at
+        options.highlighted = sources.index(chosen) if chosen in sources and not options.has_focus else at
 
     def show_source(self, source: str) -> None:
         """Put the draft's source into the line, unless somebody is typing there."""

@@ -13,20 +13,21 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.suggester import SuggestFromList
 from textual.timer import Timer
-from textual.widgets import Button, Input, OptionList, Static
-from textual.widgets.option_list import Option
+from textual.widgets import Button, Static
 
+from qlora_tui.config.command_line import value
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.choices import file_choices, known_choices
 from qlora_tui.errors import QloraError
 from qlora_tui.terminal import printable
 from qlora_tui.ui.inspection import Event, Inspection
 from qlora_tui.ui.messages import ConfigEdited
+from qlora_tui.ui.widgets.column_field import ColumnsForm
 from qlora_tui.ui.widgets.data_picker import DataPicker
+from qlora_tui.ui.widgets.download_question import DownloadQuestion
 from qlora_tui.ui.widgets.length_histogram import LengthHistogram
-from qlora_tui.ui.widgets.setting_field import SettingField
+from qlora_tui.ui.widgets.reading_list import ReadingList
 from qlora_tui.ui.widgets.settings_form import SettingsForm, remaining
 from qlora_tui.ui.widgets.token_preview import TokenPreview
 
@@ -35,8 +36,7 @@ _PAUSE_S = 0.6
 
 _SHOWN_ROWS = 24
 _FIRST = ("data.format", "data.template", "data.system_prompt", "data.eval_rows", "data.length_policy")
-_COLUMNS = ("data.columns.messages", "data.columns.prompt", "data.columns.context", "data.columns.response",
-            "data.columns.system", "data.columns.text")  # fmt: skip
+COLUMNS = remaining("data.columns")
 _SEEN = ("model", "data", "training")
 """Tables of the configuration that decide what an inspection says."""
 
@@ -50,12 +50,6 @@ class DataSection(VerticalScroll):
         #data-stage { height: auto; padding: 0 1; color: $text-muted; }
         #data-actions { height: 1; padding: 0 1; }
         #data-actions Button { margin: 0 2 0 0; }
-        #data-question { height: auto; padding: 0 1; display: none; border-left: thick $warning; }
-        #data-question.-asked { display: block; }
-        #data-question Horizontal { height: 1; }
-        #data-question Button { margin: 0 2 0 0; }
-        #data-readings { height: auto; display: none; border: none; padding: 0 1; background: $surface; }
-        #data-readings.-asked { display: block; }
         #data-evidence { height: auto; padding: 0 1; }
     }
     """
@@ -96,18 +90,14 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         with Horizontal(id="data-actions"):
             yield Button("Count all rows (i)", id="data-count", compact=True)
             yield Button("Stop (x)", id="data-cancel", compact=True)
-        with VerticalScroll(id="data-question"):
-            yield Static("", id="data-question-text", markup=False)
-            with Horizontal():
-                yield Button("No", id="data-no", compact=True, variant="primary")
-                yield Button("Download", id="data-yes", compact=True, variant="warning")
-        yield OptionList(id="data-readings", compact=True, markup=False)
+        yield DownloadQuestion()
+        yield ReadingList()
         yield Static("", id="data-evidence", markup=False)
+        yield ColumnsForm()
         yield TokenPreview()
         yield LengthHistogram()
         yield SettingsForm(_FIRST)
-        yield SettingsForm((), _COLUMNS, title="Columns by hand")
-        yield SettingsForm((), remaining("data", "data.source", *_FIRST, *_COLUMNS), title="Splits, mix, limits …")
+        yield SettingsForm((), remaining("data", "data.source", *_FIRST, *COLUMNS), title="Splits, mix, limits …")
 
     def on_mount(self) -> None:
         self.query_one("#data-cancel").display = False
@@ -115,7 +105,9 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
 
     def show(self, config: RunConfig, pending: Mapping[str, str], reasons: Mapping[str, str]) -> None:
         """Show the draft; when it is in view and the data changed, look at it again."""
-        self._config = config
+        before, self._config = self._config, config
+        if before.data.source != config.data.source:
+            self._list_choices("")
         for form in self.query(SettingsForm):
             form.show(config, pending, reasons)
         self.query_one(DataPicker).show_source(config.data.source)
@@ -150,18 +142,19 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
     @work(group="inspection", exclusive=True, exit_on_error=False)
     async def _inspect(self, config: RunConfig, *, quick: bool) -> None:
         self._inspection = inspection = Inspection(config, shown_rows=_SHOWN_ROWS, quick=quick)
-        self._ask_for_reading([])
+        self.query_one(DownloadQuestion).withdraw()
+        self.query_one(ReadingList).offer([])
         self._stage("looking at the first rows …", busy=True)
         try:
             async for event in inspection.events():
-                self._hear(event, config)
+                await self._hear(event, config)
         except QloraError as error:
             self._fail(error.message, error.hint)
         else:
             self.query_one("#data-cancel").display = False
-        self.query_one("#data-question").remove_class("-asked")
+        self.query_one(DownloadQuestion).withdraw()
 
-    def _hear(self, event: Event, config: RunConfig) -> None:
+    async def _hear(self, event: Event, config: RunConfig) -> None:
         match event["event"]:
             case "source":
                 self._show_source(event)
@@ -175,10 +168,15 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
                 total = f" of {event['total']:,}" if event["total"] else ""
                 self._stage(f"{event['stage']}: {event['done']:,}{total}", busy=True)
             case "download":
-                self._ask(f"{event['what']} is not on this machine: {event['size']} would go to {event['to']}")
+                question = f"{event['what']} is not on this machine: {event['size']} would go to {event['to']}"
+                self.query_one(DownloadQuestion).ask(question)
             case "error":
                 self._fail(event["message"], event["hint"])
-                self._ask_for_reading(event["choices"])
+                self.query_one("#data-evidence", Static).update("")
+                self.query_one(ReadingList).offer(event["choices"])
+                if event["columns"]:
+                    self.query_one(ColumnsForm).offer(event["columns"])
+                    await self.query_one(ColumnsForm).unfold()
 
     def _show_source(self, event: Event) -> None:
         used = ", ".join(f"{kind} = {name}" for kind, name in event["used_columns"].items())
@@ -190,9 +188,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         ]
         self.query_one("#data-evidence", Static).update(Content(printable("\n".join(said))))
         self.summary = str(event["format"])
-        for field in self.query(SettingField):
-            if field.key in _COLUMNS:
-                field.query_one(Input).suggester = SuggestFromList(event["columns"], case_sensitive=False)
+        self.query_one(ColumnsForm).offer(event["columns"])
 
     def _show_numbers(self, event: Event, config: RunConfig) -> None:
         complete = event["event"] == "report"
@@ -222,40 +218,20 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         self._numbers = None
         self.query_one(LengthHistogram).show(None, 0)
 
-    def _ask(self, question: str) -> None:
-        self.query_one("#data-question-text", Static).update(Content(printable(question)))
-        self.query_one("#data-question").add_class("-asked")
-        self.query_one("#data-no", Button).focus()
-
-    def _ask_for_reading(self, choices: list[dict[str, str]]) -> None:
-        readings = self.query_one("#data-readings", OptionList)
-        self._readings = choices
-        readings.set_options(
-            Option(Content(printable("read as: " + ", ".join(f"{key} = {value}" for key, value in one.items()))))
-            for one in choices
-        )
-        readings.set_class(bool(choices), "-asked")
-        if choices:
-            readings.highlighted = 0
-
-    @on(OptionList.OptionSelected, "#data-readings")
-    def _read_as(self, event: OptionList.OptionSelected) -> None:
-        event.stop()
-        chosen = self._readings[event.option_index]
-        self.post_message(ConfigEdited({key: json.dumps(value) for key, value in chosen.items()}))
+    @on(DownloadQuestion.Answered)
+    async def _answered(self, message: DownloadQuestion.Answered) -> None:
+        message.stop()
+        if self._inspection is not None:
+            await self._inspection.answer(message.agreed)
 
     @on(Button.Pressed)
-    async def _pressed(self, event: Button.Pressed) -> None:
+    def _pressed(self, event: Button.Pressed) -> None:
         event.stop()
         match event.button.id:
             case "data-count":
                 self.action_count()
             case "data-cancel":
                 self.action_cancel()
-            case "data-yes" | "data-no":
-                self.query_one("#data-question").remove_class("-asked")
-                if self._inspection is not None:
-                    await self._inspection.answer(event.button.id == "data-yes")
 
     @on(DataPicker.Typed)
     def _typed(self, message: DataPicker.Typed) -> None:
@@ -265,7 +241,11 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
     @on(DataPicker.Taken)
     def _taken(self, message: DataPicker.Taken) -> None:
         message.stop()
-        self.post_message(ConfigEdited({"data.source": json.dumps(message.source, ensure_ascii=False)}))
+        edits = {"data.source": json.dumps(message.source, ensure_ascii=False)}
+        if message.source != self._config.data.source:
+            # Columns that were chosen by hand are those of the other data.
+            edits |= {key: "" for key in COLUMNS if value(self._config, key) is not None}
+        self.post_message(ConfigEdited(edits))
 
     def _list_choices(self, text: str) -> None:
         known = known_choices()

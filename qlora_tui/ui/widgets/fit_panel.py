@@ -12,6 +12,8 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from qlora_tui.memory.device import Device
+from qlora_tui.memory.estimate import Verdict
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import count, gib
 from qlora_tui.ui.pricing import Price
@@ -56,8 +58,10 @@ class FitPanel(VerticalScroll):
     FitPanel {
         border: round $primary 40%; border-title-color: $primary; padding: 0 1;
         &:focus, &:focus-within { border: round $primary; }
-        #fit-answer, #fit-bar, #fit-legend, #fit-more { height: auto; }
-        #fit-bar, #fit-legend, #fit-more { margin: 1 0 0 0; }
+        #fit-answer, #fit-bar, #fit-cards, #fit-legend, #fit-more { height: auto; }
+        #fit-bar, #fit-cards, #fit-legend, #fit-more { margin: 1 0 0 0; }
+        #fit-cards { display: none; }
+        &.-several #fit-cards { display: block; }
         #fit-more { color: $text-muted; }
         #fit-advice-title { height: 1; margin: 1 0 0 0; text-style: bold; display: none; }
         AdviceList { height: auto; max-height: 12; border: none; background: $background; padding: 0; display: none; }
@@ -69,7 +73,13 @@ class FitPanel(VerticalScroll):
 ## Memory
 
 What the run needs at its fullest moment, by what it is for, against what is free now. The range in brackets is what
-the estimate could be off by. **Advice** lists changes that would help, with what each saves: enter applies one.
+the estimate could be off by.
+
+Of the parts, the weights with their quantization constants, the embeddings and the head are the base model; adapter,
+optimizer and gradients grow with the trained parameters; activations and loss with the rows of a batch and their
+tokens; context and allocator are the libraries' own. It fits, is tight or fits by paging.
+
+**Advice** lists changes that would help, with what each saves: enter applies one.
 """
 
     class AdviceTaken(Message):
@@ -91,6 +101,7 @@ the estimate could be off by. **Advice** lists changes that would help, with wha
     def compose(self) -> ComposeResult:
         yield Static("pricing …", id="fit-answer", markup=False)
         yield Static("", id="fit-bar", markup=False)
+        yield Static("", id="fit-cards", markup=False)
         yield Static("", id="fit-hint", markup=False)
         yield Static("", id="fit-legend", markup=False)
         yield Static("Advice: enter applies, F8 the first", id="fit-advice-title", markup=False)
@@ -106,7 +117,7 @@ the estimate could be off by. **Advice** lists changes that would help, with wha
         """Say why there is no estimate."""
         self._price = None
         self.query_one("#fit-answer", Static).update(Content.styled(printable(text), "$text-warning"))
-        for name in ("bar", "legend", "more", "hint"):
+        for name in ("bar", "cards", "legend", "more", "hint"):
             self.query_one(f"#fit-{name}", Static).update("")
 
     def show_advice(self, advice: Sequence[Advice]) -> None:
@@ -128,16 +139,19 @@ the estimate could be off by. **Advice** lists changes that would help, with wha
         if price is None:
             return
         self.query_one("#fit-answer", Static).update(_answer(price))
-        self.query_one("#fit-bar", Static).update(self._bar(price))
+        self.query_one("#fit-bar", Static).update(self._bar(price, price.device))
+        others = [line for card, said in price.others for line in (_card(card, said), self._bar(price, card))]
+        self.query_one("#fit-cards", Static).update(Content("\n").join(others))
+        self.set_class(bool(others), "-several")
         self.query_one("#fit-legend", Static).update(self._legend(price))
         self.query_one("#fit-more", Static).update(_more(price))
-        hint = f"F8 {self._advice[0].text}" if self._advice else f"largest: {price.largest}; o shows the whole estimate"
+        hint = f"F8 {self._advice[0].text}" if self._advice else f"largest: {price.largest}; ctrl+l: the whole estimate"
         self.query_one("#fit-hint", Static).update(Content(hint))
 
-    def _bar(self, price: Price) -> Content:
+    def _bar(self, price: Price, device: Device) -> Content:
         """Taken by others, then the run's parts, then what stays free, to scale; a stroke where the memory ends."""
         width = max(10, self.scrollable_content_region.width or 40)
-        device, need = price.device, price.estimate.full_bytes
+        need = price.estimate.full_bytes
         taken = max(0, device.total_bytes - device.free_bytes)
         scale = width / max(device.total_bytes, taken + need, 1)
         pieces: list[tuple[str, str]] = [("░" * round(taken * scale), "$foreground 30%")]
@@ -184,6 +198,13 @@ def _answer(price: Price) -> Content:
     )
 
 
+def _card(card: Device, said: Verdict) -> Content:
+    """Another card, and whether the run would fit there."""
+    name = printable(card.name, one_line=True)
+    colour = _VERDICTS.get(said.answer, "$text-warning")
+    return Content.assemble((said.answer, colour), f" on {name}, {gib(card.free_bytes)} free")
+
+
 def _more(price: Price) -> Content:
     found, device = price.estimate, price.device
     lines = [
@@ -193,6 +214,5 @@ def _more(price: Price) -> Content:
         f"{count(found.trainable_parameters)} trained parameters, model as stored {gib(found.stored_bytes)}",
         f"{printable(device.name, one_line=True)}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}",
     ]
-    lines += [f"{printable(card.name, one_line=True)}: {said.answer}, {said.reason}" for card, said in price.others]
     lines += [f"! {warning}" for warning in found.warnings] + list(found.reasons)
     return Content(printable("\n".join(lines)))

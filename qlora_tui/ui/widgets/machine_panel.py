@@ -1,16 +1,19 @@
 """What this machine has to train on."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from qlora_tui.hardware import Gpu, Machine
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.widgets.meter import Meter
+
+if TYPE_CHECKING:
+    from qlora_tui.hardware import Gpu, Machine
 
 _LABEL_COLUMNS = 4
 
@@ -19,7 +22,7 @@ _LABEL_COLUMNS = 4
 class Surroundings:
     """One reading of the machine and of the disk that holds the runs."""
 
-    machine: Machine
+    machine: "Machine"
     disk_free_bytes: int
     disk_total_bytes: int
 
@@ -82,7 +85,7 @@ def _meters(around: Surroundings) -> list[tuple[str, float, str]]:
     return meters
 
 
-def _gpu_name(gpu: Gpu) -> str:
+def _gpu_name(gpu: "Gpu") -> str:
     sensors = [
         f"{gpu.utilization_percent} %" if gpu.utilization_percent is not None else "",
         f"{gpu.temperature_c} °C" if gpu.temperature_c is not None else "",

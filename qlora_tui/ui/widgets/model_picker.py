@@ -47,7 +47,8 @@ class ModelTable(DataTable[Content], VimKeys):
     HELP = """\
 ## Models
 
-`enter` takes the marked model. `/` searches: among the models here and the well-known ones at once, on the hub
+A base model, its size, its licence, whether it is gated, and whether the draft with it fits. `enter` takes the marked
+one. `/` searches: among the models here and the well-known ones at once, on the hub
 after a moment. A path (`~/models`, `./x`) lists the model folders there. Nothing is downloaded by choosing.
 """
 

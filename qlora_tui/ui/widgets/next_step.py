@@ -1,7 +1,7 @@
 """The one thing that is obvious to do next."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual import on
 from textual.app import ComposeResult
@@ -10,8 +10,10 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Button, Static
 
-from qlora_tui.runs.shelf import Glimpse
 from qlora_tui.terminal import printable
+
+if TYPE_CHECKING:
+    from qlora_tui.runs.shelf import Glimpse
 
 Kind = Literal["demo", "watch", "chat", "resume", "setup"]
 
@@ -26,7 +28,7 @@ class Step:
     run: str | None = None
 
 
-def next_step(glimpses: tuple[Glimpse, ...]) -> Step:
+def next_step(glimpses: "tuple[Glimpse, ...]") -> Step:
     """The obvious step for somebody with these runs, newest first."""
     for glimpse in glimpses:
         if glimpse.live:

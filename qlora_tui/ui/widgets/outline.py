@@ -36,7 +36,7 @@ class OutlineEntry(Static, can_focus=True):
         ),
     ]
 
-    summary: reactive[str] = reactive("", layout=True)
+    summary: reactive[str] = reactive("")
 
     def __init__(self, name: str, title: str, key: str) -> None:
         super().__init__(id=f"outline-{name}")

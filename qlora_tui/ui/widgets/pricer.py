@@ -124,6 +124,9 @@ class Pricer(Widget):
         except QloraError as error:
             self._post(worker, self.Unpriced(f"{error.message}. {error.hint}".strip()))
             return
+        except Exception as error:  # A fault of the estimator is said; a run can be started without a price.
+            self._post(worker, self.Unpriced(f"there is no estimate: {type(error).__name__}: {error}"))
+            return
         if not everything and self._told is not None and _alike(found, self._told):
             return
         self._told = found

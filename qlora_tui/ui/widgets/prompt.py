@@ -1,5 +1,8 @@
 """Where a question is typed: Enter sends it, Ctrl-J begins a new line."""
 
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
 from textual.events import Key
 from textual.message import Message
 from textual.widgets import TextArea
@@ -10,7 +13,7 @@ class Prompt(TextArea):
 
     DEFAULT_CSS = """
     Prompt {
-        height: auto; min-height: 3; max-height: 10; border: round $panel-lighten-2; background: $surface;
+        height: auto; min-height: 3; max-height: 10; border: round $foreground 25%; background: $surface;
         &:focus { border: round $primary; }
     }
     """
@@ -20,6 +23,14 @@ class Prompt(TextArea):
 Type and press **Enter** to send; **Ctrl+J** begins a new line.
 """
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "send", "Send", id="prompt.send", tooltip="Ask this"),
+        Binding(
+            "ctrl+j,shift+enter", "new_line", "New line", id="prompt.new-line", tooltip="Begin a new line",
+            show=False,
+        ),
+    ]  # fmt: skip
+
     class Sent(Message):
         """A question was sent."""
 
@@ -28,14 +39,15 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
             self.text = text
 
     async def _on_key(self, event: Key) -> None:
-        if event.key == "enter":
-            event.stop()
+        """Leave to the bindings what is theirs. They come after every letter that was typed before."""
+        if event.key in ("enter", "ctrl+j", "shift+enter"):
             event.prevent_default()
-            if text := self.text.strip():
-                self.post_message(self.Sent(text))
-        elif event.key in ("ctrl+j", "shift+enter"):
-            event.stop()
-            event.prevent_default()
-            self.insert("\n")
-        else:
-            await super()._on_key(event)
+
+    def action_send(self) -> None:
+        """Send what was typed, if anything was."""
+        if text := self.text.strip():
+            self.post_message(self.Sent(text))
+
+    def action_new_line(self) -> None:
+        """Begin a new line."""
+        self.insert("\n")

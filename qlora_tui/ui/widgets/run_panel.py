@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ class RunPanel(Vertical):
     def _mount_plots(self, plot: type[CurvePlot]) -> None:
         self.query_one("#plots").mount(*(plot("", id=f"plot-{name}", classes="box") for name in _PLOTS))
         self.call_after_refresh(self._draw_plots)
+        self.call_after_refresh(gc.freeze)  # as a place does: the plotting library is large
 
     def on_resize(self, event: Resize) -> None:
         columns, rows = event.size
@@ -161,7 +163,7 @@ class RunPanel(Vertical):
 
 def _content(which: int, view: RunView) -> tuple[str, list[Any]]:
     """Title and lines of one of the plots."""
-    from qlora_tui.ui.widgets.curve_plot import Line
+    from qlora_tui.ui.widgets.plot_line import Line
 
     found = view.curves
     if which == 1:

@@ -35,7 +35,7 @@ probability. **top_k** 0 means all. The **system prompt** is sent before the con
 """
     DEFAULT_CSS = """
     SamplingPanel {
-        width: 42; padding: 0 1; border: round $panel-lighten-2; border-title-color: $text-muted;
+        width: 42; padding: 0 1; border: round $foreground 25%; border-title-color: $text-muted;
         &:focus-within { border: round $primary; }
         Label { color: $text-muted; margin-top: 1; }
         Input, Select { width: 1fr; }

@@ -12,7 +12,19 @@ from qlora_tui.config.command_line import text_of
 from qlora_tui.config.fields import fields
 from qlora_tui.config.overrides import parse
 from qlora_tui.terminal import printable
+from qlora_tui.ui.glossary import help_of
 from qlora_tui.ui.messages import ConfigEdited
+
+
+class Tick(Checkbox):
+    """A box that is empty when it is not ticked, for eyes and terminals without colour."""
+
+    BUTTON_INNER = " "
+
+    def watch_value(self) -> None:
+        """Draw the box anew."""
+        self.BUTTON_INNER = "X" if self.value else " "
+        super().watch_value()
 
 
 class SettingField(Horizontal):
@@ -47,6 +59,11 @@ class SettingField(Horizontal):
         self._noted = self.setting.help
 
     @property
+    def HELP(self) -> str:  # type: ignore[override]  # noqa: N802  # Textual reads it where the focus is.
+        """The setting's help and the terms in it, as Markdown."""
+        return help_of(self.key)
+
+    @property
     def label(self) -> str:
         """What people call the setting."""
         table, _, name = self.key.partition(".")
@@ -62,7 +79,7 @@ class SettingField(Horizontal):
             options = [(word, word) for word in self.setting.choices]
             return Select(options, allow_blank=False, compact=True, value=self.setting.default)
         if self.setting.kinds == (bool,):
-            return Checkbox(value=bool(self.setting.default), compact=True)
+            return Tick(value=bool(self.setting.default), compact=True)
         return Input(compact=True, placeholder="empty" if self.setting.optional else "")
 
     def show(self, found: Any, *, changed: bool) -> None:
@@ -107,14 +124,14 @@ class SettingField(Horizontal):
     def explanation(self) -> str:
         """Everything there is to say of the setting now."""
         default = text_of(self.setting, self.setting.default) or "empty"
-        said = [self._reason or self._idle, self.setting.help, f"Default: {default}.", self._effect]
-        return "  ".join(text for text in said if text)
+        said = [self._reason or self._idle, self.setting.help, f"Default: {default}", self._effect]
+        return " ".join(f"{text.rstrip('.')}." for text in said if text)
 
     def _note(self) -> None:
         text = self._reason or self._idle or self._effect or self.setting.help
         if text != self._noted:
             self._noted = text
-            self.query_one(".note", Static).update(Content(printable(text, one_line=True)))
+            self.query_one(".note", Static).update(Content(printable(text, one_line=True)), layout=False)
 
     def _post(self, text: str) -> None:
         """Unless it is what the draft holds: editors tell of values that they were given, too."""

@@ -1,6 +1,7 @@
 """Settings one below the other, those that matter first, the others folded away. Generated from the configuration."""
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -23,6 +24,8 @@ class SettingsForm(Vertical):
     SettingsForm Collapsible Contents { padding: 0; }
     """
 
+    FIELD: ClassVar[type[SettingField]] = SettingField
+
     def __init__(self, first: Iterable[str], advanced: Iterable[str] = (), *, title: str = "Advanced") -> None:
         super().__init__()
         self.first = tuple(first)
@@ -34,7 +37,7 @@ class SettingsForm(Vertical):
 
     def compose(self) -> ComposeResult:
         for key in self.first:
-            yield SettingField(key)
+            yield self.FIELD(key)
         if self.advanced:
             yield Collapsible(title=f"{self._title} ({len(self.advanced)})")
 
@@ -64,7 +67,7 @@ class SettingsForm(Vertical):
         self._unfolded = True
         fold = self.query_one(Collapsible)
         fold.collapsed = False
-        await fold.query_one(Collapsible.Contents).mount(*(SettingField(key) for key in self.advanced))
+        await fold.query_one(Collapsible.Contents).mount(*(self.FIELD(key) for key in self.advanced))
         if self._shown is not None:
             self.show(*self._shown)
         self.show_effects(self._effects)

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from rich.text import Text
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 from textual.reactive import reactive
@@ -23,13 +23,9 @@ class Slider(Widget, can_focus=True):
         Binding("left,h", "step(-1)", "Less", id="slider.less", tooltip="One step down", show=False),
         Binding("right,l", "step(1)", "More", id="slider.more", tooltip="One step up", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"slider--filled", "slider--empty", "slider--name"}
     DEFAULT_CSS = """
     Slider {
         height: 1; padding: 0 1;
-        .slider--filled { color: $primary; }
-        .slider--empty { color: $panel-lighten-2; }
-        .slider--name { color: $text-muted; }
         &:focus { background: $primary 25%; }
     }
     """
@@ -70,15 +66,12 @@ class Slider(Widget, can_focus=True):
         steps = round((value - self.low) / self.step)
         return round(min(self.high, max(self.low, self.low + steps * self.step)), 6)
 
-    def render(self) -> Text:
+    def render(self) -> Content:
         name, number = f"{self.label:<18.18} ", f" {self.value:g}"
         room = max(1, self._bar_width)
         filled = round(room * (self.value - self.low) / (self.high - self.low))
-        return Text.assemble(
-            (name, self.get_component_rich_style("slider--name", partial=True)),
-            ("━" * filled, self.get_component_rich_style("slider--filled", partial=True)),
-            ("─" * (room - filled), self.get_component_rich_style("slider--empty", partial=True)),
-            number,
+        return Content.assemble(
+            (name, "$foreground 70%"), ("━" * filled, "$primary"), ("─" * (room - filled), "$foreground 30%"), number
         )
 
     @property

@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.ui.widgets.run_name_field import RunNameField
 from qlora_tui.ui.widgets.settings_form import SettingsForm, remaining
 
 _FIRST = (
@@ -37,6 +38,7 @@ class TrainingForm(VerticalScroll):
         super().__init__(id="section-training")
 
     def compose(self) -> ComposeResult:
+        yield RunNameField()
         yield SettingsForm(_FIRST, _ADVANCED)
 
     def show(self, config: RunConfig, pending: Mapping[str, str], reasons: Mapping[str, str]) -> None:
