@@ -51,7 +51,7 @@ programs: $(INSTALLED_DEV) ## Record the memory of training steps again, for the
 
 memory-grid: $(INSTALLED_DEV) ## Compare the recorded steps with full dry runs, and store the table.
 	@mkdir -p build
-	$(BIN)/python -m qlora_tui.engine.simulation.validate build/grid.jsonl --store
+	$(BIN)/python -m qlora_tui.engine.simulation.validate build/grid --store
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" && $(PYTHON) $(NEW_ENOUGH) \

@@ -79,29 +79,36 @@ def _read_gpus() -> tuple[str | None, tuple[Gpu, ...]]:
         return None, ()
     try:
         driver = str(pynvml.nvmlSystemGetDriverVersion())
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return driver, tuple(_read_gpu(pynvml, index, handle) for index, handle in enumerate(handles))
+        found = (_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return driver, tuple(gpu for gpu in found if gpu is not None)
     except pynvml.NVMLError:
         return None, ()
     finally:
         pynvml.nvmlShutdown()
 
 
-def _read_gpu(pynvml: Any, index: int, handle: Any) -> Gpu:
+def _read_gpu(pynvml: Any, index: int) -> Gpu | None:
+    """None for a card that fell off the bus: the others are there still."""
+
     def sensor(read: Callable[[], Reading]) -> Reading | None:
         try:
             return read()
         except pynvml.NVMLError:
             return None
 
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        name, uuid = str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle))
+    except pynvml.NVMLError:
+        return None
     rates = sensor(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
     milliwatts = sensor(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
     capability = sensor(lambda: pynvml.nvmlDeviceGetCudaComputeCapability(handle))
     return Gpu(
         index=index,
-        name=str(pynvml.nvmlDeviceGetName(handle)),
-        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+        name=name,
+        uuid=uuid,
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
         compute_capability=(int(capability[0]), int(capability[1])) if capability else None,

@@ -13,6 +13,8 @@ from qlora_tui.engine.chat_answer import Answerer
 from qlora_tui.engine.chat_memory import Memory
 from qlora_tui.engine.chat_text import StreamedText, WithoutEnd, turn_end_ids
 from qlora_tui.errors import ModelError, UsageError
+from qlora_tui.models.identity import weights_fingerprint
+from qlora_tui.runs.fingerprint import record
 
 GREEDY = Sampling(temperature=0, max_tokens=12)
 LONG = GREEDY.changed("max_tokens", "24")
@@ -92,6 +94,19 @@ def test_without_memory_to_spare_the_four_bit_weights_are_kept(run, monkeypatch)
     loaded = chat_model.load(run, checkpoint=None, device="cpu", on_stage=str, on_notice=notices.append)
     assert chat_model.dense_bytes(loaded.model, torch.float32) > 0
     assert any(text.startswith("answers will be slow") for text in notices)
+
+
+def test_other_weights_of_the_base_are_said(run):
+    """As after an update of the program, which may bring another starter."""
+
+    def told(known: str) -> list[str]:
+        record(run, model_fingerprint=known)
+        notices: list[str] = []
+        chat_model.load(run, checkpoint=None, device="cpu", on_stage=str, on_notice=notices.append)
+        return [text for text in notices if "have changed since drawn was trained" in text]
+
+    assert len(told("other")) == 1
+    assert told(weights_fingerprint(run.load_config().model)) == []
 
 
 def load(run, checkpoint=None):

@@ -13,7 +13,7 @@ from command_line import Cli, command, fake_worker
 
 from qlora_tui import __version__, cli, paths
 from qlora_tui.config.run import RunConfig
-from qlora_tui.runs import store
+from qlora_tui.runs import events, store
 
 __all__ = ["command", "fake_worker"]
 
@@ -113,8 +113,10 @@ def test_foreign_text_in_a_list_is_inert(command: Cli) -> None:
 def test_a_damaged_run_is_shown_and_its_configuration_named(command: Cli) -> None:
     run = store.create("one", RunConfig(), {})
     run.plan.write_text("{")
-    run.events.write_bytes(b"\x00\xff nonsense\n")
+    ready = events.DatasetReady(train_rows=40, eval_rows=0).model_dump_json().encode()
+    run.events.write_bytes(b"\x00\xff nonsense\n" + ready + b"\n")
     assert command("runs", "list").out.startswith("one\tcreated")
+    assert "data    starter, 40 training rows" in command("runs", "show", "one").out
     run.config.write_text("[model\n")
     result = command("runs", "show", "one", "--json")
     assert result.code == 3

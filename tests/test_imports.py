@@ -81,6 +81,12 @@ print("\\n" + json.dumps([name for name in ("pydantic", "rich", "psutil", "tomlk
     assert json.loads(clean(program).stdout.splitlines()[-1]) == []
 
 
+@pytest.mark.parametrize("program", ["worker", "chat", "evaluation.__main__"])
+def test_a_child_process_has_said_its_first_word_before_it_loads_anything_heavy(program: str) -> None:
+    imported = clean(f"import qlora_tui.engine.{program}\nprint(json.dumps([loaded(), sockets]))")
+    assert json.loads(imported.stdout) == [[], []]
+
+
 def test_the_import_contracts_hold() -> None:
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     root = Path(__file__).parent.parent

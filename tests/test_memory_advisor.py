@@ -1,5 +1,7 @@
 """What would make a run fit, and the most that fits."""
 
+from dataclasses import replace
+
 import pytest
 
 from qlora_tui.config.overrides import edited, resolve
@@ -7,6 +9,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.memory import advisor
 from qlora_tui.memory.device import Device, card
 from qlora_tui.memory.estimate import estimate, verdict
+from qlora_tui.memory.estimate import fits as memory_fits
 from qlora_tui.models import describe
 
 FACTS = describe("meta-llama/Llama-3.1-8B", network=False)
@@ -67,6 +70,17 @@ def test_changes_that_are_too_small_alone_are_put_together() -> None:
     assert fits(edited(config, best.changes), where)
 
 
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-30B-A3B", "deepseek-ai/DeepSeek-V2-Lite"])
+def test_an_adapter_on_experts_can_leave_them_alone(model: str) -> None:
+    facts = describe(model, network=False)
+    config = resolve(overrides=[f"model.id={model}", "adapter.rank=64"])
+    found = advisor.suggestions(config, facts, card(16))
+    [alone] = [each for each in found if "target_modules" in each.changes[0] and len(each.changes) == 1]
+    trained = estimate(edited(config, alone.changes), facts, card(16)).trainable_parameters
+    assert 0 < trained < estimate(config, facts, card(16)).trainable_parameters / 10
+    assert alone.saves_bytes > 4 << 30
+
+
 def test_the_effective_batch_is_kept() -> None:
     config = configured("training.micro_batch_size=12", "training.gradient_accumulation_steps=3")
     [batch] = [each for each in advisor.suggestions(config, FACTS, card(10)) if "micro_batch" in each.changes[0]][:1]
@@ -86,6 +100,32 @@ def test_the_largest_value_fits_and_the_next_one_does_not(quantity: advisor.Quan
     assert not fits(configured(f"{key}={value + 1}"), where)
 
 
+@pytest.mark.parametrize(
+    ("quantity", "key"), [("batch", "training.micro_batch_size"), ("length", "training.max_length_tokens")]
+)
+def test_the_largest_value_with_replays_is_what_the_whole_estimate_lets_fit(
+    quantity: advisor.Quantity, key: str
+) -> None:
+    where, small = card(8), describe("meta-llama/Llama-3.2-1B", network=False)
+    same = (f"model.id={small.id}", "training.gradient_checkpointing=on")
+    value = advisor.largest(configured(*same), small, where, quantity, replay=True)
+
+    def sure(value: int) -> bool:
+        config = configured(*same, f"{key}={value}")
+        return verdict(estimate(config, small, where, replay=True), where.free_bytes).sure
+
+    assert sure(value) and not sure(value + 1 + value // 50)
+
+
+def test_one_replay_gives_the_answer_of_the_search() -> None:
+    """But for luck: a little below the smallest capacity that is found there may be others that will do."""
+    small = describe("meta-llama/Llama-3.2-1B", network=False)
+    config = resolve(overrides=[f"model.id={small.id}", "training.gradient_checkpointing=on"])
+    need = estimate(config, small, card(24), replay=True).high_bytes
+    assert memory_fits(config, small, replace(card(24), free_bytes=need + (16 << 20)))
+    assert not memory_fits(config, small, replace(card(24), free_bytes=round(need * 0.9)))
+
+
 def test_nothing_is_largest_where_nothing_fits() -> None:
     assert [advisor.largest(configured(), FACTS, card(4), each) for each in ("batch", "length", "rank")] == [0, 0, 0]
 
@@ -98,8 +138,12 @@ def test_a_length_ends_at_the_context_and_ignores_how_long_rows_are() -> None:
 
 
 def test_larger_cards_do_more() -> None:
-    rows = advisor.table(configured("training.gradient_checkpointing=on"), FACTS)
-    assert [row.size_gb for row in rows] == [8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192]
+    small = describe("meta-llama/Llama-3.2-1B", network=False)
+    config = resolve(overrides=[f"model.id={small.id}", "training.gradient_checkpointing=on"])
+    told: list[float] = []
+    rows = advisor.table(config, small, (4, 8), told=told.append)
+    assert [row.size_gb for row in rows] == told == [4, 8]
     for quantity in ("batch", "length_tokens", "rank"):
         values = [getattr(row, quantity) for row in rows]
         assert values == sorted(values) and values[0] < values[-1]
+    assert [row.estimate.device for row in rows] == [card(4), card(8)]

@@ -1,8 +1,11 @@
 """`qlora-tui estimate`: one clear answer, in text, in JSON and as an exit code."""
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,16 +72,33 @@ def test_what_does_not_fit_names_the_change_that_would(command: Cli) -> None:
 
 def test_explain_prints_every_formula_with_its_numbers(command: Cli) -> None:
     done = command("estimate", LLAMA, "--gpu", "24GB", "--explain")
-    assert "elements 6,979,321,856" in done.out
-    assert "rank 16" in done.out and "3,489,660,928 bytes" in done.out
+    assert "nf4 weights = 3,489,660,928 bytes" in done.out and "elements = 6,979,321,856" in done.out
+    assert re.search(r"activations = [\d,]+ bytes\n  \d+ x 2 x n x [hf] ", done.out)
+    assert "h (hidden size) = 4,096" in done.out
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+
+
+def test_the_range_is_around_what_is_needed(command: Cli) -> None:
+    """What can be paged is not in it."""
+    done = command("estimate", LLAMA, "--gpu", "24GB", "--set", "adapter.rank=64", "--json")
+    content = json.loads(done.out)
+    assert content["paged_bytes"] > 0
+    assert content["low_bytes"] <= content["need_bytes"] <= content["high_bytes"]
+    line = command("estimate", LLAMA, "--gpu", "24GB", "--set", "adapter.rank=64").out.splitlines()[2]
+    sizes = [float(size) for size in re.findall(r"([\d.]+) GiB", line)]
+    assert "can be paged" in line
+    assert sizes == pytest.approx(
+        [content[key] / 2**30 for key in ("low_bytes", "high_bytes", "paged_bytes")], abs=0.006
+    )
 
 
 @pytest.mark.parametrize("quantity", ["batch", "length", "rank"])
 def test_fit_prints_a_setting_that_can_be_used(command: Cli, quantity: str) -> None:
-    done = command("estimate", LLAMA, "--gpu", "24GB", "--fit", quantity)
+    small = "meta-llama/Llama-3.2-1B"
+    done = command("estimate", small, "--gpu", "8GB", "--fit", quantity)
     assert done.code == 0
     setting = done.out.strip()
-    assert command("estimate", LLAMA, "--gpu", "24GB", "--set", setting).code == 0
+    assert command("estimate", small, "--gpu", "8GB", "--set", setting).code == 0
 
 
 def test_fit_of_what_never_fits(command: Cli) -> None:
@@ -109,6 +129,55 @@ def test_without_a_gpu_it_is_about_ram(command: Cli, monkeypatch: pytest.MonkeyP
     assert "--gpu 24GB" in done.err
     refused = command("estimate", "starter", "--set", "model.device=cuda")
     assert refused.code == ExitCode.ENVIRONMENT and "no NVIDIA GPU" in refused.err
+
+
+class Driver:
+    """NVML of a machine with two cards, of which the first may be lost."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, lost: bool) -> None:
+        self.lost = lost
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if self.lost and index == 0:
+            raise self.NVMLError("GPU is lost")
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=24 << 30, free=(23 - 2 * handle) << 30)
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "570.1"
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return f"card {handle}"
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return f"GPU-{handle}"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("nvmlDeviceGet"):
+            return self._unknown
+        return lambda *_: None
+
+    def _unknown(self, *_: Any) -> None:
+        raise self.NVMLError("not supported")
+
+
+def test_free_memory_of_the_card_counts_and_a_lost_card_is_said(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(lost=False))
+    assert "of 23.00 GiB free" in command("estimate", LLAMA, "--gpu", "0").out
+    assert " on card 0" in command("estimate", LLAMA).out
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(lost=True))
+    assert "of 21.00 GiB free" in command("estimate", LLAMA).out
+    refused = command("estimate", LLAMA, "--gpu", "0")
+    assert refused.code == ExitCode.ENVIRONMENT
+    assert "there is no such GPU" in refused.err and "1 (card 1)" in refused.err
 
 
 def altered(folder: Path, **keys: Any) -> Path:
@@ -166,6 +235,9 @@ def test_an_architecture_of_its_own_has_a_wide_band(command: Cli, tmp_path: Path
         (("estimate", "starter", "--gpu", "huge"), ExitCode.USAGE, "huge"),
         (("estimate", "starter", "--fit", "speed"), ExitCode.USAGE, "batch, length, rank"),
         (("estimate", "starter", "--gpu", "2x24GB", "--strategy", "magic"), ExitCode.USAGE, "ddp"),
+        (("estimate", "starter", "--gpu", "24GB", "--strategy", "fsdp"), ExitCode.USAGE, "2x24GB"),
+        (("estimate", LLAMA, "--gpu", "99x24GB", "--strategy", "layer-split"), ExitCode.USAGE, "32 layers"),
+        (("estimate", LLAMA, "--table", "--fit", "rank"), ExitCode.USAGE, "one at a time"),
         (("estimate", "starter", "--set", "training.micro_batch_size=0"), ExitCode.CONFIG, "micro_batch_size"),
         (("estimate", "starter", "--set", "training.max_length_tokens=-5"), ExitCode.CONFIG, "max_length_tokens"),
         (("estimate", LLAMA, "--probe", "--gpu", "24GB"), ExitCode.USAGE, "--probe"),

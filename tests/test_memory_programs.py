@@ -16,7 +16,7 @@ LLAMA_8B = {"h": 4096, "f": 14336, "L": 32, "H": 32, "K": 8, "d": 128, "V": 1282
 FAMILIES = ("llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3")
 GRID = PROGRAMS / "grid.json"
 USUAL = [
-    ProgramKey(recipe, checkpointing, dropout)
+    ProgramKey(recipe, checkpointing, dropout)  # type: ignore[arg-type]
     for recipe, checkpointing, dropout in product(("lean", "original"), (True, False), (False, True))
 ]
 
@@ -106,13 +106,40 @@ def test_gradients_live_through_the_forward_pass_when_they_accumulate() -> None:
     assert again.by_phase["forward"] == once.by_phase["forward"] + gradients
 
 
+def test_layers_without_a_window_need_no_mask() -> None:
+    """Gemma 3 on a row longer than its window: the fewer layers have one, the fewer masks are kept."""
+    found = shipped(ProgramKey(checkpointing=False, windowed=True), "gemma3_text")
+    long_row = LLAMA_8B | {"B": 1, "S": 8192}
+    rarely, often = (evaluate(found, long_row | {"every": every}).peak_bytes for every in (6, 2))
+    masked_everywhere = shipped(ProgramKey(checkpointing=False, masked=True), "gemma3_text")
+    assert often < rarely < evaluate(masked_everywhere, long_row).peak_bytes
+
+
+def test_a_family_without_fused_attention_gets_the_eager_step() -> None:
+    assert shipped(ProgramKey(masked=True), "gemma2") is shipped(ProgramKey(attention="eager"), "gemma2")
+
+
+def test_gradients_are_added_before_the_next_operation() -> None:
+    """The second micro-batch holds a gradient only beside the operation that made it."""
+    found = shipped(ProgramKey())
+    for name, events in found.accumulating().blocks.items():
+        made = [event for event in events if event in found.gradients]
+        freed = [-event for event in events if -event in found.gradients]
+        assert sorted(made) == sorted(freed), name
+
+
+def recorded(row: dict[str, Any]) -> Program:
+    found = program.named(row["family"], row["program"])
+    assert found is not None, row
+    return found
+
+
 def test_programs_are_as_close_to_full_dry_runs_as_is_claimed() -> None:
     """Each case of the stored grid again: peak of the program beside that of the full dry run."""
     errors = []
     for row in grid():
-        key = ProgramKey(row["recipe"], row["checkpointing"] == "on", row["dropout"] > 0, masked=row["masked"])
         peak = evaluate(
-            shipped(key, row["family"]),
+            recorded(row),
             row["dims"],
             accumulate=row["accumulate"] > 1,
             optimizer_step_bytes=row["optimizer_step_bytes"],
@@ -124,4 +151,20 @@ def test_programs_are_as_close_to_full_dry_runs_as_is_claimed() -> None:
 
 def test_the_smallest_capacity_is_within_five_percent() -> None:
     for row in grid():
-        assert abs(row["program_capacity"] / row["capacity"] - 1) <= 0.05, row["model"]
+        assert abs(row["program_capacity"] / row["capacity"] - 1) <= 0.05, row
+
+
+def test_the_grid_has_every_switch() -> None:
+    rows = grid()
+    assert len(rows) >= 60
+    assert len({row["model"] for row in rows}) == 18
+    assert {row["tokens"] for row in rows} == {512, 1024, 2048, 4096, 8192}
+    assert any(row["depth"] is None for row in rows)
+    switches = ("rows", "rank", "dropout", "optimizer", "loss", "recipe", "checkpointing", "packing", "attention")
+    for switch in switches:
+        assert len({row[switch] for row in rows}) >= 2, switch
+
+
+def test_the_grid_is_of_the_installed_libraries() -> None:
+    for library, made_with in json.loads(GRID.read_text())["versions"].items():
+        assert version(library).partition("+")[0] == made_with, f"`make memory-grid`: {library} has changed"

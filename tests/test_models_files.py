@@ -12,8 +12,10 @@ import torch
 from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from qlora_tui.config.model import ModelSpec
 from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.models import describe
+from qlora_tui.models.identity import weights_fingerprint
 from qlora_tui.starter import MODEL_DIR
 
 SMALL: dict[str, Any] = {
@@ -159,6 +161,11 @@ def cut_off(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def folder_for_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+
+
 def sharded(folder: Path) -> None:
     shards = {f"t{n}": f"model-{n:05}-of-00003.safetensors" for n in (1, 2, 3)}
     (folder / "model.safetensors").rename(folder / shards["t1"])
@@ -198,6 +205,7 @@ BAD: list[tuple[str, Callable[[Path], None], str]] = [
     ("config.json cut off", wrote("config.json", '{"model_type": '), "config.json cannot be read"),
     ("config.json without end", wrote("config.json", "[" * 100_000), "config.json cannot be read"),
     ("config.json of another kind", wrote("config.json", "[]"), "is not a JSON object"),
+    ("config.json that is a folder", folder_for_config, "config.json cannot be read: Is a directory"),
     ("weights cut off", cut_off, "model.safetensors is damaged"),
     ("weights that are none", wrote("model.safetensors", "<html>"), "model.safetensors is damaged"),
     ("shards missing", sharded, "lacks 2 of 3 weight files, first model-00002-of-00003.safetensors"),
@@ -278,3 +286,23 @@ def test_no_config_json_whatsoever_ends_in_a_traceback(complete: Path, tmp_path:
             assert error.message and error.hint
             outcomes.add("refused")
     assert outcomes == {"described", "refused"}
+
+
+def test_weights_are_known_again_wherever_they_lie(complete: Path, tmp_path: Path) -> None:
+    """Small files by every byte; a large one by enough of it that other weights are noticed."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    here, there = copied(complete, tmp_path / "a"), copied(complete, tmp_path / "b")
+    assert fingerprint(here) == fingerprint(there) is not None
+    weights = there / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert fingerprint(here) != fingerprint(there)
+    for folder, seed in ((here, 0), (there, 1)):
+        numbers = np.random.default_rng(seed).standard_normal(5 << 20, dtype=np.float32)
+        save_file({"weight": numbers}, folder / "model.safetensors")
+    assert fingerprint(here) != fingerprint(there)
+    assert weights_fingerprint(ModelSpec(id="some/model")) is None
+
+
+def fingerprint(folder: Path) -> str | None:
+    return weights_fingerprint(ModelSpec(id=str(folder)))

@@ -215,6 +215,15 @@ def test_a_full_size_model_is_counted_as_transformers_counts_it() -> None:
     assert facts.parameters_by_class["expert"] == 128 * 3 * 768 * 2048 * 48
 
 
+@pytest.mark.parametrize(
+    ("model_id", "width"), [("Qwen/Qwen3-30B-A3B", 768), ("deepseek-ai/DeepSeek-V2-Lite", 10944), ("gpt2", 3072)]
+)
+def test_the_mlp_width_is_that_of_a_dense_layer_or_of_an_expert_where_there_is_none(model_id: str, width: int) -> None:
+    source = catalogue.find(model_id)
+    assert source is not None
+    assert assemble(source).mlp_width == width
+
+
 def test_every_preset_has_a_model_that_is_known_without_a_hub() -> None:
     used = {preset.config.model.id for preset in presets()} - {STARTER}
     assert used

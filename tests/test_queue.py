@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from command_line import Cli, command, fake_worker
@@ -11,6 +12,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import NotFoundError, RunConflictError
 from qlora_tui.hardware import Gpu
 from qlora_tui.runs import jobs, queue, store
+from qlora_tui.runs.fingerprint import read_plan
 
 __all__ = ["command", "fake_worker"]
 Behave = Callable[[str], None]
@@ -49,13 +51,44 @@ def test_a_run_that_cannot_start_does_not_hold_up_the_others(fake_worker: Behave
     assert jobs.look(store.find("two")).status == "finished"
 
 
-def test_the_next_run_waits_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = hardware.snapshot()
-    for free, obstacle in ((10, "the GPU's memory is in use"), (90, "")):
-        gpu = Gpu(0, "card", "GPU-1", 100, free, None, None, None, None)
-        now = hardware.Machine((gpu,), None, 1, 0.0, machine.ram_total_bytes, machine.ram_available_bytes)
-        monkeypatch.setattr(hardware, "snapshot", lambda now=now: now)
-        assert queue.busy() == obstacle
+def machine(*, free: int, total: int = 100, gpu: bool = True) -> hardware.Machine:
+    """With one GPU of `total` bytes, or with so much RAM and none."""
+    card = Gpu(0, "card", "GPU-1", total, free, None, None, None, None)
+    return hardware.Machine((card,) if gpu else (), None, 1, 0.0, total, free)
+
+
+@pytest.mark.parametrize(
+    ("expected", "free", "obstacle"),
+    [
+        (None, 10, "the GPU's memory is in use"),
+        (None, 90, ""),
+        ({"kind": "cuda", "need_bytes": 30}, 29, "it needs 0.00 GiB of a GPU"),
+        ({"kind": "cuda", "need_bytes": 30}, 30, ""),
+        ({"kind": "cuda", "need_bytes": 70}, 60, "it needs"),
+        ({"kind": "cuda", "need_bytes": 101}, 10, "the GPU's memory is in use"),
+        ({"kind": "cuda", "need_bytes": 101}, 90, ""),
+        ({"kind": "cpu", "need_bytes": 30}, 29, "of RAM"),
+        ({"kind": "cpu", "need_bytes": 30}, 30, ""),
+        ({"kind": "cpu", "need_bytes": 101}, 10, ""),
+        ({"need_bytes": "much"}, 90, ""),
+    ],
+)
+def test_the_next_run_waits_for_the_memory_it_needs(
+    monkeypatch: pytest.MonkeyPatch, expected: Any, free: int, obstacle: str
+) -> None:
+    """What it will never get, it does not wait for: the start tells why it does not fit."""
+    store.create("next", RunConfig(), {"estimate": expected} if expected else {})
+    monkeypatch.setattr(hardware, "snapshot", lambda: machine(free=free))
+    assert obstacle in queue.busy("next")
+    assert bool(queue.busy("next")) == bool(obstacle)
+
+
+def test_what_a_waiting_run_needs_is_estimated_when_it_is_added() -> None:
+    run = store.create("next", RunConfig(), {"model": "starter"})
+    queue.add("next")
+    expected = read_plan(run)["estimate"]
+    assert expected["kind"] in ("cpu", "cuda") and expected["need_bytes"] > 100 << 20
+    assert read_plan(run)["model"] == "starter"
 
 
 def test_what_cannot_wait_is_refused() -> None:

@@ -60,6 +60,27 @@ def test_a_run_that_starts_over_keeps_no_old_steps() -> None:
     assert state.phase == "running"
 
 
+def test_time_spent_training_adds_up_over_attempts() -> None:
+    """Up to the last step of each: what came between attempts, or a word said long after one ended, is no training."""
+
+    def attempt(number: int, began_s: float, *step_times_s: float, resumed_from_step: int) -> list[events.AnyEvent]:
+        plan = events.TrainingPlanned(total_steps=9, steps_per_epoch=None, effective_batch_rows=1, time_s=began_s)
+        steps = enumerate(step_times_s, start=resumed_from_step + 1)
+        return [started(number, resumed_from_step), plan, *(step(each, time_s=time_s) for each, time_s in steps)]
+
+    state = folded(
+        [
+            *attempt(1, 10.0, 12.0, 14.0, 17.0, resumed_from_step=0),
+            events.Stopped(reason="cancel", step=3, time_s=5000.0),
+            *attempt(2, 6000.0, 6002.5, resumed_from_step=2),
+            started(3, resumed_from_step=2),
+            events.Failed(message="before the first step", time_s=7000.0),
+            started(4, resumed_from_step=2),
+        ]
+    )
+    assert state.earlier_train_s == pytest.approx(7.0 + 2.5)
+
+
 @pytest.mark.parametrize(
     ("last", "phase"),
     [

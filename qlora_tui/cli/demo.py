@@ -1,9 +1,5 @@
 """`demo`: the whole loop on the bundled model, and what the training changed."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,7 +11,9 @@ if TYPE_CHECKING:
     from qlora_tui.runs.store import RunFolder
 
 _PRESET = "starter"
-_MEASURE = "qlora_tui.engine.exact_match"
+_MAX_TOKENS = 32
+_BATCH_ROWS = 32
+_SAMPLES = 6
 
 
 def register(app: typer.Typer) -> None:
@@ -36,40 +34,37 @@ def demo(as_json: Json = False) -> None:
     if follower.status != "finished":
         return
     narrate("asking the held-out questions, without the adapter and with it")
-    samples: list[dict[str, Any]] = []
-    result: dict[str, Any] = {}
-    for message in measure(run):
-        if message["kind"] == "sample":
-            samples.append(message)
-        elif message["kind"] == "progress" and message["done"] == message["total"]:
-            narrate(f"{message['side']}: {message['done']} questions answered")
-        elif message["kind"] == "result":
-            result = message
+    samples, result = measure(run)
     if as_json:
         write_json({"run": run.name, "samples": samples, "result": result})
     else:
         _show(run, samples, result)
 
 
-def measure(run: "RunFolder") -> Iterator[dict[str, Any]]:
-    """What the exact-match child says, message by message. Raises the error that it reports."""
-    from qlora_tui.errors import ExitCode, QloraError
+def measure(run: "RunFolder") -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A few answers to held-out questions, and the share of all that base and adapter answer word for word.
+
+    Raises what `process.measure` raises.
+    """
+    from qlora_tui.evaluation import process, results
+    from qlora_tui.evaluation.tasks import AnswersTask
     from qlora_tui.starter import HELDOUT_DATA
 
-    command = [sys.executable, "-m", _MEASURE, str(run.path), str(HELDOUT_DATA)]
-    with run.stdio.open("ab") as noise, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=noise) as child:
-        for line in child.stdout or ():
-            message = json.loads(line)
-            if message["kind"] == "error":
-                error = QloraError(message["message"], hint=message["hint"])
-                error.exit_code = ExitCode(message["exit_code"])
-                raise error
-            yield message
-    if child.returncode:
-        raise QloraError(f"the measurement ended with code {child.returncode}", hint=f"Its output is in {run.stdio}.")
+    task = AnswersTask(name="exact_match", data=str(HELDOUT_DATA), max_tokens=_MAX_TOKENS, batch_rows=_BATCH_ROWS)
+    for message in process.measure(run, task):
+        if message["kind"] == "progress" and message["done"] == message["total"]:
+            narrate(f"{message['side']}: {message['done']} questions answered")
+    found = results.read_all(run)[task.name]
+    rows = found["per_row"]
+    samples = [
+        {key: row[key] for key in ("question", "expected")} | {side: row[side]["answer"] for side in task.sides}
+        for row in rows[:: max(1, len(rows) // _SAMPLES)][:_SAMPLES]
+    ]
+    shares = {f"{side}_exact_match": found[side]["exact_match"] for side in task.sides}
+    return samples, {"questions": found["questions"], **shares}
 
 
-def _show(run: "RunFolder", samples: list[dict[str, Any]], result: dict[str, Any]) -> None:
+def _show(run: "RunFolder", samples: list[dict[str, str]], result: dict[str, Any]) -> None:
     from qlora_tui.runs.narration import short
     from qlora_tui.terminal import printable
 

@@ -16,39 +16,47 @@ if TYPE_CHECKING:
 _STRATEGIES = ("ddp", "fsdp", "layer-split")
 
 
+Target = Annotated[
+    str | None,
+    typer.Argument(metavar="[PRESET|FILE|MODEL]", help="A preset, a .toml file, a hub id or a model's folder."),
+]
+Gpu = Annotated[
+    str, typer.Option("--gpu", help='"auto", "cpu", a size such as 24GB or 2x24GB, or the index of a GPU here.')
+]
+Strategy = Annotated[
+    str | None, typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How several cards share the run: ddp.")
+]
+Longest = Annotated[
+    int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, where it is known.")
+]
+Fit = Annotated[
+    str | None, typer.Option("--fit", metavar="batch|length|rank", help="Find the largest value that fits.")
+]
+Table = Annotated[bool, typer.Option("--table", help="What cards of the usual sizes can do: seconds each.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Each formula with this model's numbers.")]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="Dry-run a step of the real libraries instead: seconds, no weights.")
+]
+Probe = Annotated[bool, typer.Option("--probe", help="Train two real steps on the longest batch here and measure.")]
+History = Annotated[bool, typer.Option("--history", help="Estimates of finished runs beside what they took.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command()(estimate)
 
 
 def estimate(
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="[PRESET|FILE|MODEL]", help="A preset, a .toml file, a hub id or a model's folder."),
-    ] = None,
-    gpu: Annotated[
-        str, typer.Option("--gpu", help='"auto", "cpu", a size such as 24GB or 2x24GB, or the index of a GPU here.')
-    ] = "auto",
-    strategy: Annotated[
-        str, typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How several cards share the run.")
-    ] = "ddp",
+    target: Target = None,
+    gpu: Gpu = "auto",
+    strategy: Strategy = None,
     settings: Settings = None,
-    longest: Annotated[
-        int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, where it is known.")
-    ] = None,
-    fit: Annotated[
-        str | None, typer.Option("--fit", metavar="batch|length|rank", help="Find the largest value that fits.")
-    ] = None,
-    table: Annotated[bool, typer.Option("--table", help="What cards of the usual sizes can do.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Each formula with this model's numbers.")] = False,
-    simulate: Annotated[
-        bool, typer.Option("--simulate", help="Dry-run a step of the real libraries instead: seconds, no weights.")
-    ] = False,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Train two real steps on the longest batch here and measure.")
-    ] = False,
-    history: Annotated[
-        bool, typer.Option("--history", help="Estimates of finished runs beside what they took.")
-    ] = False,
+    longest: Longest = None,
+    fit: Fit = None,
+    table: Table = False,
+    explain: Explain = False,
+    simulate: Simulate = False,
+    probe: Probe = False,
+    history: History = False,
     as_json: Json = False,
 ) -> None:
     """Say what a run needs in memory, what of, when, and whether it fits. Nothing is downloaded but a few kilobytes.
@@ -56,13 +64,11 @@ def estimate(
     Exit codes: 0 it fits (by paging, too), 13 it may just fit, 6 it does not fit.
     """
     from qlora_tui.cli import estimate_measure, estimate_view
-    from qlora_tui.errors import UsageError
 
+    _refuse_two(fit=fit is not None, table=table, explain=explain, simulate=simulate, probe=probe, history=history)
     if history:
         estimate_measure.show_history(as_json=as_json)
         return
-    if target is None:
-        raise UsageError("nothing to estimate was named", hint="Try `qlora-tui estimate llama-3.1-8b --gpu 24GB`.")
     config, facts = _subject(target, settings or [])
     device = _device(gpu, strategy, config)
     if simulate:
@@ -77,10 +83,21 @@ def estimate(
         _leave(estimate_view.write(config, facts, device, longest, explain=explain, as_json=as_json))
 
 
-def _subject(target: str, settings: list[str]) -> tuple["RunConfig", "ModelFacts"]:
+def _refuse_two(**wanted: bool) -> None:
+    from qlora_tui.errors import UsageError
+
+    named = [f"--{name}" for name, chosen in wanted.items() if chosen]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)}: one at a time", hint=f"Leave out {named[-1]}.")
+
+
+def _subject(target: str | None, settings: list[str]) -> tuple["RunConfig", "ModelFacts"]:
     from qlora_tui.config.overrides import resolve
+    from qlora_tui.errors import UsageError
     from qlora_tui.models import describe
 
+    if target is None:
+        raise UsageError("nothing to estimate was named", hint="Try `qlora-tui estimate llama-3.1-8b --gpu 24GB`.")
     preset, file, model = _split(target)
     quoted = [] if model is None else [f"model.id={_quoted(model)}"]
     config = resolve(preset, file, [*quoted, *settings])
@@ -112,23 +129,24 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _device(gpu: str, strategy: str, config: "RunConfig") -> "Device":
+def _device(gpu: str, strategy: str | None, config: "RunConfig") -> "Device":
     from dataclasses import replace
 
     from qlora_tui import hardware
     from qlora_tui.errors import UsageError
     from qlora_tui.memory import device
 
-    if strategy not in _STRATEGIES:
+    if strategy not in (None, *_STRATEGIES):
         raise UsageError(f"--strategy {strategy}: unknown", hint=f"One of {', '.join(_STRATEGIES)}.")
     machine = hardware.snapshot()
-    if gpu == "auto":
-        found = device.automatic(machine, config.model.device)
-        if found.kind == "cpu" and config.model.device == "auto":
-            narrate("note: no NVIDIA GPU here, so this is about RAM; ask about a card with --gpu 24GB")
+    found = device.automatic(machine, config.model.device) if gpu == "auto" else device.parse(gpu, machine)
+    if gpu == "auto" and found.kind == "cpu" and config.model.device == "auto":
+        narrate("note: no NVIDIA GPU here, so this is about RAM; ask about a card with --gpu 24GB")
+    if strategy is None:
         return found
-    found = device.parse(gpu, machine)
-    return replace(found, strategy=strategy.replace("-", " ")) if found.count > 1 else found  # type: ignore[arg-type]
+    if found.count == 1:
+        raise UsageError(f"--strategy {strategy} is about several cards", hint="Name them: --gpu 2x24GB.")
+    return replace(found, strategy=strategy.replace("-", " "))  # type: ignore[arg-type]
 
 
 def _leave(verdict: "Verdict") -> None:

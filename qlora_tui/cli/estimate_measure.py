@@ -57,7 +57,9 @@ def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: i
     from dataclasses import replace
 
     from qlora_tui import hardware
+    from qlora_tui.memory import context
     from qlora_tui.memory import device as devices
+    from qlora_tui.memory.step import row_tokens
 
     here = devices.automatic(hardware.snapshot(), config.model.device)
     if device.kind != here.kind or device.count > 1:
@@ -74,9 +76,10 @@ def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: i
     # What is not chosen is settled here, so that the child trains what was estimated.
     chosen = config.training.model_copy(update={"gradient_checkpointing": "on" if expected.checkpointing else "off"})
     config = config.model_copy(update={"training": chosen})
-    request = {"config": config.model_dump(mode="json"), "tokens": expected.row_tokens}
+    request = {"config": config.model_dump(mode="json"), "tokens": row_tokens(config, longest)}
     measured = ask(PROBE, request)
     if measured["context_bytes"]:
+        context.remember(here.name, measured["context_bytes"])
         found = replace(here, context_bytes=measured["context_bytes"], context_measured=True)
         expected = estimate(config, facts, found, longest_tokens=longest)
     _write_measured(facts, expected, measured, as_json=as_json)
@@ -140,18 +143,16 @@ def _line(text: str) -> dict[str, Any] | None:
 
 def simulate(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: int | None, *, as_json: bool) -> None:
     """Dry-run a step of the real libraries in a child and write what it would take on a GPU."""
-    from qlora_tui.memory.step import masked, shape
+    from qlora_tui.memory.step import row_tokens
 
     if device.kind == "cpu":
         narrate("note: the simulation is of a CUDA card; name one with --gpu 24GB")
-    batch = shape(config, longest)
     expected = estimate(config, facts, device, longest_tokens=longest)
     chosen = config.training.model_copy(update={"gradient_checkpointing": "on" if expected.checkpointing else "off"})
     config = config.model_copy(update={"training": chosen})
     request: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
-        "tokens": batch.row_tokens,
-        "padded": masked(config, facts, batch),
+        "tokens": row_tokens(config, longest),
     }
     found = ask(SIMULATION, request)
     need = found["capacity_bytes"] + device.context_bytes

@@ -1,6 +1,7 @@
 """An estimate as text of 80 columns, or as JSON."""
 
 import sys
+import textwrap
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from qlora_tui.errors import UsageError
 from qlora_tui.memory import advisor, history
 from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
 from qlora_tui.memory.phases import PHASE_LABELS
-from qlora_tui.memory.savings import savings
+from qlora_tui.memory.savings import Saving, savings
+from qlora_tui.memory.tensors import NAMES, explained
 from qlora_tui.memory.terms import Term
 from qlora_tui.terminal import narrate, printable
 
@@ -52,8 +54,8 @@ def write(
     else:
         _write_text(found, facts, decided)
         if explain:
-            _write_formulas(found)
-        _write_savings(found, saved)
+            _write_formulas(explained(found, config, facts), on_gpu=device.kind == "cuda")
+        _write_savings(saved)
         _write_advice(advice)
     for sentence in (*found.warnings, *found.reasons, history.remark(device.kind)):
         if sentence:
@@ -97,12 +99,15 @@ def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
     cards = f"{device.count} x {device.name} ({device.strategy})" if device.count > 1 else device.name
     _say(f"{facts.id} on {cards}, batch of {found.rows} x {found.row_tokens:,} tokens")
     _say(f"{decided.answer}: {decided.reason}")
-    _say(f"between {gib(found.low_bytes)} and {gib(found.high_bytes)}, from a {found.source}")
+    paged = f", + {gib(found.paged_bytes)} that can be paged" if found.paged_bytes else ""
+    _say(f"{gib(found.low_bytes)} to {gib(found.high_bytes)}{paged}, from a {found.source}")
     typer.echo()
     whole = max(found.full_bytes, 1)
     for term in found.terms:
         _say(_bar_line(term, whole))
     _say(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
+    if found.paged_bytes:
+        _say("* leaves the card when the room is needed; not counted below")
     typer.echo()
     _write_phases(found)
 
@@ -128,27 +133,32 @@ def _write_phases(found: Estimate) -> None:
         _say(f"{PHASE_LABELS[phase]:{_LABEL}}{gib(size):>10}{mark}")
     checkpointing = "on" if found.checkpointing else "off"
     _say(f"{'gradient checkpointing':{_LABEL}}{checkpointing:>10}")
-    if found.paged_bytes:
-        _say("* leaves the card when the room is needed")
     if len(found.per_card) > 1:
-        _say("each card: " + ", ".join(gib(size) for size in found.per_card))
+        _say(_wrapped("each card: " + ", ".join(gib(size) for size in found.per_card)))
 
 
-def _write_formulas(found: Estimate) -> None:
-    typer.echo()
-    for term in found.terms:
-        numbers = ", ".join(
-            f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in term.numbers.items()
-        )
-        _say(f"{term.label}: {term.bytes:,} bytes")
-        _say(f"    {term.formula}" + (f"  [{numbers}]" if numbers else ""))
+def _write_formulas(terms: tuple[Term, ...], *, on_gpu: bool) -> None:
+    for term in terms:
+        typer.echo()
+        _say(f"{term.label} = {term.bytes:,} bytes")
+        _say(_wrapped(term.formula))
+        for name, value in term.numbers.items():
+            meaning = f" ({NAMES[name]})" if name in NAMES else ""
+            _say(f"    {name}{meaning} = {value:,}" if isinstance(value, int) else f"    {name}{meaning} = {value}")
+    if on_gpu:
+        typer.echo()
+        _say("Bytes; the allocator rounds each tensor up to 512 of them.")
 
 
-def _write_savings(found: Estimate, saved: tuple[Any, ...]) -> None:
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _write_savings(saved: tuple[Saving, ...]) -> None:
     typer.echo()
     for each in saved:
-        verb = "saves" if each.in_use else "would save"
-        _say(f"{each.name:{_LABEL}}{verb} {gib(each.saves_bytes)}")
+        verb = "costs" if each.saves_bytes < 0 else "saves" if each.in_use else "would save"
+        _say(f"{each.name:{_LABEL}}{verb} {gib(abs(each.saves_bytes))}")
 
 
 def _write_advice(advice: tuple[advisor.Suggestion, ...]) -> None:
@@ -181,7 +191,7 @@ def write_fit(
 
 def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *, as_json: bool) -> None:
     """Write what cards of the usual sizes can do."""
-    rows = advisor.table(config, facts, longest_tokens=longest)
+    rows = advisor.table(config, facts, longest_tokens=longest, told=lambda size_gb: narrate(f"{size_gb:g} GB ..."))
     if as_json:
         write_json(
             [
@@ -210,11 +220,13 @@ def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *
         for row in rows
     ]
     write_rows(columns, cells)
-    narrate("batch, length, rank: the largest that fits, all else as configured")
+    narrate("batch (rows), length (tokens), rank: the largest that fits, all else as configured; -: none does")
 
 
 def gib(size_bytes: int) -> str:
     """A size as cards are measured: in powers of 1024."""
+    if size_bytes < 1 << 20:
+        return f"{size_bytes / 1024:.1f} KiB"
     if size_bytes < GIB // 100:
         return f"{size_bytes / (1 << 20):.1f} MiB"
     return f"{size_bytes / GIB:.2f} GiB"

@@ -97,12 +97,13 @@ def _facts(job: "Job") -> dict[str, str]:
 
     state, summary = job.state, brief(job)
     failed = state.failed
+    rows = narration.line(state.dataset) if state.dataset else None
     facts = {
         "name": job.run.name,
         "status": job.status + (f" ({state.stage.stage})" if job.alive and state.stage else ""),
         "failure": f"{failed.message}\n{failed.hint}".rstrip() if failed else "",
         "model": narration.line(state.model) if state.model else summary["model"],
-        "data": f"{summary['data']}, " + str(narration.line(state.dataset)) if state.dataset else summary["data"],
+        "data": ", ".join(str(part) for part in (summary["data"], rows) if part),
         "progress": narration.step(state),
         "evaluation": narration.line(state.evals.last) if state.evals.last else "",
         "best": narration.line(state.best_eval) if state.best_eval else "",

@@ -115,7 +115,7 @@ class TrainingSpec(Spec):
     """Longest sample answer in tokens."""
 
     mmlu_file: str | None = None
-    """Multiple-choice rows (subject, input, output A to D) answered at each evaluation; needs evaluation rows."""
+    """Multiple-choice rows answered at each evaluation; `eval mmlu-file` fetches them. Needs evaluation rows."""
 
     trackers: list[Tracker] = Field(default_factory=list)
     """Experiment trackers to report to; each needs its own package installed. None by default."""

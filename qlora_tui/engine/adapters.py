@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.resolve import Settings
-from qlora_tui.errors import EnvironmentProblem, ModelError
+from qlora_tui.errors import ModelError
 from qlora_tui.models.hub import snapshot
 from qlora_tui.models.location import local_folder
 
@@ -75,7 +75,7 @@ def attach(model: Any, config: RunConfig, settings: Settings, pissa_initial: Pat
     if pissa_initial is not None:
         _restore_pissa(model, pissa_initial)
     if spec.init == "loftq":
-        _start_with_loftq(model, config, settings)
+        _start_with_loftq(model, config)
     if config.training.recipe == "original":
         _original_dtypes(model, settings)
     set_adapter_dtype(model, settings.adapter_dtype)
@@ -135,12 +135,7 @@ def _restore_pissa(model: Any, folder: Path) -> None:
         base.data = transpose(rest.to(base.dtype), layer.fan_in_fan_out)
 
 
-def _start_with_loftq(model: Any, config: RunConfig, settings: Settings) -> None:
-    if settings.device.type == "cpu":
-        raise EnvironmentProblem(
-            "adapter.init = loftq needs a CUDA device: PEFT computes it there",
-            hint='Set adapter.init = "default", or train on a GPU.',
-        )
+def _start_with_loftq(model: Any, config: RunConfig) -> None:
     folder = local_folder(config.model) or snapshot(config.model)
     try:
         replace_lora_weights_loftq(model, model_path=str(Path(folder or "") / "model.safetensors"))

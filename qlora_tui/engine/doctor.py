@@ -3,7 +3,6 @@
 Prints one finding a line as JSON; `qlora_tui.checks` reads them.
 """
 
-import importlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ def findings() -> Iterator[Finding]:
     versions = library_versions()
     broken = False
     for name in LIBRARIES:
-        problem = _import_problem(name)
+        problem = environment.import_problem(name)
         broken = broken or problem is not None
         if problem is None:
             yield Finding(name, "ok", versions.get(name, "unknown version"))
@@ -40,14 +39,6 @@ def findings() -> Iterator[Finding]:
     yield _cuda()
     for device in _devices():
         yield _four_bit(device)
-
-
-def _import_problem(name: str) -> str | None:
-    try:
-        importlib.import_module(name)
-    except Exception as error:  # an import may fail in any way: that it does is the finding
-        return f"cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
-    return None
 
 
 def _cuda() -> Finding:

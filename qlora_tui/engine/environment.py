@@ -1,8 +1,10 @@
-"""The process environment every engine program sets before it imports the torch stack."""
+"""What every engine program does before it works: set the process environment, and import the torch stack."""
 
+import importlib
 import os
 
 from qlora_tui import hardware
+from qlora_tui.errors import EnvironmentProblem
 
 _DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -42,3 +44,19 @@ def choose_gpu(device: str) -> None:
     choice = [gpu.uuid for gpu in gpus] if named is None else [name.strip() for name in named.split(",")]
     if len(choice) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = max(choice, key=lambda name: free_bytes.get(name, -1))
+
+
+def import_libraries(*names: str) -> None:
+    """Import them in this order. Raises EnvironmentProblem naming the first that is missing or broken."""
+    for name in names:
+        if problem := import_problem(name):
+            raise EnvironmentProblem(f"{name} {problem}", hint="`qlora-tui doctor` says what is wrong and what to do.")
+
+
+def import_problem(name: str) -> str | None:
+    """Why a library cannot be imported, to be read after its name; None when it can."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # an import may fail in any way: that it does is the finding
+        return f"cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
+    return None

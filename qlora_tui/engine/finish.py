@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from qlora_tui import __version__, atomic
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine import oom
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.session import Session
@@ -25,21 +25,17 @@ _PROBE_TOKENS = 16
 
 def keep_initial_adapter(run: RunFolder, config: RunConfig, model: Any) -> None:
     """Keep what a PiSSA adapter started from: the saved adapter is the difference to it, as plain LoRA."""
-    if config.adapter.init != "pissa" or _initial(run).exists():
+    if config.adapter.init != "pissa" or run.pissa_initial.exists():
         return
     draft = run.path / ".pissa-initial"
     model.save_pretrained(draft)
     atomic.fsync_tree(draft)
-    draft.rename(_initial(run))
+    draft.rename(run.pissa_initial)
 
 
 def initial_adapter(run: RunFolder) -> Path | None:
     """Where `keep_initial_adapter` put it when the run began; None for a run that begins now, or without PiSSA."""
-    return _initial(run) if _initial(run).exists() else None
-
-
-def _initial(run: RunFolder) -> Path:
-    return run.path / "pissa-initial"
+    return run.pissa_initial if run.pissa_initial.exists() else None
 
 
 def save(
@@ -56,7 +52,7 @@ def save(
     try:
         options = {}
         if config.adapter.init == "pissa":
-            options["path_initial_model_for_weight_conversion"] = str(_initial(run))
+            options["path_initial_model_for_weight_conversion"] = str(run.pissa_initial)
         model.config.use_cache = True  # off while training; a fully trained model is saved with its configuration
         model.save_pretrained(draft, **options)
         tokenizer.save_pretrained(draft)
@@ -144,11 +140,11 @@ def _facts(session: Session, config: RunConfig, settings: Settings, metrics: dic
         facts.append(
             f"- data: `{config.data.source}`, {dataset.train_rows} training rows, {dataset.eval_rows} held out"
         )
+        facts += [f"- commit of `{name}`: `{commit}`" for name, commit in dataset.report["commits"].items()]
     facts += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in metrics.items()]
-    peak_bytes = max(state.peak_bytes, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
-    if peak_bytes:
-        facts.append(f"- peak GPU memory allocated: {peak_bytes / 2**30:.2f} GiB")
-    return facts
+    peak_bytes = max(state.peak_bytes, oom.peak_bytes(settings.device))
+    where = "GPU memory allocated" if settings.device.type == "cuda" else "memory of the process"
+    return [*facts, f"- peak {where}: {peak_bytes / 2**30:.2f} GiB"]
 
 
 def _added_rows(model: Any) -> int:

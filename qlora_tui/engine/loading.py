@@ -12,7 +12,7 @@ from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings
-from qlora_tui.errors import EnvironmentProblem, ModelError, QloraError
+from qlora_tui.errors import ConfigError, EnvironmentProblem, ModelError, QloraError
 from qlora_tui.models.folder import location
 
 PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<unk>")
@@ -139,6 +139,21 @@ def grow_embeddings(model: Any, tokenizer: Any) -> int:
         if table is not None:
             table.weight[old_rows:] = table.weight[:old_rows].float().mean(dim=0).to(table.weight.dtype)
     return added
+
+
+def beyond_context(model: Any, row_tokens: int) -> str | None:
+    """What to say when rows are longer than the model was made for; None when they are not.
+
+    Raises ConfigError when the model keeps a table of positions, which ends there: GPT-2, OPT and their like.
+    """
+    config = model.config.get_text_config()
+    context_tokens = getattr(config, "max_position_embeddings", None)
+    if not context_tokens or row_tokens <= context_tokens:
+        return None
+    problem = f"rows have up to {row_tokens:,} tokens, and the model was made for {context_tokens:,}"
+    if getattr(config, "rope_parameters", None) is None:
+        raise ConfigError(problem, hint=f"Set training.max_length_tokens = {context_tokens}.")
+    return f"{problem}: it learns little from what is behind; training.max_length_tokens = {context_tokens} cuts it off"
 
 
 @dataclass(frozen=True, slots=True)

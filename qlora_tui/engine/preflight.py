@@ -10,9 +10,10 @@ import torch
 from qlora_tui import hardware
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
-from qlora_tui.memory import advisor, device
+from qlora_tui.memory import advisor, context, device
 from qlora_tui.memory.device import Device
-from qlora_tui.memory.estimate import Estimate, estimate, verdict
+from qlora_tui.memory.estimate import Estimate, estimate
+from qlora_tui.memory.record import entry
 from qlora_tui.models import describe
 from qlora_tui.models.facts import ModelFacts
 
@@ -31,24 +32,7 @@ class Preflight:
 
     def record(self) -> dict[str, Any]:
         """What plan.json keeps of it, to be held against the measured peak."""
-        found = self.estimate
-        return {
-            "need_bytes": found.need_bytes,
-            "low_bytes": found.low_bytes,
-            "high_bytes": found.high_bytes,
-            "paged_bytes": found.paged_bytes,
-            "peak_bytes": found.peak_bytes,
-            "source": found.source,
-            "verdict": verdict(found, self.device.free_bytes).answer,
-            "device": self.device.name,
-            "kind": self.device.kind,
-            "free_bytes": self.device.free_bytes,
-            "rows": found.rows,
-            "row_tokens": found.row_tokens,
-            "gradient_checkpointing": found.checkpointing,
-            "terms": {term.key: term.bytes for term in found.terms},
-            "phases": dict(found.phases),
-        }
+        return entry(self.estimate, self.device)
 
     def advice(self) -> str:
         """The smallest change that the estimate says would fit, as a sentence; empty when it says that it fits now."""
@@ -87,13 +71,17 @@ def device_now(where: torch.device) -> Device:
     if where.type == "cpu":
         return device.host(hardware.snapshot())
     free_bytes, total_bytes = torch.cuda.mem_get_info(where)
-    capability = torch.cuda.get_device_capability(where)
+    capability, name = torch.cuda.get_device_capability(where), torch.cuda.get_device_name(where)
+    measured = context.measured_bytes(name)
+    context_bytes = measured or device.CONTEXT_BYTES
     # This process has its CUDA context already, so what is free is free for tensors.
     return Device(
         "cuda",
-        torch.cuda.get_device_name(where),
+        name,
         total_bytes,
-        free_bytes + device.CONTEXT_BYTES,
+        free_bytes + context_bytes,
+        context_bytes=context_bytes,
+        context_measured=measured is not None,
         native_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         compute_capability=(capability[0], capability[1]),
     )

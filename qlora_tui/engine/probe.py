@@ -38,10 +38,10 @@ def _measured(settings: dict[str, Any], tokens: int) -> dict[str, Any]:
 
     from qlora_tui.config.run import RunConfig
     from qlora_tui.engine import oom
-    from qlora_tui.engine.resolve import resolve
+    from qlora_tui.engine.resolve import resolve_to_train
 
     config = _short(RunConfig.model_validate(settings))
-    chosen = resolve(config)
+    chosen = resolve_to_train(config)
     try:
         _train(config, chosen, tokens)
     except (RuntimeError, MemoryError) as error:

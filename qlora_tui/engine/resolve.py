@@ -7,6 +7,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available
 
 from qlora_tui import hardware
+from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import preflight
 from qlora_tui.errors import EnvironmentProblem
@@ -75,6 +76,13 @@ def resolve(config: RunConfig) -> Settings:
             f"training.optimizer = {settings.optimizer} keeps its moments in the adapter's bfloat16, too coarse for "
             f"adam_beta2 = {config.training.adam_beta2}; paged_adamw_32bit keeps them in float32"
         )
+    return settings
+
+
+def resolve_to_train(config: RunConfig) -> Settings:
+    """The same, held to what can be trained on the device that "auto" became. Raises ConfigError too."""
+    settings = resolve(config)
+    edited(config, [f"model.device={settings.device.type}"])
     return settings
 
 

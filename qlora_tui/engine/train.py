@@ -15,7 +15,7 @@ from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import Preflight, preflight
-from qlora_tui.engine.resolve import Settings, resolve
+from qlora_tui.engine.resolve import Settings, resolve_to_train
 from qlora_tui.engine.session import Session
 from qlora_tui.engine.trainer import ExactTrainer, check_trackers, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
@@ -65,7 +65,7 @@ def run(
     Raises Exhausted when memory ran out and there is no smaller plan.
     """
     config = pinned(session.run, config)
-    settings = resolve(config)
+    settings = resolve_to_train(config)
     work = Training(session, config, settings, checkpoint, allow_download, accept_changed_data)
     try:
         train(work)
@@ -82,10 +82,10 @@ def run(
 
 def train(work: Training) -> None:
     """Run to the end, or to where a person stopped it. The last event is written in either case."""
-    session, settings = work.session, work.settings
-    for decision in settings.reasons:
+    session = work.session
+    for decision in work.settings.reasons:
         session.emit(decision)
-    for sentence in (*settings.warnings, *without_effect(work.config)):
+    for sentence in (*work.settings.warnings, *without_effect(work.config)):
         session.warn("settings", sentence)
     check_trackers(work.config)
     set_seed(work.config.training.seed)
@@ -94,7 +94,7 @@ def train(work: Training) -> None:
     tokenizer = loading.load_tokenizer(config.model)
     data = _prepare_data(work, tokenizer)
     _estimate(work, data)
-    model = _load(work, tokenizer)
+    model = _load(work, tokenizer, data)
     _check_disk(work, model)
     finish.keep_initial_adapter(session.run, config, model)
     config, trainer = _make_trainer(work, model, tokenizer, data)
@@ -105,16 +105,24 @@ def train(work: Training) -> None:
     if session.stop_reason is not None and not trainer.is_over:
         session.emit_last(session.stopped(session.stop_reason))
         return
+    _finish(work, config, trainer, callback, tokenizer, began_s)
+
+
+def _finish(
+    work: Training, config: RunConfig, trainer: ExactTrainer, callback: RunCallback, tokenizer: Any, began_s: float
+) -> None:
+    """Evaluate, answer the samples, save the adapter and write the last event."""
+    session = work.session
     session.phase = "finishing"
     metrics = _train_loss(session) | _final_eval(session, trainer, config)
     callback.sample(trainer.model, trainer.state.global_step)
-    finish.save(work.session, config, settings, trainer.model, tokenizer, metrics)
+    finish.save(session, config, work.settings, trainer.model, tokenizer, metrics)
     session.emit_last(
         events.Finished(
             step=trainer.state.global_step,
-            train_seconds=round(time.monotonic() - began_s, 3),
+            train_seconds=round(session.state.earlier_train_s + time.monotonic() - began_s, 3),
             metrics=metrics,
-            peak_bytes=oom.peak_bytes(settings.device),
+            peak_bytes=oom.peak_bytes(work.settings.device),
             adapter_bytes=finish.folder_bytes(session.run.adapter),
         )
     )
@@ -169,7 +177,7 @@ def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
 
     data = prepare(work.config, tokenizer, consent=lambda download: work.allow_download, on_progress=progress)
     check_data(session.run, data.fingerprint, resuming=work.checkpoint is not None, accept=work.accept_changed_data)
-    record(session.run, data_fingerprint=data.fingerprint)
+    record(session.run, data_fingerprint=data.fingerprint, data_commits=data.report.commits)
     report = asdict(data.report)
     rows = None if work.config.data.streaming else len(data.train)
     if rows == 0:
@@ -191,19 +199,12 @@ def _estimate(work: Training, data: Prepared) -> None:
         record(work.session.run, estimate=work.expected.record())
 
 
-def _load(work: Training, tokenizer: Any) -> Any:
+def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
     session, config = work.session, work.config
     quantized = config.quantization.kind != "none"
     session.stage("quantizing" if quantized else "loading", f"{config.model.id} as {config.quantization.kind}")
     base = loading.load_model(config, work.settings, tokenizer)
-    _warn_of_base(session, base, work.settings)
-    experts = loading.unquantized_experts(base) if quantized else None
-    if experts and experts.names:
-        session.warn(
-            "unquantized_experts",
-            f"{len(experts.names)} expert tensors stay unquantized and take {experts.size_bytes / 2**30:.2f} GiB: "
-            "transformers stores them fused, which bitsandbytes does not quantize",
-        )
+    _warn_of_base(work, base, min(data.report.longest_tokens, config.training.max_length_tokens))
     base_bytes = loading.stored_bytes(base)
     model = adapters.attach(base, config, work.settings, finish.initial_adapter(session.run))
     total, trainable, by_dtype, trainable_bytes = adapters.parameter_counts(model)
@@ -222,11 +223,20 @@ def _load(work: Training, tokenizer: Any) -> Any:
     return model
 
 
-def _warn_of_base(session: Session, base: Any, settings: Settings) -> None:
-    """Say where the loaded model is not quite what was expected."""
-    attention = base.config._attn_implementation
-    if attention != settings.attention:
-        session.warn("settings", f"the model has no {settings.attention} attention: {attention} is used")
+def _warn_of_base(work: Training, base: Any, row_tokens: int) -> None:
+    """Say where the loaded model is not quite what was expected. Raises ConfigError for rows that are too long."""
+    session, wanted, attention = work.session, work.settings.attention, base.config._attn_implementation
+    if attention != wanted:
+        session.warn("settings", f"the model has no {wanted} attention: {attention} is used")
+    if too_long := loading.beyond_context(base, row_tokens):
+        session.warn("context", too_long)
+    experts = loading.unquantized_experts(base)
+    if experts.names and work.config.quantization.kind != "none":
+        session.warn(
+            "unquantized_experts",
+            f"{len(experts.names)} expert tensors stay unquantized and take {experts.size_bytes / 2**30:.2f} GiB: "
+            "transformers stores them fused, which bitsandbytes does not quantize",
+        )
     if base.added_rows > 1:
         session.warn(
             "new_tokens",

@@ -22,8 +22,9 @@ from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs import checkpoints, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
+from qlora_tui.runs.fingerprint import check_base
 from qlora_tui.runs.store import RunFolder
-from qlora_tui.runs.versions import library_versions
+from qlora_tui.runs.versions import LIBRARIES, library_versions
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _FULL_BYTES = 1 << 20
@@ -60,8 +61,10 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
             session.warn("checkpoint_skipped", f"{folder.path.name} is not resumed from: {problem}")
             shutil.rmtree(folder.path, ignore_errors=True)
         config = current_config(session)
+        check_base(run, config, resuming=checkpoint is not None or run.pissa_initial.exists())
         environment.choose_gpu(config.model.device)
         session.stage("importing", "PyTorch and the training libraries")
+        environment.import_libraries(*LIBRARIES)
         from qlora_tui.engine import train
 
         replan = train.run(

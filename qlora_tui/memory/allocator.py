@@ -196,16 +196,17 @@ def replay(trace: Trace, capacity_bytes: int | None = None) -> Replay:
     return Replay(allocator.peak_reserved, fits=True)
 
 
-def smallest_capacity(trace: Trace, tolerance_bytes: int = 16 * MIB) -> int:
+def smallest_capacity(trace: Trace, tolerance_bytes: int | None = None) -> int:
     """Fewest bytes the driver must be able to hand out for the trace to survive, fragmentation included.
 
-    By bisection between the allocated peak and what is reserved without a limit; never below the true value by more
-    than nothing, above it by at most `tolerance_bytes`.
+    By bisection between the allocated peak and what is reserved without a limit; never below the true value, above it
+    by at most `tolerance_bytes` (default: 0.2 % of the peak, between 2 and 16 MiB).
     """
     low, high = trace.peak_bytes, replay(trace).reserved_bytes
+    tolerance = tolerance_bytes or min(16 * MIB, max(2 * MIB, low // 512))
     if replay(trace, low).fits:
         return low
-    while high - low > tolerance_bytes:
+    while high - low > tolerance:
         middle = (low + high) // 2
         if replay(trace, middle).fits:
             high = middle

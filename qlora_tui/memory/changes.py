@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.memory.estimate import Estimate
+from qlora_tui.memory.targets import targets
+from qlora_tui.models.facts import ModelFacts
 
 Changes = tuple[str, ...]
 """Settings as `--set` takes them."""
 
 _SHORTEST_TOKENS = 128
 _LOWEST_RANK = 4
-_PAGED_TWINS = {
+PAGED_TWINS = {
     "adamw_torch": "paged_adamw_32bit",
     "adamw_torch_fused": "paged_adamw_32bit",
     "adamw_bnb_8bit": "paged_adamw_8bit",
@@ -28,11 +30,11 @@ class Ladder:
     cost: str
 
 
-def ladders(config: RunConfig, now: Estimate) -> Iterator[Ladder]:
+def ladders(config: RunConfig, facts: ModelFacts, now: Estimate) -> Iterator[Ladder]:
     """What could be changed, those that change the training least first. `now`: the run as it is."""
     yield from _same_training(config, now)
     yield from _same_aim(config, now)
-    yield from _other_training(config)
+    yield from _other_training(config, facts)
 
 
 def _same_training(config: RunConfig, now: Estimate) -> Iterator[Ladder]:
@@ -43,9 +45,9 @@ def _same_training(config: RunConfig, now: Estimate) -> Iterator[Ladder]:
     batches = tuple(_smaller_batches(config))
     if batches:
         yield Ladder(batches, "the same effective batch, a little slower")
-    if now.choices.optimizer in _PAGED_TWINS and now.choices.on_gpu and config.adapter.kind == "lora":
+    if now.choices.optimizer in PAGED_TWINS and now.choices.on_gpu and config.adapter.kind == "lora":
         yield _one("the same update, its states in paged memory",
-                   f"training.optimizer={_PAGED_TWINS[now.choices.optimizer]}")  # fmt: skip
+                   f"training.optimizer={PAGED_TWINS[now.choices.optimizer]}")  # fmt: skip
 
 
 def _smaller_batches(config: RunConfig) -> Iterator[Changes]:
@@ -73,8 +75,11 @@ def _same_aim(config: RunConfig, now: Estimate) -> Iterator[Ladder]:
         yield _one("LoRA instead of DoRA", "adapter.dora=false")
 
 
-def _other_training(config: RunConfig) -> Iterator[Ladder]:
+def _other_training(config: RunConfig, facts: ModelFacts) -> Iterator[Ladder]:
     adapter = config.adapter
+    if any(target.group.kind == "expert" for target in targets(facts, adapter)):
+        names = {group.name.rpartition(".")[2] for group in facts.linear_layers if "attn" in group.name}
+        yield _one("the adapter leaves the experts alone", f"adapter.target_modules={','.join(sorted(names))}")
     if adapter.kind == "full":
         yield _one("an adapter on 4-bit weights instead of every weight", "adapter.kind=lora", "quantization.kind=nf4")
     elif ranks := tuple(_halves(adapter.rank, _LOWEST_RANK)):

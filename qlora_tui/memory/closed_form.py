@@ -112,16 +112,62 @@ def recompute_bytes(step: Step) -> int:
     return round(_of_tokens(step, _recomputed(step)))
 
 
-def activation_formula(step: Step) -> str:
-    """How the activations at the peak are counted, with this step's coefficients."""
+def formulas(step: Step, found: StepPeak) -> dict[str, str]:
+    """How each category at the peak `found` is counted, in the names of `numbers`."""
+    stream = step.stream_bytes
+    layer = f"n x ({_per_token(step, _recomputed(step))})"
+    checkpoint = f"{checkpoint_bytes(step) // (step.tokens * step.hidden)} x n x h"
+    kept = f"layers x ({_kept(step)})" if not step.checkpointing else f"layers x {checkpoint}"
+    in_layers = {step.layers - 1: f"{kept} + {layer}", 0: f"{checkpoint} + {layer}"}
+    copies, rest = (3 if step.on_cpu else 1), (5 if step.checkpointing else 3) * stream
+    return {
+        "activations": in_layers.get(found.layer or 0, kept) if found.phase == "backward" else kept,
+        "attention": _sum(_mask(step), _of_scores(_worked(step))),
+        "dequantization": "the largest quantized weight in the compute dtype; adapted experts in full",
+        "loss": f"min(rows x (tokens - 1), {TOKEN_TILE}) x min(vocabulary, {VOCABULARY_TILE}) x {stream * copies}"
+        f" + {rest} x n x h",
+        "gradients": "trained bytes",
+        "optimizer": "what the optimizer copies while it steps",
+    }
 
-    def layer(coefficients: _Coefficients) -> str:
-        f, h, q, r = (round(each * step.scale) for each in coefficients)
-        return f"n x ({f} f + {h} h + {q} q + {round(4 * step.scale)} k + {r} r)"
 
-    if step.checkpointing:
-        return f"{checkpoint_bytes(step) // (step.tokens * step.hidden)} n x h x layers + {layer(_recomputed(step))}"
-    return f"layers x ({layer(_saved(step))} + 4 n x heads)"
+def numbers(step: Step) -> dict[str, int]:
+    """What the names in `formulas` stand for."""
+    return {
+        "n": step.tokens,
+        "rows": step.rows,
+        "tokens": step.row_tokens,
+        "layers": step.layers,
+        "h": step.hidden,
+        "f": step.mlp,
+        "q": step.q,
+        "k": step.k,
+        "r": step.rank,
+        "heads": step.heads,
+        "vocabulary": step.vocab,
+        "trained bytes": step.gradient_bytes,
+    }
+
+
+def _kept(step: Step) -> str:
+    return _sum(f"n x ({_per_token(step, _saved(step))} + 4 x heads)", _of_scores(_kept_scores(step)))
+
+
+def _per_token(step: Step, coefficients: _Coefficients) -> str:
+    f, h, q, r = (round(each * step.scale) for each in coefficients)
+    return f"{f} x f + {h} x h + {q} x q + {round(4 * step.scale)} x k + {r} x r"
+
+
+def _of_scores(item_bytes: float) -> str:
+    return f"{item_bytes:g} x rows x heads x tokens x tokens" if item_bytes else ""
+
+
+def _mask(step: Step) -> str:
+    return "3 x rows x tokens x tokens" if step.masked else ""
+
+
+def _sum(*parts: str) -> str:
+    return " + ".join(filter(None, parts))
 
 
 def _saved(step: Step) -> _Coefficients:
@@ -148,8 +194,12 @@ def _of_tokens(step: Step, coefficients: _Coefficients) -> float:
 def attention_bytes(step: Step) -> int:
     """What attention needs beyond its inputs: nothing when fused; scores in several copies when not; a 4-D mask."""
     mask = 3 * step.rows * step.row_tokens**2 if step.masked else 0
-    item_bytes = 9 * step.scale if step.eager else 12 if step.materialized else 0
-    return mask + round(item_bytes * _scores(step))
+    return mask + round(_worked(step) * _scores(step))
+
+
+def _worked(step: Step) -> float:
+    """Bytes for each score that attention works with."""
+    return 9 * step.scale if step.eager else 12 if step.materialized else 0
 
 
 def loss_bytes(step: Step) -> int:
@@ -160,9 +210,12 @@ def loss_bytes(step: Step) -> int:
 
 
 def _saved_scores(step: Step) -> int:
+    return round(_kept_scores(step) * _scores(step))
+
+
+def _kept_scores(step: Step) -> float:
     """Kept of attention for the backward pass: float32 probabilities and their dropped or masked copies."""
-    item_bytes = 6 * step.scale if step.eager else (8 if step.masked else 4) if step.materialized else 0
-    return round(item_bytes * _scores(step))
+    return 6 * step.scale if step.eager else (8 if step.masked else 4) if step.materialized else 0
 
 
 def _scores(step: Step) -> int:

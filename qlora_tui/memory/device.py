@@ -6,6 +6,7 @@ from typing import Literal
 
 from qlora_tui import hardware
 from qlora_tui.errors import EnvironmentProblem, UsageError
+from qlora_tui.memory import context
 
 GIB = 1 << 30
 CARDS_GB = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)
@@ -65,13 +66,16 @@ def host(machine: hardware.Machine) -> Device:
 
 
 def gpu(found: hardware.Gpu) -> Device:
-    """A card of this machine."""
+    """A card of this machine, with the context that was measured on it."""
     capability = found.compute_capability
+    measured = context.measured_bytes(found.name)
     return Device(
         "cuda",
         found.name,
         found.total_bytes,
         found.free_bytes,
+        context_bytes=measured or CONTEXT_BYTES,
+        context_measured=measured is not None,
         native_bf16=capability is None or capability >= (8, 0),
         compute_capability=capability,
     )

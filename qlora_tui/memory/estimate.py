@@ -24,11 +24,8 @@ Source = Literal["symbolic program", "closed form"]
 Answer = Literal["fits", "tight", "fits by paging", "does not fit"]
 
 _CONTEXT_DOUBT_BYTES = 150 << 20
-_FRAGMENTATION = {"cuda": 0.021, "cpu": 0.03}
-"""Smallest capacity that survives over what is allocated: the median of 54 replays of the caching allocator (their
-90th percentile is 6 %); for a host, what malloc keeps."""
-
-_FRAGMENTATION_HIGH = {"cuda": 0.06, "cpu": 0.10}
+_REPLAY_TOLERANCE_BYTES = 16 << 20
+"""By so much the smallest capacity of an estimate may be above the true one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +110,27 @@ def estimate(
     instead of adding the usual share for fragmentation.
     """
     choices = choose(config, device)
-    if choices.checkpointing is not None:
-        return _estimate(config, facts, device, choices, choices.checkpointing, longest_tokens, replay)
-    stored = _estimate(config, facts, device, choices, False, longest_tokens, replay)
-    if stored.high_bytes + stored.paged_bytes <= device.free_bytes:
-        return stored
-    return _estimate(config, facts, device, choices, True, longest_tokens, replay)
+    batch = steps.shape(config, longest_tokens)
+    stored = phases.Run(config, facts, device, choices, batch, checkpointing=bool(choices.checkpointing))
+    found = _estimate(stored, replay)
+    if choices.checkpointing is None and found.high_bytes + found.paged_bytes > device.free_bytes:
+        return _estimate(replace(stored, checkpointing=True), replay)
+    return found
+
+
+def fits(config: RunConfig, facts: ModelFacts, device: Device, *, longest_tokens: int | None = None) -> bool:
+    """Whether a run is sure to fit: the answer of an estimate with a replay, by one replay instead of a search."""
+    choices = choose(config, device)
+    batch = steps.shape(config, longest_tokens)
+    # Where "auto" decides, what fits at all fits with checkpointing.
+    run = phases.Run(config, facts, device, choices, batch, checkpointing=choices.checkpointing is not False)
+    found = _estimate(run, replay=False)
+    if not _replayable(run):
+        return found.high_bytes <= device.free_bytes
+    doubt = _bounds(run, found.terms, 0, replayed=True)[1] + _REPLAY_TOLERANCE_BYTES
+    others = max(size for phase, size in found.phases.items() if phase not in ("first_step", "steady"))
+    room = device.free_bytes - doubt
+    return others <= room and run.survives(room - device.context_bytes)
 
 
 def verdict(found: Estimate, free_bytes: int) -> Verdict:
@@ -138,78 +150,105 @@ def verdict(found: Estimate, free_bytes: int) -> Verdict:
     return Verdict("does not fit", f"needs {need}, but {free} are free")
 
 
-def _estimate(
-    config: RunConfig,
-    facts: ModelFacts,
-    device: Device,
-    choices: Choices,
-    checkpointing: bool,
-    longest_tokens: int | None,
-    replay: bool,
-) -> Estimate:
-    batch = steps.shape(config, longest_tokens)
-    run = phases.Run(config, facts, device, choices, batch, checkpointing)
-    by_phase = {name: cards.fullest(run, name, run.terms(name)) for name in PHASES}
-    needs = _needs(run, by_phase, replay)
-    paged = {name: sum(term.bytes for term in terms if term.paged) for name, terms in by_phase.items()}
-    need = max(needs.values())
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """What one card holds and needs in each phase."""
+
+    run: phases.Run
+    terms: Mapping[Phase, list[Term]]
+    needs: Mapping[Phase, int]
+
+    @property
+    def need(self) -> int:
+        return max(self.needs.values())
+
+    @property
+    def paged(self) -> Mapping[Phase, int]:
+        return {name: sum(term.bytes for term in terms if term.paged) for name, terms in self.terms.items()}
+
+
+def _estimate(run: phases.Run, replay: bool) -> Estimate:
+    shares = cards.parts(run)
+    different = {id(share): share for share in shares}
+    by_share = {key: _card(share, replay) for key, share in different.items()}
+    fullest = max(by_share.values(), key=lambda card: card.need)
+    return _of_card(fullest, run, tuple(by_share[id(share)].need for share in shares), replay)
+
+
+def _card(run: phases.Run, replay: bool) -> _Card:
+    terms = {name: cards.held(run, name) for name in PHASES}
+    return _Card(run, terms, _needs(run, terms, replay))
+
+
+def _of_card(card: _Card, whole: phases.Run, per_card: tuple[int, ...], replay: bool) -> Estimate:
+    run, needs, paged, device = card.run, card.needs, card.paged, card.run.device
     # What is paged fills the card too while there is room, so it counts for when the card is fullest.
     peak_phase = max(PHASES, key=lambda name: (needs[name] + paged[name], name == "steady"))
-    terms = _ordered(by_phase[peak_phase], needs[peak_phase], need)
-    low, high = _bounds(run, terms, need, replayed=replay and run.step.program is not None)
-    allocated = max(map(total, by_phase.values()))
+    replayed = replay and _replayable(run)
+    by_replay = replayed and peak_phase == "steady"
+    terms = _ordered(run, card.terms[peak_phase], needs[peak_phase], card.need, replayed=by_replay)
+    low, high = _bounds(run, terms, card.need, replayed=replayed)
+    allocated = max(map(total, card.terms.values()))
     return Estimate(
         device=device,
-        choices=choices,
-        checkpointing=checkpointing,
-        rows=batch.rows,
-        row_tokens=batch.row_tokens,
+        choices=run.choices,
+        checkpointing=run.checkpointing,
+        rows=run.batch.rows,
+        row_tokens=run.batch.row_tokens,
         terms=terms,
         phases=needs,
         peak_phase=peak_phase,
         step_phase=run.step.peak.phase,
-        need_bytes=need,
+        need_bytes=card.need,
         low_bytes=low,
         high_bytes=high,
         paged_bytes=paged[peak_phase],
-        peak_bytes=allocated - device.context_bytes if device.kind == "cuda" else need,
-        stored_bytes=run.stored_bytes,
-        trainable_parameters=run.trainable_parameters,
-        reasons=reasons.reasons(run, replayed=replay),
-        warnings=reasons.warnings(run),
+        peak_bytes=allocated - device.context_bytes if device.kind == "cuda" else card.need,
+        stored_bytes=whole.stored_bytes,
+        trainable_parameters=whole.trainable_parameters,
+        reasons=reasons.reasons(run, replayed=replayed),
+        warnings=reasons.warnings(whole),
         source="closed form" if run.step.program is None else "symbolic program",
-        per_card=cards.needs(run, need),
+        per_card=per_card,
     )
+
+
+def _replayable(run: phases.Run) -> bool:
+    return run.step.program is not None and run.device.strategy == "single"
 
 
 def _needs(run: phases.Run, by_phase: Mapping[Phase, list[Term]], replay: bool) -> dict[Phase, int]:
     """What must be free in each phase. A replay tells it of the training steps."""
-    capacity = None
-    if replay and run.step.program is not None and run.device.strategy == "single":
-        capacity = run.capacity_bytes()
+    capacity = run.capacity_bytes() if replay and _replayable(run) else None
     needs = {
-        name: _with_fragmentation(total(terms), run.device, capacity if name == "steady" else None)
+        name: _with_fragmentation(total(terms), run, capacity if name == "steady" else None)
         for name, terms in by_phase.items()
     }
     # The replay begins with the first step, so that one cannot need more.
     return needs if capacity is None else {**needs, "first_step": min(needs["first_step"], needs["steady"])}
 
 
-def _with_fragmentation(allocated: int, device: Device, capacity: int | None) -> int:
-    beyond = device.context_bytes
+def _with_fragmentation(allocated: int, run: phases.Run, capacity: int | None) -> int:
+    beyond = run.device.context_bytes
     if capacity is not None:
         return max(capacity + beyond, allocated)
-    return allocated + round((allocated - beyond) * _FRAGMENTATION[device.kind])
+    return allocated + round((allocated - beyond) * run.fragmentation.usual)
 
 
-def _ordered(terms: list[Term], phase_need: int, need: int) -> tuple[Term, ...]:
+def _ordered(run: phases.Run, terms: list[Term], phase_need: int, need: int, *, replayed: bool) -> tuple[Term, ...]:
     """The terms with what they lack to the need: fragmentation, and what an earlier phase needs more."""
-    rest, more = phase_need - total(terms), need - phase_need
+    allocated = total(terms)
+    rest, more = phase_need - allocated, need - phase_need
     extra = []
     if rest > 0:
-        extra.append(Term("fragmentation", "allocator's rounding", rest, "smallest capacity - allocated", {}))
+        numbers = {"allocated": allocated, "context": run.device.context_bytes}
+        formula = f"(allocated - context) x {run.fragmentation.usual}"
+        if replayed:
+            numbers, formula = {"replayed": phase_need, "allocated": allocated}, "replayed - allocated"
+        extra.append(Term("fragmentation", "allocator's fragmentation", rest, formula, numbers))
     if more > 0:
-        extra.append(Term("earlier_phase", "more before the first step", more, "see the phases", {}))
+        numbers, formula = {"earlier": need, "this one": phase_need}, "earlier - this one"
+        extra.append(Term("earlier_phase", "more in an earlier phase", more, formula, numbers))
     context = [term for term in terms if term.key == "context"]
     return (*(term for term in terms if term.key != "context"), *extra, *context)
 
@@ -220,16 +259,10 @@ def _bounds(run: phases.Run, terms: tuple[Term, ...], need: int, *, replayed: bo
     doubt = round(held * run.step.band)
     context = 0 if run.device.context_measured else _CONTEXT_DOUBT_BYTES
     fragmentation = next((term.bytes for term in terms if term.key == "fragmentation"), 0)
-    kind = run.device.kind
-    more = 0.0 if replayed else _FRAGMENTATION_HIGH[kind] - _FRAGMENTATION[kind]
+    more = 0.0 if replayed else run.fragmentation.high - run.fragmentation.usual
     high = need + doubt + context + round((need - run.device.context_bytes) * more)
     low = need - doubt - context - (0 if replayed else fragmentation)
     return max(low, 0), high
-
-
-def without_context(found: Estimate, measured_context_bytes: int) -> Device:
-    """The estimate's device with the context that was measured on it."""
-    return replace(found.device, context_bytes=measured_context_bytes, context_measured=True)
 
 
 def _gib(size_bytes: int) -> str:

@@ -4,10 +4,10 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 
 from qlora_tui.memory.allocator import Trace
-from qlora_tui.memory.recorded import MINIATURE_LAYERS, REPEATED, Program, sequence
+from qlora_tui.memory.recorded import Program, sequence
 
-_Place = tuple[str, int | None, int]
-"""Where a tensor was made: pass or block, layer, number in the program."""
+_Place = tuple[str, int | None]
+"""Where a tensor was made: the pass and its layer, or the block outside the layers."""
 
 
 class Expansion:
@@ -17,32 +17,41 @@ class Expansion:
         """`full`: what `symbols.dimensions` gave."""
         self._program = program
         self._sizes = program.sizes(full)
-        self._layers = full["L"]
+        self._sequence = list(sequence(full["L"], full["every"]))
         self._trace = trace
-        self._live: defaultdict[tuple[str, int | None, int], deque[int]] = defaultdict(deque)
-        self._owner = {event: name for name, events in program.blocks.items() for event in events if event > 0}
+        self._owner = program.owners
+        births = [[event for event in events if event > 0] for events in program.blocks.values()]
+        self._ordinal = {tensor: number for made in births for number, tensor in enumerate(made)}
+        self._live: defaultdict[_Place, defaultdict[int, deque[int]]] = defaultdict(lambda: defaultdict(deque))
 
     def run(self, *, accumulate: bool) -> None:
-        """Append the step; with `accumulate` the gradients are there before it."""
-        gradients: set[int] = self._program.gradients if accumulate else set()
-        kept = [self._trace.alloc(self._sizes[tensor - 1]) for tensor in self._each(gradients)]
-        for block, layer in sequence(self._layers):
+        """Append the step; with `accumulate` two micro-batches of it: the second finds the gradients of the first."""
+        kept = self._micro_batch(self._program.gradients) if accumulate else []
+        blocks = (self._program.accumulating() if accumulate else self._program).blocks
+        for block, layer in self._sequence:
+            for event in blocks.get(block, ()):
+                self._play(event, block, layer)
+        for tensor in kept:
+            self._trace.free(tensor)
+
+    def _micro_batch(self, gradients: set[int]) -> list[int]:
+        """Append the first micro-batch. Returns the numbers of its gradients in the trace, which are left."""
+        kept = []
+        for block, layer in self._sequence:
+            if block == "O":
+                break
             for event in self._program.blocks.get(block, ()):
                 if abs(event) not in gradients:
                     self._play(event, block, layer)
                 elif event > 0:
-                    self._trace.free(self._trace.alloc(self._sizes[event - 1]))
-        for tensor in kept:
-            self._trace.free(tensor)
-
-    def _each(self, gradients: set[int]) -> list[int]:
-        blocks = self._program.blocks
-        return [event for name, _ in sequence(self._layers) for event in blocks.get(name, ()) if event in gradients]
+                    kept.append(self._trace.alloc(self._sizes[event - 1]))
+        return kept
 
     def _play(self, event: int, block: str, layer: int | None) -> None:
         tensor = abs(event)
         if event > 0:
-            self._live[self._key(block, layer, tensor)].append(self._trace.alloc(self._sizes[tensor - 1]))
+            made = self._live[self._place(block, layer)]
+            made[self._ordinal[tensor]].append(self._trace.alloc(self._sizes[tensor - 1]))
             return
         owner = self._owner.get(tensor)
         if owner is None:
@@ -50,8 +59,9 @@ class Expansion:
         if owner[0] not in "FB":
             self._free(owner, None, tensor)
         elif layer is None:
-            for made_in in self._made_in(owner):
-                self._free(owner, made_in, tensor)
+            for name, made_in in self._sequence:
+                if name == owner:
+                    self._free(owner, made_in, tensor)
         else:
             # In the miniature it was made so many layers before this one; the layers between may differ by one.
             distance = int(owner[1:]) - int(block[1:])
@@ -59,21 +69,15 @@ class Expansion:
                 if self._free(owner, layer + distance + near, tensor):
                     break
 
-    def _made_in(self, owner: str) -> range:
-        """The layers that a block of the miniature stands for."""
-        number, missing = int(owner[1:]), self._layers - MINIATURE_LAYERS
-        if owner in REPEATED:
-            return range(number, number + missing + 1)
-        after = number > (2 if owner[0] == "F" else 3)
-        return range(number + missing, number + missing + 1) if after else range(number, number + 1)
-
-    def _key(self, block: str, layer: int | None, tensor: int) -> _Place:
-        """Tensors of a layer are told apart by size alone: layers may differ in the order they make them."""
-        return (block[0], layer, self._sizes[tensor - 1]) if block[0] in "FB" else (block, None, tensor)
+    def _place(self, block: str, layer: int | None) -> _Place:
+        return (block[0], layer) if block[0] in "FB" else (block, None)
 
     def _free(self, owner: str, layer: int | None, tensor: int) -> bool:
-        waiting = self._live[self._key(owner, layer, tensor)]
-        if not waiting:
-            return False
-        self._trace.free(waiting.popleft())
-        return True
+        """Free the tensor with the same place in its block; where layers differ in their order, one of its size."""
+        size, live = self._sizes[tensor - 1], self._live[self._place(owner, layer)]
+        for ordinal in (self._ordinal[tensor], *live):
+            waiting = live.get(ordinal)
+            if waiting and self._trace.sizes[waiting[0]] == size:
+                self._trace.free(waiting.popleft())
+                return True
+        return False

@@ -7,7 +7,7 @@ dimensions of a real model it gives that model's step.
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Literal
 
 from qlora_tui.memory.allocator import Trace
 from qlora_tui.memory.expansion import Expansion
-from qlora_tui.memory.recorded import BLOCKS, GRADIENTS, MINIATURE_LAYERS, REPEATED, Program, ProgramKey, from_json
+from qlora_tui.memory.recorded import GRADIENTS, Program, ProgramKey, from_json, sequence
 from qlora_tui.memory.symbols import dimensions
 
 __all__ = ["PROGRAMS", "Program", "ProgramKey", "StepPeak", "evaluate", "expand", "families", "find", "gradient_bytes"]
@@ -24,6 +24,14 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 _ALIKE = {"mistral": "llama", "smollm3": "llama", "gemma3": "gemma3_text"}
 """Families whose layers allocate exactly as those of another one."""
+
+UNGROUPED = "_ungrouped"
+_TELLS_GROUPS_APART = frozenset({"phi3"})
+"""Families that allocate otherwise when every head has keys and values of its own: with them, these stay parts of one
+tensor with the queries. Their programs bear the family's name with the suffix."""
+
+WITHOUT_SDPA = frozenset({"bloom", "gemma2", "gpt_oss"})
+"""Families for which transformers has no scaled-dot-product attention: it takes the eager one in its place."""
 
 _PHASES: Mapping[str, Literal["forward", "loss", "backward", "step"]] = {
     "E": "forward",
@@ -53,21 +61,24 @@ class StepPeak:
     """Most bytes of each phase."""
 
 
-def find(family: str, key: ProgramKey) -> Program | None:
-    """The program of a `model_type`, None when none is shipped."""
-    if key.attention == "eager":
-        key = replace(key, masked=False)  # Eager attention always builds its mask.
-    return _load(_ALIKE.get(family, family), key.name)
+def find(family: str, key: ProgramKey, *, grouped: bool = True) -> Program | None:
+    """The program of a `model_type`, None when none is shipped. `grouped`: several heads share keys and values."""
+    if not grouped and family in _TELLS_GROUPS_APART:
+        family += UNGROUPED
+    if key.attention == "eager" or family in WITHOUT_SDPA:
+        key = replace(key, attention="eager", masked=False, windowed=False)  # Eager attention always builds its masks.
+    return named(_ALIKE.get(family, family), key.name)
 
 
 def families() -> list[str]:
     """`model_type`s that have shipped programs."""
-    shipped = {path.stem for path in PROGRAMS.glob("*.zip")}
+    shipped = {path.stem for path in PROGRAMS.glob("*.zip") if not path.stem.endswith(UNGROUPED)}
     return sorted(shipped | {name for name, like in _ALIKE.items() if like in shipped})
 
 
 @cache
-def _load(family: str, name: str) -> Program | None:
+def named(family: str, name: str) -> Program | None:
+    """The program of that name in a family's archive, as `Program.family` and `Program.name` say."""
     path = PROGRAMS / f"{family}.zip"
     if not path.is_file():
         return None
@@ -79,26 +90,12 @@ def _load(family: str, name: str) -> Program | None:
     return from_json(json.loads(text))
 
 
-def accumulating(program: Program) -> Program:
-    """The program of a micro-batch after the first: gradients exist already, new ones are added and freed at once."""
-    gradient = program.gradients
-    blocks: dict[str, tuple[int, ...]] = {}
-    for name in BLOCKS:
-        events: list[int] = []
-        for event in program.blocks.get(name, ()):
-            if abs(event) not in gradient:
-                events.append(event)
-            elif event > 0:
-                events += [event, -event]
-        blocks[name] = tuple(events)
-    return replace(program, blocks=blocks)
-
-
 def gradient_bytes(program: Program, dims: Mapping[str, int]) -> int:
     """Charged bytes of all adapter gradients. `dims` as in `evaluate`."""
     full = dimensions(dims)
-    sizes, per_block = program.sizes(full), _owners(program)
-    return sum(sizes[n - 1] * _times(per_block[n], full["L"]) for n in program.gradients if n in per_block)
+    sizes, times = program.sizes(full), _times(full)
+    owners = program.owners
+    return sum(sizes[n - 1] * times[owners[n]] for n in program.gradients if n in owners)
 
 
 def evaluate(
@@ -107,7 +104,8 @@ def evaluate(
     """The peak of one step above the stored bytes.
 
     `dims`: h hidden, f MLP width, L layers (at least 6), H heads, K key-value heads, d head size, V vocabulary, B rows,
-    S tokens a row, r LoRA rank; optional dq, 1 (default) with double quantization, 0 without.
+    S tokens a row, r LoRA rank; optional dq, 1 (default) with double quantization, 0 without; optional every, each so
+    many layers comes one without a sliding window.
     `accumulate`: several micro-batches a step, so that gradients live through the forward pass.
     `optimizer_step_bytes`: what the optimizer holds only while it steps, such as foreach AdamW's copy of all adapters.
     """
@@ -115,112 +113,84 @@ def evaluate(
     base = 0
     if accumulate:
         base = gradient_bytes(program, dims)
-        program = accumulating(program)
-    sizes, layers, owners = program.sizes(full), full["L"], _owners(program)
-    level, peak, where, times_before = base, -1, "", 0
-    by_phase: dict[str, int] = {}
-    for name in BLOCKS:
-        change, highest = _extent(program, name, sizes, owners, layers)
-        times = _times(name, layers)
-        for before in {0, times - 1} if times else ():
-            reached = level + before * change + highest
-            phase = _PHASES[name[0]]
-            by_phase[phase] = max(by_phase.get(phase, 0), reached)
-            if reached > peak:
-                peak, where, times_before = reached, name, before
-        level += times * change
-        if name == "O" and level + optimizer_step_bytes > by_phase["step"]:
-            by_phase["step"] = level + optimizer_step_bytes
-    by_category = _composition(program, sizes, owners, layers, where, times_before)
+        program = program.accumulating()
+    blocks = _Sized(program, full)
+    level, peak, by_phase = base, -1, dict[str, int]()
+    done, where, layer = Counter[str](), "", None
+    before_peak = Counter[str]()
+    for name, number in sequence(full["L"], full["every"]):
+        change, highest = blocks.extent(name)
+        phase, reached = _PHASES[name[0]], level + highest
+        by_phase[phase] = max(by_phase.get(phase, 0), reached)
+        if reached > peak:
+            peak, where, layer, before_peak = reached, name, number, done.copy()
+        level += change
+        done[name] += 1
+    by_category = blocks.composition(before_peak, where)
     if accumulate:
         by_category[GRADIENTS] = by_category.get(GRADIENTS, 0) + base
-    if by_phase.get("step", 0) > peak:
-        peak, where = by_phase["step"], "O"
-        by_category = {GRADIENTS: level, "optimizer": optimizer_step_bytes}
+    if level + optimizer_step_bytes > by_phase["step"]:
+        by_phase["step"] = level + optimizer_step_bytes
+        if by_phase["step"] > peak:
+            peak, where, layer = by_phase["step"], "O", None
+            by_category = {GRADIENTS: level, "optimizer": optimizer_step_bytes}
     return StepPeak(
         peak_bytes=peak,
         by_category={name: size for name, size in by_category.items() if size > 0},
         phase=_PHASES[where[0]],
-        layer=_layer(where, times_before, layers),
+        layer=layer,
         by_phase=by_phase,
     )
 
 
-def _owners(program: Program) -> dict[int, str]:
-    """The block that allocates each tensor."""
-    return {event: name for name, events in program.blocks.items() for event in events if event > 0}
+def _times(full: Mapping[str, int]) -> Counter[str]:
+    """How often each block comes."""
+    return Counter(name for name, _ in sequence(full["L"], full["every"]))
 
 
-def _times(block: str, layers: int) -> int:
-    return layers - MINIATURE_LAYERS + 1 if block in REPEATED else 1
+class _Sized:
+    """The blocks of a program with the sizes of a model."""
 
+    def __init__(self, program: Program, full: Mapping[str, int]) -> None:
+        """`full`: what `symbols.dimensions` gave."""
+        self._program = program
+        self._sizes = program.sizes(full)
+        self._times, self._owners = _times(full), program.owners
+        self._extents: dict[str, tuple[int, int]] = {}
 
-def _weight(event: int, block: str, owners: Mapping[int, str], layers: int) -> int:
-    """How many tensors an event stands for: outside the layers, what the typical layers own goes all at once."""
-    return 1 if _is_layer(block) else _times(owners[abs(event)], layers)
+    def _steps(self, name: str) -> Iterator[tuple[int, int]]:
+        """(event, change in bytes). Outside the layers, what the layers of a block own goes all at once."""
+        of_layer = name[0] in "FB"
+        for event in self._program.blocks.get(name, ()):
+            size = self._sizes[abs(event) - 1] * (1 if of_layer else self._times[self._owners[abs(event)]])
+            yield event, size if event > 0 else -size
 
+    def extent(self, name: str) -> tuple[int, int]:
+        """By how many bytes a block changes the level, and the highest it reaches."""
+        if name not in self._extents:
+            level = highest = 0
+            for _, change in self._steps(name):
+                level += change
+                highest = max(highest, level)
+            self._extents[name] = level, highest
+        return self._extents[name]
 
-def _is_layer(block: str) -> bool:
-    return block[0] in "FB"
+    def composition(self, done: Mapping[str, int], where: str) -> dict[str, int]:
+        """Bytes of each category at the highest point of block `where`, after so many times each block."""
+        found: Counter[str] = Counter()
+        for name, times in done.items():
+            for event, change in self._steps(name):
+                found[self._category(event)] += change * times
+        level, highest = 0, self.extent(where)[1]
+        for event, change in self._steps(where):
+            if level == highest:
+                break
+            level += change
+            found[self._category(event)] += change
+        return dict(found)
 
-
-def _extent(
-    program: Program, name: str, sizes: Sequence[int], owners: Mapping[int, str], layers: int
-) -> tuple[int, int]:
-    """By how many bytes a block changes the level, and the highest it reaches."""
-    level = highest = 0
-    for event in program.blocks.get(name, ()):
-        size = sizes[abs(event) - 1] * _weight(event, name, owners, layers)
-        level += size if event > 0 else -size
-        highest = max(highest, level)
-    return level, highest
-
-
-def _composition(
-    program: Program, sizes: Sequence[int], owners: Mapping[int, str], layers: int, where: str, times_before: int
-) -> dict[str, int]:
-    """Bytes of each category at the highest point of block `where`, after `times_before` earlier repeats of it."""
-    found: Counter[str] = Counter()
-
-    def add(name: str, events: Sequence[int], times: int) -> None:
-        for event in events:
-            size = sizes[abs(event) - 1] * _weight(event, name, owners, layers) * times
-            found[program.categories[program.tensors[abs(event) - 1][1]]] += size if event > 0 else -size
-
-    for name in BLOCKS:
-        events = program.blocks.get(name, ())
-        if name != where:
-            add(name, events, _times(name, layers))
-            continue
-        add(name, events, times_before)
-        _, highest = _extent(program, name, sizes, owners, layers)
-        add(name, _until(highest, events, name, sizes, owners, layers), 1)
-        break
-    return dict(found)
-
-
-def _until(
-    highest: int, events: Sequence[int], name: str, sizes: Sequence[int], owners: Mapping[int, str], layers: int
-) -> Sequence[int]:
-    level = 0
-    if highest <= 0:
-        return ()
-    for done, event in enumerate(events, 1):
-        size = sizes[abs(event) - 1] * _weight(event, name, owners, layers)
-        level += size if event > 0 else -size
-        if level == highest:
-            return events[:done]
-    return events
-
-
-def _layer(block: str, times_before: int, layers: int) -> int | None:
-    if not _is_layer(block):
-        return None
-    number = int(block[1:])
-    if block in REPEATED:
-        return number + times_before if block[0] == "F" else layers - MINIATURE_LAYERS + number - times_before
-    after_repeated = number > 2 if block[0] == "F" else number > 3
-    return layers - MINIATURE_LAYERS + number if after_repeated else number
+    def _category(self, event: int) -> str:
+        return self._program.categories[self._program.tensors[abs(event) - 1][1]]
 
 
 def expand(program: Program, dims: Mapping[str, int], trace: Trace, *, accumulate: bool = False) -> None:

@@ -34,6 +34,9 @@ def _reasons(run: Run, replayed: bool) -> Iterator[str]:
         yield "The CUDA context is assumed, ± 150 MiB; `--probe` measures it on the card itself."
     if replayed and step.program is not None:
         yield "Fragmentation comes from a replay of PyTorch's caching allocator."
+    else:
+        usual, high = run.fragmentation.usual, run.fragmentation.high
+        yield f"Fragmentation is assumed: {usual:.0%} of what is allocated, {high:.0%} at most."
     if run.config.training.packing:
         yield "Packed rows are always as long as training.max_length_tokens, and need a 4-D attention mask."
     if run.state.unpaged_tensors and run.state.paged_bytes:
@@ -55,5 +58,7 @@ def _warnings(run: Run) -> Iterator[str]:
     experts = facts.parameters_by_class.get("expert", 0)
     if experts and run.config.quantization.kind != "none":
         yield f"{experts:,} parameters in experts stay unquantized: transformers 5 fuses them."
+    if experts and run.original:
+        yield "training.recipe = original makes float32 of what experts take as bfloat16, so the step fails: use lean."
     if not run.trained:
         yield f"adapter.target_modules = {run.config.adapter.target_modules!r} matches no layer: nothing is trained."

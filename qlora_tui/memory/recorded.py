@@ -6,21 +6,23 @@ miniature lacks:
 
     E | F0 F1 [F2]*(L-5) F3 F4 F5 | H | G | B5 B4 [B3]*(L-5) B2 B1 B0 | O
 
+Where layers of two kinds take turns, such as those with a sliding window and those without, F2 and B2 are typical of
+the first kind and F3 and B3 of the second:
+
+    E | F0 F1 [F2 or F3]*(L-4) F4 F5 | H | G | B5 B4 [B3 or B2]*(L-4) B1 B0 | O
+
 E embedding, F forward of a layer, H loss, G gradient of the loss, B backward of a layer, O clipping before the
 optimizer's step.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from qlora_tui.memory.symbols import SizeSymbols, charged_bytes
 
 FORMAT = 1
 MINIATURE_LAYERS = 6
-REPEATED = ("F2", "B3")
-"""The typical layer of the forward and of the backward pass."""
-
 BLOCKS = ("E", "F0", "F1", "F2", "F3", "F4", "F5", "H", "G", "B5", "B4", "B3", "B2", "B1", "B0", "O")
 GRADIENTS = "gradients"
 
@@ -36,7 +38,10 @@ class ProgramKey:
 
     attention: Literal["sdpa", "eager"] = "sdpa"
     masked: bool = False
-    """Whether attention gets a mask: padded rows in a batch, or a sliding window shorter than the sequence."""
+    """Whether attention gets a mask in every layer: rows are padded or packed, or all layers have a sliding window."""
+
+    windowed: bool = False
+    """Whether it gets one in the layers with a sliding window alone, which others follow."""
 
     loss: Literal["tiled", "full"] = "tiled"
     targets: Literal["all-linear"] = "all-linear"
@@ -49,7 +54,7 @@ class ProgramKey:
                 self.recipe,
                 "checkpointing" if self.checkpointing else "stored",
                 "dropout" if self.dropout else "plain",
-                self.attention + ("-masked" if self.masked else ""),
+                self.attention + ("-masked" if self.masked else "-windowed" if self.windowed else ""),
                 self.loss,
                 self.targets,
             )
@@ -79,10 +84,38 @@ class Program:
         """Numbers of the tensors that are gradients of the adapter."""
         return {n for n, (_, category) in enumerate(self.tensors, 1) if self.categories[category] == GRADIENTS}
 
+    def accumulating(self) -> "Program":
+        """The program of a micro-batch after the first: gradients exist already, new ones are added to them."""
+        gradients = self.gradients
+        return replace(self, blocks={name: tuple(_added(events, gradients)) for name, events in self.blocks.items()})
+
+    @property
+    def owners(self) -> dict[int, str]:
+        """The block that allocates each tensor."""
+        return {event: name for name, events in self.blocks.items() for event in events if event > 0}
+
     def sizes(self, dims: Mapping[str, int]) -> list[int]:
         """Charged bytes of each tensor for what `symbols.dimensions` gave."""
         different = [charged_bytes(symbols, dims) for symbols in self.symbols]
         return [different[size] for size, _ in self.tensors]
+
+
+def _added(events: Sequence[int], gradients: Collection[int]) -> Iterator[int]:
+    """The events of a block where each gradient goes once it is added, which autograd does after the operation that
+    made it: when what that one needed is free again."""
+    waiting: list[int] = []
+    freed = False
+    for event in events:
+        if event > 0 and freed:
+            yield from waiting
+            waiting, freed = [], False
+        if abs(event) not in gradients:
+            freed = freed or (event < 0 and bool(waiting))
+            yield event
+        elif event > 0:
+            waiting.append(-event)
+            yield event
+    yield from waiting
 
 
 def from_json(data: Mapping[str, Any]) -> Program:
@@ -114,13 +147,26 @@ def to_json(program: Program) -> dict[str, Any]:
     }
 
 
-def sequence(layers: int) -> Iterator[tuple[str, int | None]]:
-    """The blocks of a model of `layers` layers in order, each with the number of its layer."""
+def sequence(layers: int, every: int = 0) -> Iterator[tuple[str, int | None]]:
+    """The blocks of a model of `layers` layers in order, each with the number of its layer.
+
+    `every`: each so many layers comes one of the second kind; 0 where all are alike.
+    """
     yield "E", None
     for layer in range(layers):
-        yield f"F{layer if layer < 2 else max(2, layer - layers + MINIATURE_LAYERS)}", layer
+        yield f"F{_recorded_layer(layer, layers, every, 2)}", layer
     yield "H", None
     yield "G", None
     for layer in reversed(range(layers)):
-        yield f"B{layer if layer <= 2 else max(3, layer - layers + MINIATURE_LAYERS)}", layer
+        yield f"B{_recorded_layer(layer, layers, every, 3)}", layer
     yield "O", None
+
+
+def _recorded_layer(layer: int, layers: int, every: int, typical: int) -> int:
+    """The layer of the miniature that stands for one."""
+    from_end = layer - layers + MINIATURE_LAYERS
+    if not every:
+        return layer if layer < typical else max(typical, from_end)
+    if layer < 2 or from_end >= MINIATURE_LAYERS - 2:
+        return layer if layer < 2 else from_end
+    return 2 if (layer + 1) % every else 3

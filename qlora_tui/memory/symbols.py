@@ -20,7 +20,7 @@ SizeSymbols = tuple[float | int | str, tuple[str | int, ...]]
 
 def dimensions(dims: Mapping[str, int]) -> dict[str, int]:
     """All dimensions a program may name, from the basic ones that `program.evaluate` lists."""
-    full = {"dq": 1, **dims}
+    full = {"dq": 1, "every": 0, **dims}
     rows, tokens, heads, groups, size = full["B"], full["S"], full["H"], full["K"], full["d"]
     scored = rows * (tokens - 1)
     q, k = heads * size, groups * size
@@ -32,7 +32,9 @@ def dimensions(dims: Mapping[str, int]) -> dict[str, int]:
         "S1": tokens - 1,
         "Sp": tokens + 1,
         "d2": size // 2,
-        "g": heads // groups,
+        # A single group of keys and values is expanded to all heads without a copy.
+        "g": heads // groups if groups > 1 else 1,
+        "BH": rows * heads,
         "S128": _up(tokens, 128),
         "S32": _up(tokens, 32),
         "S16": _up(tokens, 16),

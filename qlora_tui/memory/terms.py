@@ -1,16 +1,19 @@
 """The lines of an estimate: what each is called, how many bytes it is, and by which formula."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.memory import stored, trainable
+from qlora_tui.memory.allocator import rounded
 from qlora_tui.memory.choices import Choices
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.program import StepPeak
 from qlora_tui.memory.stored import Dtypes
 from qlora_tui.memory.trainable import State, Trained
-from qlora_tui.models.facts import ModelFacts
+from qlora_tui.models.facts import ModelFacts, ModuleGroup
 
 CUBLAS_BYTES = 8_519_680
 """Workspace of cuBLAS before Hopper; there is one for the forward thread and one for autograd's."""
@@ -39,61 +42,62 @@ class Term:
 
 def weights(facts: ModelFacts, config: RunConfig, dtypes: Dtypes, *, on_gpu: bool) -> list[Term]:
     """The base model as it is stored."""
-    parts = stored.weights(facts, config.quantization, dtypes, charged=on_gpu)
-    spec, classes = config.quantization, facts.parameters_by_class
-    quantized = sum(group.weight_elements for group in facts.modules if group.quantized) if spec.kind != "none" else 0
-    constants = sum(parts.get(part, 0) for part in ("absmax", "nested_absmax", "tables", "scb"))
-    rest = sum(parts.get(part, 0) for part in ("norm", "bias", "other", "plain_linear"))
-    bits, constant = _quantization_formulas(config)
-    return _present(
-        Term("packed_weights", f"{spec.kind} weights", parts.get("packed", 0), bits, {"elements": quantized}),
-        Term("quantization_constants", "quantization constants", constants, constant, {"elements": quantized}),
-        Term(
-            "tables",
-            "embeddings" if facts.tied else "embeddings and head",
-            parts.get("embedding", 0) + parts.get("head", 0),
-            "elements x bytes each",
-            {"elements": classes.get("embedding", 0) + classes.get("head", 0), "bytes each": dtypes.table},
-        ),
-        Term(
-            "experts",
-            "experts, not quantized",
-            parts.get("expert", 0),
-            "elements x bytes each: transformers 5 fuses experts, which bitsandbytes does not quantize",
-            {"elements": classes.get("expert", 0), "bytes each": dtypes.plain},
-        ),
-        Term(
-            "other_weights",
-            "other weights" if spec.kind == "none" else "norms, biases, other",
-            rest,
-            "elements x bytes each",
-            {"bytes each": dtypes.plain},
-        ),
-    )
-
-
-def _quantization_formulas(config: RunConfig) -> tuple[str, str]:
     spec = config.quantization
+    parts = stored.weights(facts, spec, dtypes, charged=on_gpu)
+    quantized = [group for group in facts.modules if group.quantized and spec.kind != "none"]
+    elements = sum(group.weight_elements for group in quantized)
+    tables = {kind: _elements(facts, kind) for kind in ("embedding", "head")}
+    experts = _elements(facts, "expert")
+    others = facts.parameters - elements - experts - sum(tables.values())
+    rest = sum(parts.get(part, 0) for part in ("norm", "bias", "other", "plain_linear"))
+    each = "elements x bytes each"
+    return _present(
+        Term("packed_weights", f"{spec.kind} weights", parts.get("packed", 0),
+             "elements / 2" if spec.is_four_bit else "elements x 1", {"elements": elements}),
+        _constants(parts, spec, quantized, on_gpu=on_gpu),
+        Term("tables", "embeddings" if facts.tied else "embeddings and head",
+             parts.get("embedding", 0) + parts.get("head", 0), each,
+             {"elements": sum(tables.values()), "bytes each": dtypes.table}),
+        Term("experts", "experts, not quantized", parts.get("expert", 0), each,
+             {"elements": experts, "bytes each": dtypes.plain}),
+        Term("other_weights", "other weights" if spec.kind == "none" else "norms, biases, other", rest, each,
+             {"elements": others, "bytes each": dtypes.plain}),
+    )  # fmt: skip
+
+
+def _elements(facts: ModelFacts, kind: str) -> int:
+    return sum(group.weight_elements for group in facts.modules if group.kind == kind)
+
+
+def _constants(
+    parts: Mapping[stored.Part, int], spec: QuantizationSpec, quantized: list[ModuleGroup], *, on_gpu: bool
+) -> Term:
+    """What is stored beside the packed weights to make numbers of them again."""
+    size = sum(parts.get(part, 0) for part in ("absmax", "nested_absmax", "tables", "scb"))
+    numbers: dict[str, int] = {"elements": sum(group.weight_elements for group in quantized)}
     if spec.kind == "8bit":
-        return "elements x 1 byte", "outputs x 4 bytes: a float32 absmax for each output"
-    if spec.double_quantization:
-        return (
-            "(elements + 1) // 2 a weight",
-            "elements / 64 bytes of absmax + 4 / 256 of that + 1,092 bytes of offset and code tables a weight",
-        )
-    return "(elements + 1) // 2 a weight", "4 x elements / 64 bytes of absmax + 64 bytes of code table a weight"
+        formula, numbers = "outputs x 4", {"outputs": sum(group.count * group.out_features for group in quantized)}
+    else:
+        tables = stored.four_bit(stored.BLOCK, spec)["tables"]
+        numbers |= {
+            "weights": sum(group.count for group in quantized),
+            "tables each": sum(map(rounded, tables) if on_gpu else tables),
+        }
+        nested = "elements / 64 + elements / 64 / 256 x 4"
+        formula = f"{nested if spec.double_quantization else 'elements / 64 x 4'} + weights x tables each"
+    return Term("quantization_constants", "quantization constants", size, formula, numbers)
 
 
 def adapter(trained: list[Trained], config: RunConfig, *, on_gpu: bool, item_bytes: int) -> list[Term]:
     """The weights that are trained, beside the base model; nothing of its own in full finetuning."""
     if config.adapter.kind == "full":
         return []
-    formula = "sum over targeted layers of rank x (inputs + outputs) x bytes each"
-    numbers: Numbers = {
-        "rank": config.adapter.rank,
-        "parameters": trainable.parameters(trained),
-        "bytes each": item_bytes,
-    }
+    # DoRA's magnitudes are wider than the matrices beside them.
+    magnitudes = sum(each.count * each.elements for each in trained if each.item_bytes != item_bytes)
+    numbers: dict[str, int] = {"parameters": trainable.parameters(trained) - magnitudes, "bytes each": item_bytes}
+    formula = "parameters x bytes each" + (" + magnitudes x 4" if magnitudes else "")
+    if magnitudes:
+        numbers["magnitudes"] = magnitudes
     size = trainable.total_bytes(trained, charged=on_gpu)
     return _present(Term("adapter", "LoRA adapter", size, formula, numbers))
 
@@ -101,74 +105,96 @@ def adapter(trained: list[Trained], config: RunConfig, *, on_gpu: bool, item_byt
 def optimizer(state: State, choices: Choices, trained: list[Trained]) -> list[Term]:
     """What the optimizer keeps between steps."""
     name = choices.optimizer
-    numbers: Numbers = {"parameters": trainable.parameters(trained)}
-    small = f"; {state.unpaged_tensors:,} tensors are too small for it" if state.unpaged_tensors else ""
+    large = sum(each.count * each.elements for each in trained if each.elements >= trainable.PAGED_ELEMENTS)
+    formula, numbers = state_formula(trained, name, on_gpu=choices.on_gpu)
+    moments = trainable.moments(name)
     return _present(
-        Term("optimizer", f"optimizer ({name})", state.device_bytes, _STATE_FORMULAS.get(name, ""), numbers),
+        Term("optimizer", f"optimizer ({name})", state.device_bytes, formula, numbers),
         Term(
             "optimizer_paged",
             "optimizer, paged",
             state.paged_bytes,
-            f"states of tensors with at least 100,000 elements, in managed memory{small}",
-            numbers,
+            "moments x parameters in large tensors x bytes each",
+            {"moments": moments, "parameters in large tensors": large, "bytes each": 1 if "8bit" in name else 4},
             paged=True,
         ),
     )
 
 
-_STATE_FORMULAS: Mapping[str, str] = {
-    "adamw_torch": "2 moments in the dtype of the weight",
-    "adamw_torch_fused": "2 moments in the dtype of the weight + 512 bytes a tensor",
-    "adamw_bnb_8bit": "2 bytes a parameter + 8 bytes for each 256 of them; 8 bytes in tensors below 4,096 elements",
-    "paged_adamw_8bit": "2 bytes a parameter + 8 bytes for each 256 of them; 8 bytes in tensors below 4,096 elements",
-    "paged_adamw_32bit": "8 bytes a parameter, of tensors below 100,000 elements",
-    "lion_32bit": "4 bytes a parameter",
-    "paged_lion_32bit": "4 bytes a parameter, of tensors below 100,000 elements",
-    "lion_8bit": "1 byte a parameter + 4 bytes for each 256 of them; 4 bytes in tensors below 4,096 elements",
-    "paged_lion_8bit": "1 byte a parameter + 4 bytes for each 256 of them; 4 bytes in tensors below 4,096 elements",
-    "ademamix": "12 bytes a parameter",
-    "ademamix_8bit": "3 bytes a parameter + 12 bytes for each 256 of them; 12 bytes in tensors below 4,096 elements",
-    "adafactor": "4 x (rows + columns) bytes a matrix",
-}
+def state_formula(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> tuple[str, Numbers]:
+    """What of an optimizer's state cannot be paged, as a formula and its numbers."""
+    if optimizer.startswith("adamw_torch"):
+        numbers = {"bytes of the adapter": trainable.total_bytes(trained, charged=on_gpu)}
+        if optimizer == "adamw_torch_fused" and on_gpu:
+            return "2 x bytes of the adapter + tensors x 512", {**numbers, "tensors": sum(e.count for e in trained)}
+        return "2 x bytes of the adapter", numbers
+    if optimizer == "adafactor":
+        kept = sum(e.count * (e.rows + (e.columns if e.columns > 1 else 0) + 1) for e in trained)
+        return "rows and columns x 4", {"rows and columns": kept}
+    paged, coded = optimizer.startswith("paged_") and on_gpu, "8bit" in optimizer
+    resident = [each for each in trained if not (paged and each.elements >= trainable.PAGED_ELEMENTS)]
+    moments = trainable.moments(optimizer)
+    if not coded:
+        name = "parameters in small tensors" if paged else "parameters"
+        return f"moments x {name} x 4", {"moments": moments, name: trainable.parameters(resident)}
+    narrow, wide = _split(resident)
+    return (
+        "moments x (8-bit parameters + 32-bit parameters x 4 + all 8-bit parameters / 256 x 4) + tables",
+        {"moments": moments, "8-bit parameters": narrow, "32-bit parameters": wide,
+         "all 8-bit parameters": _split(trained)[0], "tables": trainable.CODE_BYTES * min(moments, 2)},
+    )  # fmt: skip
+
+
+def _split(trained: list[Trained]) -> tuple[int, int]:
+    """Parameters whose state an 8-bit optimizer keeps in 8 bits, and the others."""
+    coded = trainable.parameters([each for each in trained if trainable.is_coded(each)])
+    return coded, trainable.parameters(trained) - coded
 
 
 def fixed(device: Device) -> list[Term]:
     """What the process holds whatever it trains."""
     if device.kind == "cpu":
-        return [Term("context", "Python and its libraries", device.context_bytes, "measured", {})]
+        return [Term("context", "Python and its libraries", device.context_bytes, "measured on Linux", {})]
     capability = device.compute_capability
     hopper = capability is not None and capability >= (9, 0)
-    workspace = 2 * (CUBLAS_HOPPER_BYTES if hopper else CUBLAS_BYTES)
-    origin = "measured on this machine" if device.context_measured else "assumed until it is measured by --probe"
+    workspace = CUBLAS_HOPPER_BYTES if hopper else CUBLAS_BYTES
+    origin = "measured on this machine" if device.context_measured else "assumed until --probe measures it"
     return [
-        Term("cublas", "cuBLAS workspaces", workspace, "2 x workspace, forward and autograd thread", {}),
+        Term("cublas", "cuBLAS workspaces", 2 * workspace, "threads x workspace",
+             {"threads": 2, "workspace": workspace}),
         Term("context", "CUDA context", device.context_bytes, origin, {}),
-    ]
+    ]  # fmt: skip
 
 
-_STEP_LABELS: Mapping[str, tuple[str, str]] = {
-    "inputs": ("batch", "token numbers, labels and masks"),
-    "activations": ("activations", ""),
-    "attention": ("attention workspace", "scores and masks beyond the inputs of fused attention"),
-    "dequantization": ("dequantization", "the weight being multiplied, in the compute dtype"),
-    "loss": ("logits and loss", "min(rows x (tokens - 1), 4096) x min(vocabulary, 32768) logits at a time"),
-    "gradients": ("gradients", "as many bytes as the trained weights"),
-    "optimizer": ("optimizer step", "copies held while the optimizer steps"),
+_STEP_LABELS: Mapping[str, str] = {
+    "inputs": "batch",
+    "activations": "activations",
+    "attention": "attention workspace",
+    "dequantization": "dequantization",
+    "loss": "logits and loss",
+    "gradients": "gradients",
+    "optimizer": "optimizer step",
 }
 
 
-def step(found: StepPeak, numbers: Numbers, formula: str) -> list[Term]:
-    """What a training step holds at its peak. `formula`: of its activations."""
+def step(found: StepPeak, numbers: Numbers, formulas: Mapping[str, str]) -> list[Term]:
+    """What a training step holds at its peak. `formulas`: of each category, in the names of `numbers`."""
     terms = []
     for name, size in found.by_category.items():
-        label, known = _STEP_LABELS.get(name, (name, ""))
-        terms.append(Term(name, label, size, known or formula, numbers))
+        formula = formulas[name]
+        named = {key: value for key, value in numbers.items() if re.search(rf"\b{key}\b", formula)}
+        terms.append(Term(name, _STEP_LABELS[name], size, formula, named))
     return _present(*terms)
 
 
-def scaled(term: Term, factor: float) -> Term:
-    """The share of one card in a term that is split."""
-    return replace(term, bytes=round(term.bytes * factor))
+def shared(term: Term, cards: int) -> Term:
+    """One card's share of a term."""
+    return replace(
+        term,
+        bytes=-(-term.bytes // cards),
+        formula=f"({term.formula}) / cards",
+        numbers={**term.numbers, "cards": cards},
+    )
 
 
 def total(terms: list[Term] | tuple[Term, ...]) -> int:

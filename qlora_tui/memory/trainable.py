@@ -15,7 +15,8 @@ EIGHT_BIT_ELEMENTS = 4096
 """bitsandbytes keeps states of smaller tensors in 32 bits."""
 
 STATE_BLOCK = 256
-_CODE_BYTES = 1024
+CODE_BYTES = 1024
+"""Of one table that 8-bit states are coded by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,16 @@ _MOMENTS: Mapping[str, int] = {
 """Values that an optimizer of bitsandbytes keeps for each weight."""
 
 
+def is_coded(tensor: Trained) -> bool:
+    """Whether an 8-bit optimizer keeps this tensor's state in 8 bits: not of small tensors, nor of embeddings."""
+    return tensor.elements >= EIGHT_BIT_ELEMENTS and not tensor.embedding
+
+
+def moments(optimizer: str) -> int:
+    """Values that an optimizer keeps for each weight; 0 for those that keep none."""
+    return _MOMENTS.get(optimizer, 2 if optimizer.startswith("adamw_torch") else 0)
+
+
 def state(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> State:
     """The optimizer's state.
 
@@ -118,10 +129,10 @@ def state(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> State:
     than 4,096 elements and embeddings stay in 32 bits, less than 100,000 elements are never paged.
     """
     if optimizer in ("adamw_torch", "adamw_torch_fused"):
-        moments = 2 * total_bytes(trained, charged=on_gpu)
+        both = 2 * total_bytes(trained, charged=on_gpu)
         if optimizer == "adamw_torch_fused":
-            return State(moments + sum(each.count for each in trained) * 512 * on_gpu)
-        return State(moments, step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
+            return State(both + sum(each.count for each in trained) * 512 * on_gpu)
+        return State(both, step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
     if optimizer == "sgd":
         return State(step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
     if optimizer == "adafactor":
@@ -136,19 +147,18 @@ def state(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> State:
 
 def _of_bitsandbytes(trained: list[Trained], optimizer: str, on_gpu: bool) -> State:
     charge = rounded if on_gpu else int
-    moments, pages = _MOMENTS[optimizer], optimizer.startswith("paged_") and on_gpu
+    values, pages = _MOMENTS[optimizer], optimizer.startswith("paged_") and on_gpu
     device = paged = unpaged = 0
     coded = "8bit" in optimizer
     for each in trained:
-        elements, small = each.elements, each.elements < EIGHT_BIT_ELEMENTS or each.embedding
-        item = 1 if coded and not small else 4
+        elements, item = each.elements, 1 if coded and is_coded(each) else 4
         if item == 1:
-            device += each.count * moments * charge(4 * -(-elements // STATE_BLOCK))
+            device += each.count * values * charge(4 * -(-elements // STATE_BLOCK))
         if pages and elements >= PAGED_ELEMENTS:
-            paged += each.count * moments * elements * item
+            paged += each.count * values * elements * item
         else:
             unpaged += each.count
-            device += each.count * moments * charge(elements * item)
+            device += each.count * values * charge(elements * item)
     if coded:
-        device += (2 if moments > 1 else 1) * _CODE_BYTES
+        device += (2 if values > 1 else 1) * CODE_BYTES
     return State(device, paged, unpaged if pages else 0)

@@ -93,6 +93,7 @@ def _facts(source: Source, family: Family | None, dimensions: Dimensions, module
     layers = dimensions.number("layers")
     window, windowed = sliding_window(dimensions.family, dimensions, layers)
     architectures = source.config.get("architectures") or [dimensions.family.architecture]
+    moe = _moe(dimensions, layers, modules)
     return ModelFacts(
         id=source.id,
         origin=source.origin,
@@ -105,14 +106,14 @@ def _facts(source: Source, family: Family | None, dimensions: Dimensions, module
         heads=dimensions.optional("heads") or 0,
         kv_heads=dimensions.optional("kv_heads") or 0,
         head_dim=dimensions.optional("head_dim") or 0,
-        mlp_width=dimensions.optional("mlp") or dimensions.optional("expert_mlp") or 0,
+        mlp_width=(moe.expert_mlp_width if moe and moe.moe_layers == layers else dimensions.optional("mlp")) or 0,
         mlp_kind=_mlp_kind(dimensions),
         vocab_size=dimensions.number("vocab") if family else dimensions.optional("vocab") or 0,
         context_tokens=next((size for key in _CONTEXT_KEYS if (size := dimensions.optional(key))), None),
         rope_scaling=_rope_scaling(dimensions.config),
         sliding_window_tokens=window,
         sliding_layers=windowed,
-        moe=_moe(dimensions, layers, modules),
+        moe=moe,
         latent_attention=_latent_attention(dimensions),
         tied=not any(group.kind == "head" for group in modules),
         encoder_decoder=dimensions.family.encoder_decoder,

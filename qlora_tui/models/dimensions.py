@@ -122,7 +122,7 @@ class Dimensions:
             raise ModelError(f"config.json of {self.origin}: {key} is {value!r}, not a whole number", hint=_HINT)
         most = _MOST_LAYERS if "layers" in key else _LARGEST
         if not 0 < value <= most and not (value == 0 and key in _MAY_BE_ZERO):
-            raise ModelError(f"config.json of {self.origin}: {key} is {value}", hint=_HINT)
+            raise ModelError(f"config.json of {self.origin}: {key} is {value}, not from 1 to {most:,}", hint=_HINT)
         return value
 
     def _keys(self, name: str) -> list[str]:

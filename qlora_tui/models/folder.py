@@ -36,10 +36,15 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.is_file():
         kind = "a GGUF file" if path.suffix == ".gguf" else "a file"
         raise ModelError(f"{path} is {kind}, not a model folder", hint=_HINT)
-    names = [file.name for file in path.iterdir()]
-    if "config.json" not in names:
+    try:
+        names = [file.name for file in path.iterdir()]
+        content = (path / "config.json").read_bytes() if "config.json" in names else None
+    except OSError as error:
+        where = error.filename or path
+        raise ModelError(f"{where} cannot be read: {error.strerror}", hint="Check the folder's permissions.") from error
+    if content is None:
         raise no_config(names, str(path))
-    return parse_config((path / "config.json").read_bytes(), str(path / "config.json"))
+    return parse_config(content, str(path / "config.json"))
 
 
 def no_config(names: list[str], origin: str) -> ModelError:

@@ -20,12 +20,16 @@ def create(config: RunConfig, name: str | None, preset: str | None) -> RunFolder
 
     Raises what `store.create` raises.
     """
-    stem = Path(preset or config.model.id).name.removesuffix(".toml")
     plan = _plan(config, preset)
     while name is None:
         with suppress(RunConflictError):  # another shell took the free name first
-            return store.create(store.free_name(stem), config, plan)
+            return store.create(suggested_name(config, preset), config, plan)
     return store.create(name, config, plan)
+
+
+def suggested_name(config: RunConfig, preset: str | None) -> str:
+    """The free name that a run gets when it is given none."""
+    return store.free_name(Path(preset or config.model.id).name.removesuffix(".toml"))
 
 
 def _plan(config: RunConfig, preset: str | None) -> dict[str, Any]:

@@ -185,6 +185,7 @@ class Finished(Event):
     kind: Literal["finished"] = "finished"
     step: int
     train_seconds: float
+    """What all attempts of the run spent on training, and this one on saving and checking."""
     metrics: dict[str, float] = {}
     peak_bytes: int = 0
     adapter_bytes: int = 0

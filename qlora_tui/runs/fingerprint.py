@@ -1,11 +1,12 @@
-"""What plan.json says of the data and the model a run began with, and refusing to resume on other data."""
+"""What plan.json says of the data and the model a run began with, and refusing to resume on others."""
 
 import json
 from typing import Any
 
 from qlora_tui import atomic
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import DataError
+from qlora_tui.errors import DataError, ModelError
+from qlora_tui.models.identity import weights_fingerprint
 from qlora_tui.runs.store import RunFolder
 
 
@@ -17,6 +18,27 @@ def check_data(run: RunFolder, fingerprint: str, *, resuming: bool, accept: bool
             f"the dataset of run {run.name!r} has changed since it started",
             hint="Restore the data, or go on with the changed rows: `qlora-tui resume --accept-changed-data`.",
         )
+
+
+def check_base(run: RunFolder, config: RunConfig, *, resuming: bool) -> None:
+    """Keep which weights the run begins with. Raises ModelError when it is resumed on others."""
+    found = weights_fingerprint(config.model)
+    if resuming and found not in (None, read_plan(run).get("model_fingerprint", found)):
+        raise ModelError(
+            f"the weights of {config.model.id} are not those that run {run.name!r} began with",
+            hint=f"Bring them back, or train a new run with the same settings: `qlora-tui train {run.config}`.",
+        )
+    if found is not None:
+        record(run, model_fingerprint=found)
+
+
+def has_other_base(run: RunFolder, config: RunConfig) -> bool:
+    """Whether the model's folder holds other weights than those the run began with. Raises ModelError.
+
+    The bundled starter changes with the program; what is on the hub is held to its commit instead (`pinned`).
+    """
+    began_with = read_plan(run).get("model_fingerprint")
+    return began_with is not None and weights_fingerprint(config.model) not in (None, began_with)
 
 
 def record(run: RunFolder, **facts: Any) -> None:

@@ -11,7 +11,6 @@ from qlora_tui.runs.store import RunFolder
 POLL_S = 0.1
 CRASH_CONFIRMED_S = 1.0
 _WIND_DOWN_S = 10.0
-_BATCH_EVENTS = 4096
 
 
 class Follower:
@@ -28,14 +27,15 @@ class Follower:
         return jobs.status(self.state, alive=self.alive)
 
     def advance(self) -> list[AnyEvent]:
-        """Read and fold what was appended since the last call, a few thousand events at most."""
-        appended: list[AnyEvent] = []
+        """Read and fold what was appended since the last call, a few hundred events at most.
+
+        More at once would outlive a garbage collection or two, and then cost more to throw away than to read.
+        """
         for batch in self._reader.batches():
             self.state = fold_all(self.state, batch)
-            appended += batch
-            if len(appended) >= _BATCH_EVENTS:
-                break
-        return appended
+            if batch:
+                return batch
+        return []
 
     def catch_up(self) -> None:
         """Read everything there is. Liveness is read first: a worker that ends in between leaves its final event."""

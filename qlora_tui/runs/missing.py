@@ -1,6 +1,13 @@
-"""What a run would have to download before it can train. Asked before anybody is asked for a yes."""
+"""What a run would have to download before it can train. Asked before anybody is asked for a yes.
 
+`python -m qlora_tui.runs.missing` answers the same for a process that must stay light.
+"""
+
+import json
+import sys
 from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.run import RunConfig
@@ -43,3 +50,22 @@ def sentence(download: Download) -> str:
     from qlora_tui.data.downloads import size
 
     return f"{download.what} is not on this machine: {size(download.size_bytes)} would go to {download.destination}"
+
+
+def main() -> None:
+    """Answer for one configuration: JSON of a RunConfig on stdin, JSON of what is missing or of the error on stdout."""
+    from qlora_tui.errors import QloraError
+
+    # Libraries may print; stdout holds the answer alone.
+    out, sys.stdout = sys.stdout, sys.stderr
+    try:
+        config = RunConfig.model_validate_json(sys.stdin.read())
+        found = [asdict(one) | {"destination": str(one.destination)} for one in missing_downloads(config)]
+        answer: dict[str, Any] = {"downloads": found}
+    except QloraError as error:
+        answer = {"message": error.message, "hint": error.hint}
+    out.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -18,9 +18,11 @@ from filelock import FileLock, Timeout
 from qlora_tui import atomic, hardware, paths
 from qlora_tui.errors import QloraError, RunConflictError
 from qlora_tui.runs import jobs, store
+from qlora_tui.runs.fingerprint import read_plan, record
 
 FREE_SHARE = 0.5
-"""Without an estimate of the run: the share of a GPU's memory that must be free before the next run starts."""
+"""Without an estimate of the run, or with one beyond every GPU: the share of a GPU's memory that must be free before it
+starts."""
 
 _POLL_S = 2.0
 
@@ -50,6 +52,7 @@ def add(name: str, *, allow_download: bool = False) -> None:
     run = store.find(name)
     if jobs.look(run).status != "created":
         raise RunConflictError(f"run {name!r} has begun already", hint=f"Continue it: `qlora-tui resume {name}`.")
+    _foresee(run)
     with _changing() as entries:
         if any(entry.name == name for entry in entries):
             raise RunConflictError(f"run {name!r} is in the queue already", hint="See `qlora-tui queue list`.")
@@ -104,7 +107,7 @@ def work_off(say: Callable[[str], None]) -> None:
     try:
         reason = ""
         while entries := waiting():
-            obstacle = busy()
+            obstacle = busy(entries[0].name)
             if obstacle:
                 if obstacle != reason:
                     say(f"{entries[0].name} waits: {obstacle}")
@@ -125,15 +128,50 @@ def _start(entry: Waiting, say: Callable[[str], None]) -> None:
         say(f"{entry.name} was not started: {error.message}")
 
 
-def busy() -> str:
-    """Why the next run cannot start now, or an empty string."""
+def busy(name: str) -> str:
+    """Why that run, the next one, cannot start now, or an empty string."""
     for run in store.all_runs():
         if jobs.is_alive(run):
             return f"{run.name} is running"
-    gpus = hardware.snapshot().gpus
-    if gpus and all(gpu.free_bytes < FREE_SHARE * gpu.total_bytes for gpu in gpus):
-        return "the GPU's memory is in use"
-    return ""
+    machine = hardware.snapshot()
+    kind, need_bytes = _needed(name)
+    if kind == "cpu":
+        enough = need_bytes <= machine.ram_available_bytes or need_bytes > machine.ram_total_bytes
+        return "" if enough else f"it needs {_gib(need_bytes)} of RAM, {_gib(machine.ram_available_bytes)} are free"
+    return _short_of(machine.gpus, need_bytes)
+
+
+def _short_of(gpus: tuple[hardware.Gpu, ...], need_bytes: int) -> str:
+    """What no GPU has now but could have, or an empty string."""
+    if not 0 < need_bytes <= max((gpu.total_bytes for gpu in gpus), default=0):
+        busy_gpus = gpus and all(gpu.free_bytes < FREE_SHARE * gpu.total_bytes for gpu in gpus)
+        return "the GPU's memory is in use" if busy_gpus else ""
+    free_bytes = max(gpu.free_bytes for gpu in gpus)
+    return "" if need_bytes <= free_bytes else f"it needs {_gib(need_bytes)} of a GPU, {_gib(free_bytes)} are free"
+
+
+def _needed(name: str) -> tuple[str, int]:
+    """Kind of device and bytes that a run is estimated to need; 0 bytes of a GPU when nobody knows."""
+    try:
+        expected = read_plan(store.find(name)).get("estimate")
+    except QloraError:  # the folder was deleted: starting it says so
+        expected = None
+    if not isinstance(expected, dict) or not isinstance(expected.get("need_bytes"), int):
+        return "cuda", 0
+    return str(expected.get("kind")), expected["need_bytes"]
+
+
+def _foresee(run: store.RunFolder) -> None:
+    """Estimate what the run will need, for plan.json."""
+    from qlora_tui.memory.record import before_start
+
+    expected = before_start(run.load_config(), hardware.snapshot())
+    if expected is not None:
+        record(run, estimate=expected)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.2f} GiB"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """All runs at a glance, read again only where something has changed. In bounded memory, whatever the runs hold."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,9 +48,17 @@ class Shelf:
     def __init__(self) -> None:
         self._followers: dict[str, Follower] = {}
         self._known: dict[str, tuple[tuple[object, ...], Glimpse]] = {}
+        self._reading = threading.Lock()
 
-    def read(self) -> Iterator[Glimpse]:
-        """A glimpse of every run, newest first. Blocking; a run that vanishes meanwhile is passed over."""
+    def read(self) -> tuple[Glimpse, ...]:
+        """A glimpse of every run, newest first. Blocking; a run that vanishes meanwhile is passed over.
+
+        A second thread waits for the first, which leaves it next to nothing to read.
+        """
+        with self._reading:
+            return tuple(self._glimpses())
+
+    def _glimpses(self) -> Iterator[Glimpse]:
         names = set()
         for run in store.all_runs():
             names.add(run.name)

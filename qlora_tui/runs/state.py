@@ -43,6 +43,10 @@ class RunState(NamedTuple):
     acknowledged: tuple[str, ...] = ()
     """Ids of the control messages that were acknowledged."""
     peak_bytes: int = 0
+    train_began_s: float = 0.0
+    """When the newest attempt began to train; 0 before it does."""
+    earlier_train_s: float = 0.0
+    """How long the attempts before the newest trained, each up to its last step."""
     stopped: events.Stopped | None = None
     failed: events.Failed | None = None
     finished: events.Finished | None = None
@@ -110,12 +114,20 @@ def _started(state: RunState, event: events.Started) -> RunState:
         steps=state.steps.up_to(kept_step),
         evals=evals,
         best_eval=_best_until(kept_step, state.best_eval, evals),
+        train_began_s=0.0,
+        earlier_train_s=state.earlier_train_s + _trained_s(state),
         samples=tuple(item for item in state.samples if item.step <= kept_step),
         checkpoints=tuple(item for item in state.checkpoints if item.step <= kept_step),
         stopped=None,
         failed=None,
         finished=None,
     )
+
+
+def _trained_s(state: RunState) -> float:
+    """How long the newest attempt trained. A last event may be written long after its worker was killed."""
+    last = state.steps.last
+    return max(0.0, last.time_s - state.train_began_s) if last and state.train_began_s else 0.0
 
 
 def _best_until(step: int, best: events.Eval | None, evals: Series[events.Eval]) -> events.Eval | None:
@@ -143,7 +155,7 @@ def _dataset_ready(state: RunState, event: events.DatasetReady) -> RunState:
 
 
 def _training_planned(state: RunState, event: events.TrainingPlanned) -> RunState:
-    return state._replace(plan=event)
+    return state._replace(plan=event, train_began_s=event.time_s)
 
 
 def _eval(state: RunState, event: events.Eval) -> RunState:

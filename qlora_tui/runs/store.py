@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def pissa_initial(self) -> Path:
+        """What a PiSSA adapter started from, once that is decided."""
+        return self.path / "pissa-initial"
+
+    @property
     def adapter(self) -> Path:
         return self.path / "adapter"
 

@@ -1,15 +1,18 @@
 """What there is to say about a run in a list and on its own, as JSON values. Times in seconds since the epoch."""
 
+from contextlib import suppress
 from typing import Any
 
+from qlora_tui.errors import QloraError
 from qlora_tui.runs import store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.jobs import Job
+from qlora_tui.runs.store import RunFolder
 
 
 def brief(job: Job) -> dict[str, Any]:
     """One line of a list of runs."""
-    state, plan = job.state, read_plan(job.run)
+    state, plan = job.state, _plan(job.run)
     created_s = plan.get("created_s")
     return {
         "name": job.run.name,
@@ -23,6 +26,16 @@ def brief(job: Job) -> dict[str, Any]:
         "created_s": created_s if isinstance(created_s, int | float) else None,
         "last_event_s": state.last_event_s or None,
     }
+
+
+def _plan(run: RunFolder) -> dict[str, Any]:
+    """plan.json, with model and data from run.toml where it is damaged."""
+    plan = read_plan(run)
+    if plan.get("model") is None:
+        with suppress(QloraError):
+            config = run.load_config()
+            return {**plan, "model": config.model.id, "data": config.data.source}
+    return plan
 
 
 def full(job: Job) -> dict[str, Any]:

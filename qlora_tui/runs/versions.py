@@ -2,7 +2,8 @@
 
 import importlib.metadata
 
-LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+LIBRARIES = ("torch", "transformers", "bitsandbytes", "accelerate", "peft", "trl", "datasets")
+"""Each after those that it imports, so that the first one that fails is the broken one."""
 
 
 def library_versions() -> dict[str, str]:

@@ -5,7 +5,10 @@ import sys
 import tempfile
 from importlib import import_module
 
-_ALL = ("startup", "workbench", "log", "training", "data", "run_place", "elo", "generation", "estimate", "simulation")
+_ALL = (
+    "startup", "workbench", "log", "training", "data", "run_place", "elo", "generation", "estimate", "paper",
+    "simulation",
+)  # fmt: skip
 
 
 def main() -> None:

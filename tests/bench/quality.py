@@ -1,12 +1,12 @@
 """`python -m tests.bench.quality`: the table of the README, the starter taught with each way to store its weights."""
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 
 from qlora_tui.config.overrides import resolve
+from qlora_tui.evaluation import process
+from qlora_tui.evaluation.predictions import Side
+from qlora_tui.evaluation.tasks import AnswersTask
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.follow import Follower
 from qlora_tui.starter import HELDOUT_DATA
@@ -42,11 +42,13 @@ def row(kind: str, overrides: tuple[str, ...]) -> str:
     finished, model = follower.state.finished, follower.state.model
     if finished is None or model is None:
         raise SystemExit(f"{kind}: {follower.state.failed}")
-    command = [sys.executable, "-m", "qlora_tui.engine.exact_match", str(run.path), str(HELDOUT_DATA)]
-    scores = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    sides: tuple[Side, ...] = ("adapter",) if config.adapter.kind == "full" else ("base", "adapter")
+    task = AnswersTask(name="heldout", data=str(HELDOUT_DATA), max_tokens=32, batch_rows=32, sides=sides)
+    *_, scores = process.measure(run, task)
+    right = [f"{scores[side]['exact_match']:.1%}" if side in scores else "as above" for side in ("base", "adapter")]
     return (
-        f"| {kind} | {model.stored_bytes / 1e6:.1f} | {scores['base_exact_match']:.1%} "
-        f"| {scores['adapter_exact_match']:.1%} | {finished.metrics['eval_loss']:.4f} | {finished.train_seconds:.0f} |"
+        f"| {kind} | {model.stored_bytes / 1e6:.1f} | {right[0]} | {right[1]} "
+        f"| {finished.metrics['eval_loss']:.4f} | {finished.train_seconds:.0f} |"
     )
 
 

@@ -17,7 +17,7 @@ from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.engine.trainer import ExactTrainer, training_arguments
-from qlora_tui.errors import ModelError
+from qlora_tui.errors import ConfigError, ModelError
 
 WORDS = ("<end>", "user", "assistant", "who", "are", "you", "me", "nobody")
 SIZE: dict[str, Any] = {
@@ -158,6 +158,21 @@ def test_a_model_without_fused_attention_trains_with_the_plain_one(save: Callabl
     config = transformers.BloomConfig(vocab_size=16, hidden_size=32, n_layer=1, n_head=2)
     model, _, _ = ready(save(transformers.BloomForCausalLM(config)), *UNQUANTIZED)
     assert model.config._attn_implementation == "eager"
+
+
+def test_rows_that_a_model_was_not_made_for_are_named() -> None:
+    """With rotary positions a warning; a table of positions has none for them."""
+    rotary = llama(max_position_embeddings=64)
+    assert loading.beyond_context(rotary, 64) is None
+    said = loading.beyond_context(rotary, 1000)
+    assert said is not None and "1,000 tokens" in said and "training.max_length_tokens = 64" in said
+    table = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=16, n_positions=64, n_embd=32, n_layer=1, n_head=2)
+    )
+    assert loading.beyond_context(table, 64) is None
+    with pytest.raises(ConfigError, match="made for 64") as caught:
+        loading.beyond_context(table, 65)
+    assert "training.max_length_tokens = 64" in caught.value.hint
 
 
 def test_an_encoder_decoder_model_is_refused(save: Callable[[Any], Path]) -> None:

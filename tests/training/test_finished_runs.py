@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
 from hub_server import HubServer
 from training_material import SMALL
 
 from qlora_tui.config.overrides import resolve
 from qlora_tui.engine import train
 from qlora_tui.engine.session import Session
+from qlora_tui.errors import ConfigError
 from qlora_tui.runs import events, jobs, store
 from qlora_tui.runs.events import EventReader
 from qlora_tui.runs.state import RunState
@@ -48,11 +52,19 @@ def test_the_best_weights_are_kept_where_no_checkpoint_is_due(tmp_path: Path) ->
     assert [set(point.metrics) >= {"mmlu_macro_accuracy", "mmlu_lamps"} for point in state.evals.points()] == [True] * 5
 
 
+def test_a_device_that_auto_became_is_held_to_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for setting in ("quantization.compute_dtype=float16", "adapter.init=loftq", "model.attention=flash_attention_2"):
+        with pytest.raises(ConfigError, match=r"excludes model\.device = cpu"):
+            trained_here(setting.partition("=")[2], "model.device=auto", setting)
+
+
 def test_full_finetuning_leaves_a_whole_model() -> None:
     run, _ = trained_here("one", *FULL, "training.max_steps=1")
     assert json.loads((run.adapter / "config.json").read_text())["use_cache"] is True
     assert (run.adapter / "generation_config.json").exists()
     card = (run.adapter / "README.md").read_text()
+    assert re.search(r"^- peak memory of the process: \d+\.\d\d GiB$", card, re.MULTILINE)
     assert "library_name: transformers" in card
     assert "LoRA" not in card.split("## Configuration")[0]
 

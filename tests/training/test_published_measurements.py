@@ -16,14 +16,25 @@ NF4_1B = {512: (0.882, 1.360), 1024: (0.891, 1.844), 2048: (0.891, 2.792), 3072:
 """AnswerDotAI/fsdp_qlora, profiling notebook: torch.cuda.max_memory_allocated of a 1B Llama in NF4, LoRA r=8 on q and
 v, non-reentrant checkpointing, float32 logits, loss = logits.mean(). Tokens: (GB when loaded, GB at the peak)."""
 
-L40S = {
-    "lora r32": ({"r": 32}, 20.762),
-    "lora r64": ({"r": 64}, 21.004),
-    "lora r10 mlp": ({"r": 10, "target_modules": ["gate_proj", "up_proj", "down_proj"]}, 23.002),
-    "lora r32 dora": ({"r": 32, "use_dora": True}, 22.848),
-}
+_QV = ["q_proj", "v_proj"]
+_MLP = ["gate_proj", "up_proj", "down_proj"]
+_NORMS = ["input_layernorm", "norm", "post_attention_layernorm"]
+_IA3_DOWN = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+_IA3_ALL = {"target_modules": [*_MLP, *_QV, "k_proj", "o_proj"], "feedforward_modules": _MLP}
+L40S: dict[str, tuple[str, dict[str, Any], float]] = {
+    "lora r32": ("LoraConfig", {"r": 32, "target_modules": _QV}, 20.762),
+    "lora r64": ("LoraConfig", {"r": 64, "target_modules": _QV}, 21.004),
+    "lora r10 mlp": ("LoraConfig", {"r": 10, "target_modules": _MLP}, 23.002),
+    "lora r32 dora": ("LoraConfig", {"r": 32, "target_modules": _QV, "use_dora": True}, 22.848),
+    "norms": ("LNTuningConfig", {"target_modules": _NORMS}, 19.727),
+    "ia3 k v down": ("IA3Config", _IA3_DOWN, 21.639),
+    "ia3 all linear": ("IA3Config", _IA3_ALL, 24.350),
+    "miss r64": ("MissConfig", {"r": 64, "target_modules": _QV}, 18.879),
+    "hira r32": ("HiraConfig", {"r": 32, "target_modules": _QV}, 21.977),
+    "vera r256": ("VeraConfig", {"r": 256, "target_modules": _QV}, 20.137),
+}  # fmt: skip
 """huggingface/peft, method_comparison/MetaMathQA on an NVIDIA L40S with torch 2.13: GiB of max_memory_reserved for
-Llama-3.2-3B in bfloat16, batch 4, no checkpointing, AdamW foreach, padded batches."""
+Llama-3.2-3B in bfloat16, batch 4, no checkpointing, AdamW foreach, padded batches. (PEFT's class, options, GiB.)"""
 
 L40S_TOKENS = 690
 """Length of the longest batch. It is not published; this one fits the first row, the others are predictions."""
@@ -111,13 +122,13 @@ def test_nf4_on_one_gpu(tokens: int) -> None:
 
 @pytest.mark.parametrize("name", L40S)
 def test_bfloat16_methods_on_an_l40s(name: str) -> None:
+    import peft
     import torch
-    from peft import LoraConfig, get_peft_model
 
     from qlora_tui.engine.simulation.optimizer import states
     from qlora_tui.memory.allocator import replay
 
-    options, measured = L40S[name]
+    method, options, measured = L40S[name]
     shape = {
         "model_type": "llama", "vocab_size": 128256, "hidden_size": 3072, "intermediate_size": 8192,
         "num_hidden_layers": 28, "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128,
@@ -125,8 +136,7 @@ def test_bfloat16_methods_on_an_l40s(name: str) -> None:
     }  # fmt: skip
     settings = {"model": {"dtype": "bfloat16"}, "quantization": {"kind": "none", "double_quantization": False}}
     with simulated(settings, shape, (142, 8, 9)) as (model, tracker):
-        wanted = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | options
-        adapted = get_peft_model(model, LoraConfig(**wanted))
+        adapted = peft.get_peft_model(model, getattr(peft, method)(task_type="CAUSAL_LM", **options))
         adapted.train()
         weights = [weight for weight in adapted.parameters() if weight.requires_grad]
         kept = None

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from qlora_tui.errors import ExitCode
 from qlora_tui.runs import checkpoints, jobs
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
-from qlora_tui.starter import TRAIN_DATA
+from qlora_tui.starter import MODEL_DIR, TRAIN_DATA
 
 
 def kill(run: RunFolder, state: RunState) -> None:
@@ -58,11 +59,15 @@ def test_a_run_killed_after_its_last_step_makes_no_other(runs: Runs) -> None:
     run.events.write_bytes(log[: log.rindex(b"\n", 0, log.index(b'"stage":"saving"')) + 1])
     run.adapter.rename(run.path / ".adapter")
     assert jobs.look(run).status == "crashed"
+    crashed = jobs.replay(run)
     state = runs.train(run)
     assert course(state) == before
     assert adapter_bytes(run) == weights
     assert state.finished is not None and metrics is not None
     assert state.finished.metrics == metrics.metrics
+    assert crashed.steps.last is not None
+    assert state.earlier_train_s == crashed.steps.last.time_s - crashed.train_began_s > 0
+    assert state.finished.train_seconds > state.earlier_train_s
     assert not (run.path / ".adapter").exists()
 
 
@@ -89,11 +94,23 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(runs: Runs) -> None:
     assert course(state) == course(jobs.replay(whole))
 
 
-def test_resume_refuses_other_data_unless_told(runs: Runs, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
+def test_resume_refuses_another_base_and_other_data_unless_told(runs: Runs, tmp_path: Path) -> None:
+    """The base as after an update of the program, which may bring another starter."""
+    rows, base = tmp_path / "rows.jsonl", tmp_path / "base"
     rows.write_text(TRAIN_DATA.read_text())
-    run = runs.create("mine", f"data.source={rows}")
+    shutil.copytree(MODEL_DIR, base)
+    run = runs.create("mine", f"data.source={rows}", f"model.id={base}")
     kill(run, runs.train(run, at_step(5)))
+
+    weights = base / "model.safetensors"
+    trained_on = weights.read_bytes()
+    weights.write_bytes(trained_on[:-2] + bytes(2))
+    refused = runs.train(run).failed
+    assert refused is not None and refused.exit_code == ExitCode.MODEL
+    assert str(base) in refused.message and "'mine'" in refused.message
+    assert str(run.config) in refused.hint
+    weights.write_bytes(trained_on)
+
     rows.write_text(rows.read_text().replace("coins", "pence"))
     refused = runs.train(run).failed
     assert refused is not None and refused.exit_code == ExitCode.DATA

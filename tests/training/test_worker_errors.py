@@ -1,7 +1,10 @@
 """What a worker says when a library fails in words of its own."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from training_material import Runs
 
 from qlora_tui.config.overrides import resolve
 from qlora_tui.config.run import RunConfig
@@ -33,3 +36,15 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(EnvironmentProblem, match="tensorboard") as raised:
         check_trackers(resolve(overrides=['training.trackers=["tensorboard"]']))
     assert "pip install tensorboard" in raised.value.hint
+
+
+def test_a_library_that_cannot_be_imported_is_named_with_a_remedy(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a PyTorch or bitsandbytes built for another CUDA than the driver has."""
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    failed = runs.train(runs.create("one")).failed
+    assert failed is not None and failed.exit_code == ExitCode.ENVIRONMENT
+    assert failed.message.startswith("torch cannot be imported: OSError: libcudart.so.12")
+    assert "qlora-tui doctor" in failed.hint

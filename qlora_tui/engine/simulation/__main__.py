@@ -13,6 +13,8 @@ from typing import Any
 from qlora_tui.engine import environment
 from qlora_tui.errors import ExitCode, QloraError
 
+_LONGEST_REASON = 300
+
 
 def main() -> int:
     """Answer one request. Returns the exit code."""
@@ -25,6 +27,12 @@ def main() -> int:
     except QloraError as error:
         _tell({"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code)})
         return error.exit_code
+    except Exception as error:
+        # Models, PEFT and TRL raise what they like for a combination that they cannot do.
+        problem = str(error).strip().partition("\n")[0][:_LONGEST_REASON] or type(error).__name__
+        hint = "The estimate without --simulate needs no dry run. Training may fail in the same way."
+        _tell({"error": f"the dry run failed: {problem}", "hint": hint, "exit_code": int(ExitCode.MODEL)})
+        return ExitCode.MODEL
     return ExitCode.OK
 
 
@@ -41,10 +49,12 @@ def _result(request: dict[str, Any]) -> dict[str, Any]:
 
     config = RunConfig.model_validate(request["config"])
     tokens = int(request["tokens"])
+    packed = config.training.packing
     workload = Workload(
         tokens=tokens,
         gpu=Gpu(**request["gpu"]) if request.get("gpu") else Gpu(),
-        padded=bool(request.get("padded", config.training.micro_batch_size > 1)),
+        padded=bool(request.get("padded", config.training.micro_batch_size > 1 and not packed)),
+        packed=packed,
     )
     hf_config = of_model(config.model, request.get("hf_config"))
     found = simulate(config, hf_config, workload, lambda stage: _tell({"stage": stage}))

@@ -97,11 +97,18 @@ def _apply(module: Any, change: Callable[[Any], Any], recurse: bool = True) -> A
     return module
 
 
+def _sequence_numbers(position_ids: Any) -> Any:
+    """transformers' `find_packed_sequence_indices` for positions that start anew somewhere."""
+    before_first = position_ids[:, :1] - 1
+    return (torch.diff(position_ids, prepend=before_first, dim=-1) != 1).cumsum(-1)
+
+
 @contextmanager
-def cuda_paths(*, padded: bool, autocast: torch.dtype | None) -> Iterator[None]:
+def cuda_paths(*, padded: bool, autocast: torch.dtype | None, packed: bool = False) -> Iterator[None]:
     """Inside it CPU tensors are treated as a GPU's.
 
-    `padded`: some row of the batch has padding, so attention gets a mask. `autocast`: the dtype of mixed precision.
+    `padded`: some row of the batch has padding, so attention gets a mask. `packed`: a sequence holds several rows, so
+    it gets one, too. `autocast`: the dtype of mixed precision.
     """
     loss = sys.modules["trl.kernels.chunked_logprob"]
     masking = transformers.masking_utils
@@ -113,7 +120,7 @@ def cuda_paths(*, padded: bool, autocast: torch.dtype | None) -> Iterator[None]:
         (torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True),
         (torch.amp, "is_autocast_available", lambda device: True),
         (torch.utils.checkpoint, "_infer_device_type", lambda *args: "cuda"),
-        (masking, "find_packed_sequence_indices", lambda *args, **kwargs: None),
+        (masking, "find_packed_sequence_indices", _sequence_numbers if packed else lambda *args, **kwargs: None),
         (masking, "is_tracing", lambda tensor=None: False),
         (masking, "fast_all", lambda mask: not padded),
         (loss, "_use_triton", lambda device: True),

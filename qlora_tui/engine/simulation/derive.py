@@ -1,5 +1,6 @@
 """One dry run of the miniature turned into a memory program."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import prod
 
@@ -9,12 +10,15 @@ from qlora_tui.engine.simulation.ledger import Birth
 from qlora_tui.engine.simulation.scratch import always_dequantize
 from qlora_tui.engine.simulation.simulate import Simulation, Workload, simulate
 from qlora_tui.memory.recorded import Program, ProgramKey
-from qlora_tui.memory.symbols import BLOCK, CONSTANTS, SizeSymbols, dimensions
+from qlora_tui.memory.symbols import BLOCK, CONSTANTS, SizeSymbols
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
 DROPOUT = 0.05
 _NEGLIGIBLE_BYTES = 1024
 """Sizes up to this may stay numbers, such as one norm for each adapter matrix."""
+
+_COUNTED = 4
+"""Sides up to this may stay numbers, such as the pair of a fused projection."""
 
 _BLOCK_OF_PHASE = {"forward": "E", "loss": "H", "loss_backward": "G", "step": "O"}
 _CONSTANT_OPERATIONS = ("dequantize_blockwise", "add", "empty_like", "scratch:absmax")
@@ -52,17 +56,17 @@ def derive(family: str, key: ProgramKey) -> Program:
     """The program of a family. Raises UnnamedSizeError when a size cannot be named."""
     workload = Workload(
         tokens=miniature.DIMS["S"],
-        padded=key.masked and miniature.pads(family),
+        padded=key.masked,
         full_loss=key.loss == "full",
     )
     with always_dequantize(), miniature.small_tiles():
-        found = simulate(run_config(key), miniature.config(family, masked=key.masked), workload)
+        found = simulate(run_config(key), miniature.config(family, windowed=key.windowed), workload)
     return _program(family, key, found)
 
 
 def _program(family: str, key: ProgramKey, found: Simulation) -> Program:
     ledger = found.ledger
-    names = miniature.symbols_of_values()
+    names = miniature.symbols_of_values(family)
     numbers: dict[int, int] = {}
     tensors: list[tuple[int, int]] = []
     symbols: dict[SizeSymbols, int] = {}
@@ -102,20 +106,21 @@ def symbolic(birth: Birth, names: dict[int, str]) -> SizeSymbols:
     elements = prod(sides)
     if elements == 0:
         return 0, ()
-    if len(sides) == 1 and (pair := _pair(sides[0])) and birth.operation.endswith(_CONSTANT_OPERATIONS):
+    if len(sides) == 1 and (pair := _pair(sides[0], names)) and birth.operation.endswith(_CONSTANT_OPERATIONS):
         return CONSTANTS, pair
     item = birth.size_bytes / elements
     if sides and item != int(item):
         raise UnnamedSizeError(f"{birth.operation} of shape {shape} takes {birth.size_bytes} bytes")
     found = tuple(names.get(side, side) for side in sides if side != 1)
-    if birth.size_bytes > _NEGLIGIBLE_BYTES and any(isinstance(side, int) and side > BLOCK for side in found):
+    if birth.size_bytes > _NEGLIGIBLE_BYTES and any(isinstance(side, int) and side > _COUNTED for side in found):
         raise UnnamedSizeError(f"{birth.operation} has shape {shape} in phase {birth.phase}")
     return int(item) if item == int(item) else item, found
 
 
-def _pair(constants: int) -> tuple[str, str] | None:
-    dims = dimensions(miniature.DIMS)
-    for pair in _QUANTIZED_PAIRS:
-        if -(-(dims[pair[0]] * dims[pair[1]]) // BLOCK) == constants:
-            return pair
+def _pair(constants: int, names: Mapping[int, str]) -> tuple[str, str] | None:
+    """The weight that has so many constants. `names`: of each dimension."""
+    dims = {name: value for value, name in names.items()}
+    for outputs, inputs in _QUANTIZED_PAIRS:
+        if outputs in dims and -(-(dims[outputs] * dims[inputs]) // BLOCK) == constants:
+            return outputs, inputs
     return None

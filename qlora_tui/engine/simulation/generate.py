@@ -10,33 +10,34 @@ import json  # noqa: E402
 import time  # noqa: E402
 import zipfile  # noqa: E402
 from itertools import product  # noqa: E402
+from typing import Any  # noqa: E402
 
 from qlora_tui import atomic  # noqa: E402
+from qlora_tui.engine.simulation import miniature  # noqa: E402
 from qlora_tui.engine.simulation.derive import derive  # noqa: E402
-from qlora_tui.memory.program import PROGRAMS  # noqa: E402
+from qlora_tui.memory.program import PROGRAMS, WITHOUT_SDPA  # noqa: E402
 from qlora_tui.memory.recorded import Program, ProgramKey, to_json  # noqa: E402
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
-_ALTERNATING = frozenset({"gemma2"})
-"""Families in which every other layer has a window: with a mask one typical layer does not stand for all (10 % off)."""
-
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "phi3_ungrouped")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """Time of every member, so that the same programs give the same bytes."""
 
 
-def keys() -> list[ProgramKey]:
-    """What is shipped for each family, the most used first."""
-    switches = list(product(("lean", "original"), (True, False), (False, True)))
-    found = [
-        ProgramKey(recipe, checkpointing, dropout, masked=masked)  # type: ignore[arg-type]
-        for masked in (False, True)
-        for recipe, checkpointing, dropout in switches
+def keys(family: str) -> list[ProgramKey]:
+    """What is shipped for a family, the most used first."""
+    eager: list[dict[str, Any]] = [{"attention": "eager"}]
+    fused: list[dict[str, Any]] = [{}, {"masked": True}]
+    if family in miniature.WINDOWED:
+        fused.append({"windowed": True})
+    kinds = eager if family in WITHOUT_SDPA else fused
+    full = [kind | {"loss": "full"} for kind in kinds]
+    if kinds is fused:
+        kinds = fused + eager
+    return [
+        ProgramKey(recipe, checkpointing, dropout, **kind)  # type: ignore[arg-type]
+        for kind in kinds + full
+        for recipe, checkpointing, dropout in product(("lean", "original"), (True, False), (False, True))
     ]
-    for recipe, checkpointing, dropout in switches:
-        found.append(ProgramKey(recipe, checkpointing, dropout, attention="eager"))  # type: ignore[arg-type]
-    for _, checkpointing, dropout in switches[:4]:
-        found.append(ProgramKey("lean", checkpointing, dropout, loss="full"))
-    return found
 
 
 def main() -> None:
@@ -46,9 +47,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the programs to derive")
     parser.add_argument("--missing", action="store_true", help="leave out the programs that are there")
     chosen = parser.parse_args()
-    for key, family in product(keys(), chosen.families):
-        if key.masked and family in _ALTERNATING:
-            continue
+    for family, key in [(each, key) for each in chosen.families for key in keys(each)]:
         if chosen.only not in key.name or (chosen.missing and f"{key.name}.json" in _members(family)):
             continue
         began = time.monotonic()

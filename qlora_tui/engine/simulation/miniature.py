@@ -10,6 +10,7 @@ import trl.kernels.chunked_logprob
 import trl.trainer.utils
 from transformers import AutoConfig
 
+from qlora_tui.memory.program import UNGROUPED
 from qlora_tui.memory.recorded import MINIATURE_LAYERS
 from qlora_tui.memory.symbols import dimensions
 
@@ -22,14 +23,22 @@ TOKEN_TILE, VOCABULARY_TILE = 487, 467
 SHORT_WINDOW, LONG_WINDOW = 64, 4096
 
 _EXTRA: Mapping[str, Mapping[str, Any]] = {"phi3": {"pad_token_id": 0}}
-_WINDOWED = frozenset({"gemma2", "gemma3_text", "mistral"})
+WINDOWED: Mapping[str, str] = {"gemma3_text": "sssfss"}
+"""Families of which some layers have a sliding window (s) and the others none (f): those of the miniature. The typical
+ones are the third and the fourth."""
 
-_SCALARS = ("L", "dq")
+_LAYER_TYPES = {"s": "sliding_attention", "f": "full_attention"}
+_SCALARS = ("L", "dq", "every")
 
 
-def symbols_of_values() -> dict[int, str]:
-    """For each dimension of the miniature its name."""
-    full = dimensions(DIMS)
+def dims(family: str) -> Mapping[str, int]:
+    """The basic dimensions of a family's miniature."""
+    return {**DIMS, "K": DIMS["H"]} if family.endswith(UNGROUPED) else DIMS
+
+
+def symbols_of_values(family: str) -> dict[int, str]:
+    """For each dimension of a family's miniature its name."""
+    full = dimensions(dims(family))
     scored = full["n1"]
     full |= {"tok": TOKEN_TILE, "tokL": scored - TOKEN_TILE, "ch": VOCABULARY_TILE, "chV": VOCABULARY_TILE}
     names: dict[int, str] = {}
@@ -39,28 +48,25 @@ def symbols_of_values() -> dict[int, str]:
     return names
 
 
-def config(family: str, *, masked: bool) -> Any:
-    """transformers' config of the miniature of a family. `masked`: its sliding window is shorter than a row."""
+def config(family: str, *, windowed: bool) -> Any:
+    """transformers' config of the miniature of a family. `windowed`: its sliding window is shorter than a row."""
+    sizes, family = dims(family), family.removesuffix(UNGROUPED)
     extra = dict(_EXTRA.get(family, {}))
-    if family in _WINDOWED:
-        extra["sliding_window"] = SHORT_WINDOW if masked else LONG_WINDOW
+    if family in WINDOWED:
+        extra["layer_types"] = [_LAYER_TYPES[kind] for kind in WINDOWED[family]]
+        extra["sliding_window"] = SHORT_WINDOW if windowed else LONG_WINDOW
     return AutoConfig.for_model(
         family,
-        vocab_size=DIMS["V"],
-        hidden_size=DIMS["h"],
-        intermediate_size=DIMS["f"],
-        num_hidden_layers=DIMS["L"],
-        num_attention_heads=DIMS["H"],
-        num_key_value_heads=DIMS["K"],
-        head_dim=DIMS["d"],
+        vocab_size=sizes["V"],
+        hidden_size=sizes["h"],
+        intermediate_size=sizes["f"],
+        num_hidden_layers=sizes["L"],
+        num_attention_heads=sizes["H"],
+        num_key_value_heads=sizes["K"],
+        head_dim=sizes["d"],
         tie_word_embeddings=False,
         **extra,
     )
-
-
-def pads(family: str) -> bool:
-    """Whether a mask in this family comes from padding; in the others from the sliding window."""
-    return family not in _WINDOWED
 
 
 @contextmanager

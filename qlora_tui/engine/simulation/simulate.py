@@ -41,6 +41,9 @@ class Workload:
     padded: bool = False
     """Whether some row of the batch is padded, so that attention gets a mask."""
 
+    packed: bool = False
+    """Whether the rows of a batch are packed: the collator puts them into one sequence without a mask of its own."""
+
     real: bool = False
     """On real CPU tensors, to check the simulation; for tiny models."""
 
@@ -89,7 +92,10 @@ def simulate(
     tracker = Tracker(ledger, workload.gpu, answers=not workload.real)
     tell("building")
     with ExitStack() as stack, tempfile.TemporaryDirectory() as output:
-        stack.enter_context(cuda_paths(padded=workload.padded, autocast=_autocast(settings)))
+        # Attention kernels with the rows' lengths as an argument, such as flash-attn's, need no mask.
+        masks = config.model.attention in ("auto", "eager", "sdpa")
+        padded, packed = workload.padded and masks, workload.packed and masks
+        stack.enter_context(cuda_paths(padded=padded, packed=packed, autocast=_autocast(settings)))
         stack.enter_context(quiet_collector())
         model = base_model.on_meta(hf_config, config, settings)
         if not workload.real:
@@ -200,13 +206,28 @@ class Run:
         backward(*args, **kwargs)
 
     def _micro_batch(self) -> None:
-        rows, tokens = self._config.training.micro_batch_size, self._workload.tokens
         self._ledger.phase, self._ledger.category = "forward", "inputs"
-        inputs = {
-            name: torch.ones(rows, tokens, dtype=torch.long) for name in ("input_ids", "labels", "attention_mask")
-        }
+        inputs = self._inputs()
         self._ledger.category = None
         self._trainer.training_step(self._trainer.prepared, inputs, num_items_in_batch=torch.ones((), dtype=torch.long))
         del inputs
         for weight in self.weights:
             self._tracker.label(weight.grad, "gradients")
+
+    def _inputs(self) -> dict[str, Any]:
+        """A batch as TRL's collator makes it."""
+        rows, tokens = self._config.training.micro_batch_size, self._workload.tokens
+        if not self._workload.packed:
+            names = ("input_ids", "labels", "attention_mask")
+            return {name: torch.ones(rows, tokens, dtype=torch.long) for name in names}
+        length = rows * tokens
+        whole = {name: torch.ones(1, length, dtype=torch.long) for name in ("input_ids", "labels", "position_ids")}
+        starts = torch.ones(rows + 1, dtype=torch.int32)
+        return {
+            **whole,
+            "cu_seq_lens_q": starts,
+            "cu_seq_lens_k": starts,
+            "max_length_q": tokens,
+            "max_length_k": tokens,
+            "seq_idx": torch.ones(1, length, dtype=torch.int32),
+        }

@@ -1,0 +1,100 @@
+"""The cases in which the shipped programs are held against full dry runs: 18 models, four times, other switches."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.simulation.hf_config import from_keys
+from qlora_tui.engine.simulation.simulate import Workload
+from qlora_tui.models import catalogue
+from qlora_tui.models.assemble import assemble
+from qlora_tui.models.facts import ModelFacts
+
+MODELS = (
+    "HuggingFaceTB/SmolLM2-135M", "Qwen/Qwen2.5-0.5B", "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.2-1B",
+    "google/gemma-3-1b-pt", "google/gemma-2-2b", "microsoft/Phi-3-mini-4k-instruct", "mistralai/Mistral-7B-v0.3",
+    "huggyllama/llama-7b", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B", "google/gemma-2-9b",
+    "meta-llama/Llama-3.2-3B", "microsoft/phi-4", "Qwen/Qwen2.5-14B", "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-70B",
+)  # fmt: skip
+ROUNDS = 4
+MOST_TOKENS = 16384
+DEPTHS = (12, 18)
+"""Layers of a model after the first round, in which each has all of its own."""
+
+_SEED = 11
+_KINDS = ("plain", "plain", "packed", "eager", "full loss", "plain", "plain", "full loss", "packed")
+Case = dict[str, Any]
+
+
+def cases() -> list[Case]:
+    """Every model in each round with other switches, always the same ones."""
+    choose = random.Random(_SEED)  # noqa: S311 - a sample, no secret
+    found: list[Case] = []
+    for number in range(ROUNDS * len(MODELS)):
+        tokens, rows = choose.choice((512, 1024, 2048, 4096, 8192)), choose.choice((1, 2, 4))
+        kind = _KINDS[(number + number // len(MODELS)) % len(_KINDS)]
+        found.append(
+            {
+                "number": number,
+                "model": MODELS[number % len(MODELS)],
+                "depth": choose.choice(DEPTHS) if number >= len(MODELS) else None,
+                "tokens": tokens,
+                "rows": 1 if kind == "full loss" or rows * tokens > MOST_TOKENS else rows,
+                "packing": kind == "packed",
+                "attention": "eager" if kind == "eager" else "sdpa",
+                "loss": "full" if kind == "full loss" else "tiled",
+                "accumulate": choose.choice((1, 16)),
+                "rank": choose.choice((8, 16, 64)),
+                "dropout": choose.choice((0.0, 0.05)),
+                "recipe": choose.choice(("lean", "lean", "original")),
+                "checkpointing": choose.choice(("on", "on", "off")),
+                "double_quantization": choose.choice((True, True, False)),
+                "optimizer": choose.choice(
+                    ("paged_adamw_32bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_fused", "adamw_torch")
+                ),
+            }
+        )
+    return found
+
+
+def run_config(case: Case) -> RunConfig:
+    """The case as a run's configuration."""
+    return RunConfig.model_validate(
+        {
+            "model": {"id": case["model"], "attention": case["attention"]},
+            "quantization": {"double_quantization": case["double_quantization"]},
+            "adapter": {"rank": case["rank"], "dropout": case["dropout"]},
+            "training": {
+                "recipe": case["recipe"],
+                "micro_batch_size": case["rows"],
+                "gradient_accumulation_steps": case["accumulate"],
+                "max_length_tokens": case["tokens"],
+                "packing": case["packing"],
+                "gradient_checkpointing": case["checkpointing"],
+                "optimizer": case["optimizer"],
+            },
+        }
+    )
+
+
+def workload(case: Case) -> Workload:
+    """What the dry run is told beside the configuration."""
+    return Workload(
+        tokens=case["tokens"],
+        padded=case["rows"] > 1 and not case["packing"],
+        packed=case["packing"],
+        full_loss=case["loss"] == "full",
+    )
+
+
+def model(case: Case) -> tuple[Any, ModelFacts]:
+    """transformers' config and what level 1 knows of the model, both of so many layers as the case says."""
+    known = catalogue.find(case["model"])
+    assert known is not None
+    keys = dict(known.config)
+    if case["depth"]:
+        keys["num_hidden_layers"] = min(case["depth"], keys["num_hidden_layers"])
+        if keys.get("layer_types"):
+            keys["layer_types"] = keys["layer_types"][: keys["num_hidden_layers"]]
+    return from_keys(keys), assemble(replace(known, config=keys))

@@ -1,0 +1,31 @@
+"""What the CUDA context took when `--probe` measured it, by the name of the card, for later estimates here."""
+
+import json
+from pathlib import Path
+
+from qlora_tui import atomic, paths
+
+
+def measured_bytes(card: str) -> int | None:
+    """The context on cards of that name, None when it was never measured here."""
+    found = _known().get(card)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def remember(card: str, size_bytes: int) -> None:
+    """Keep a measurement. Raises StorageError."""
+    with atomic.storage_errors(_file()):
+        _file().parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(_file(), {**_known(), card: size_bytes})
+
+
+def _known() -> dict[str, object]:
+    try:
+        found = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _file() -> Path:
+    return paths.data() / "cuda-context.json"

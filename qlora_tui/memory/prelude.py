@@ -1,0 +1,84 @@
+"""Loading and preparing as allocations and frees: what a training step finds in the allocator's cache."""
+
+from collections.abc import Iterator
+
+from qlora_tui.config.quantization import QuantizationSpec
+from qlora_tui.memory import stored
+from qlora_tui.memory.allocator import Trace
+from qlora_tui.memory.stored import Dtypes
+from qlora_tui.memory.trainable import State, Trained
+from qlora_tui.models.facts import ModelFacts, ModuleGroup
+
+_TABLES = ("embedding", "head")
+
+
+def prelude(
+    facts: ModelFacts, spec: QuantizationSpec, loaded: Dtypes, prepared: Dtypes, trained: list[Trained]
+) -> Trace:
+    """The base model quantized as it loads, made ready, and given its adapter. `prepared`: dtypes in training."""
+    trace = Trace()
+    plain: list[tuple[ModuleGroup, int]] = []
+    for group in _in_order(facts):
+        elements = group.weight_elements // group.count
+        if group.quantized and spec.is_four_bit:
+            _quantize(trace, elements, spec, loaded.plain)
+            if group.bias_elements:
+                trace.alloc(group.bias_elements * prepared.plain)
+        else:
+            plain.append((group, trace.alloc((elements + group.bias_elements) * loaded.plain)))
+    if prepared != loaded:
+        plain = [(group, _cast(trace, group, held, 4)) for group, held in plain]
+    _adapt(trace, trained)
+    if prepared != loaded and prepared.table != 4:
+        for group, held in plain:
+            if group.kind in _TABLES:
+                _cast(trace, group, held, prepared.table)
+    return trace
+
+
+def optimizer_states(trace: Trace, state: State, trained: list[Trained]) -> None:
+    """Append the optimizer's states: two equal tensors for each trained one."""
+    tensors = 2 * sum(weight.count for weight in trained)
+    for _ in range(tensors if state.device_bytes else 0):
+        trace.alloc(state.device_bytes // tensors)
+
+
+def _in_order(facts: ModelFacts) -> Iterator[ModuleGroup]:
+    """Each module as it comes while loading: tables, layer after layer, and the rest."""
+    of_layers = [group for group in facts.modules if "*" in group.name]
+    rest = [group for group in facts.modules if "*" not in group.name]
+    yield from (group for group in rest if group.kind == "embedding")
+    for layer in range(max((group.count for group in of_layers), default=0)):
+        yield from (group for group in of_layers if layer < group.count)
+    yield from (group for group in rest if group.kind != "embedding")
+
+
+def _quantize(trace: Trace, elements: int, spec: QuantizationSpec, item_bytes: int) -> None:
+    blocks = -(-elements // stored.BLOCK)
+    whole = trace.alloc(elements * item_bytes)
+    parts = stored.four_bit(elements, spec)
+    trace.alloc(*parts.pop("packed"))
+    absmax = [trace.alloc(4 * blocks) for _ in range(2)] if spec.double_quantization else []
+    for size in (size for sizes in parts.values() for size in sizes):
+        trace.alloc(size)
+    for tensor in (*absmax, whole):
+        trace.free(tensor)
+
+
+def _adapt(trace: Trace, trained: list[Trained]) -> None:
+    """PEFT makes the two matrices of each adapted weight in float32, then casts them."""
+    pairs = list(zip(trained[::2], trained[1::2], strict=False))
+    for layer in range(max((weight.count for weight in trained), default=0)):
+        for pair in (pair for pair in pairs if layer < pair[0].count):
+            wide = [trace.alloc(4 * weight.elements) for weight in pair]
+            for weight, made in zip(pair, wide, strict=True):
+                if weight.item_bytes != 4:
+                    trace.alloc(weight.item_bytes * weight.elements)
+                    trace.free(made)
+
+
+def _cast(trace: Trace, group: ModuleGroup, held: int, item_bytes: int) -> int:
+    """The weights of one module in another dtype. Returns the new tensor's number."""
+    made = trace.alloc((group.weight_elements // group.count + group.bias_elements) * item_bytes)
+    trace.free(held)
+    return made

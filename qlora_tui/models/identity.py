@@ -1,0 +1,42 @@
+"""Which weights a model's name stands for on this machine: a folder may hold others tomorrow."""
+
+import hashlib
+from pathlib import Path
+
+from qlora_tui.config.model import ModelSpec
+from qlora_tui.models.folder import PICKLES, weight_files
+from qlora_tui.models.location import local_folder
+
+_WHOLE_BYTES = 16 << 20
+"""Files up to this size are read whole."""
+
+_SAMPLES = 64
+_SAMPLE_BYTES = 64 << 10
+
+
+def weights_fingerprint(spec: ModelSpec) -> str | None:
+    """A hash of a local model's weights, the same wherever the folder lies; None for one on the hub, or without any.
+
+    Of each file name, size and content: all of a small one, of a large one the head, where safetensors keeps names and
+    shapes, the end and evenly spaced samples: training or merging changes all of them, and 4 MiB are quick to read.
+
+    Raises ModelError when shards are missing.
+    """
+    folder = local_folder(spec)
+    files = [] if folder is None else weight_files(folder) or _pickles(folder)
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        size_bytes = file.stat().st_size
+        digest.update(f"{file.name}\0{size_bytes}\0".encode())
+        with file.open("rb") as content:
+            if size_bytes <= _WHOLE_BYTES:
+                digest.update(content.read())
+                continue
+            for number in range(_SAMPLES):
+                content.seek((size_bytes - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                digest.update(content.read(_SAMPLE_BYTES))
+    return digest.hexdigest() if files else None
+
+
+def _pickles(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*") if file.suffix in PICKLES)

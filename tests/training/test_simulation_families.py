@@ -1,0 +1,65 @@
+"""The dry run of every family in the catalogue, two layers deep, and of packed rows."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.models import catalogue
+
+pytestmark = pytest.mark.long
+
+_LAYERS = ("num_hidden_layers", "n_layer")
+_REFUSED = ("llama4", "t5")
+"""PEFT cannot adapt Llama 4's router, which answers with two tensors; T5 is no causal model."""
+
+
+def shallow(keys: dict[str, Any]) -> dict[str, Any]:
+    found = keys | {name: 2 for name in _LAYERS if name in keys}
+    if found.get("layer_types"):
+        found["layer_types"] = found["layer_types"][:2]
+    if "text_config" in found:
+        found["text_config"] = shallow(found["text_config"])
+    return found
+
+
+def families() -> dict[str, dict[str, Any]]:
+    """The config of the first model of each family."""
+    found: dict[str, dict[str, Any]] = {}
+    for model in catalogue.ids():
+        known = catalogue.find(model)
+        assert known is not None
+        found.setdefault(str(known.config["model_type"]), shallow(dict(known.config)))
+    return {name: keys for name, keys in found.items() if name not in _REFUSED}
+
+
+def step(keys: dict[str, Any], workload: Any, *, rows: int = 2) -> Any:
+    from qlora_tui.engine.simulation.hf_config import from_keys
+    from qlora_tui.engine.simulation.simulate import simulate
+
+    training = {"micro_batch_size": rows, "gradient_accumulation_steps": 1, "gradient_checkpointing": "off"}
+    config = RunConfig.model_validate({"model": {"id": "shallow", "attention": "sdpa"}, "training": training})
+    return simulate(config, from_keys(keys), workload)
+
+
+@pytest.mark.parametrize("family", families())
+def test_every_family_of_the_catalogue_can_be_simulated(family: str) -> None:
+    from qlora_tui.engine.simulation.simulate import Workload
+
+    found = step(families()[family], Workload(tokens=128, padded=True))
+    assert found.trainable_parameters > 0
+    assert found.peak_bytes > found.stored_bytes > 0
+    assert found.by_category["activations"] > 0
+
+
+def test_packed_rows_are_one_sequence_with_a_mask() -> None:
+    from qlora_tui.engine.simulation.simulate import Workload
+
+    keys, tokens = families()["llama"], 512
+    packed = step(keys, Workload(tokens=tokens, packed=True))
+    whole = step(keys, Workload(tokens=2 * tokens), rows=1)
+    padded = step(keys, replace(Workload(tokens=tokens), padded=True))
+    masks = 2 * 2 * (2 * tokens) ** 2
+    assert packed.peak_bytes >= whole.peak_bytes + masks
+    assert packed.peak_bytes > padded.peak_bytes
