@@ -127,7 +127,7 @@ def fits(config: RunConfig, facts: ModelFacts, device: Device, *, longest_tokens
     found = _estimate(run, replay=False)
     if not _replayable(run):
         return found.high_bytes <= device.free_bytes
-    doubt = _bounds(run, found.terms, 0, replayed=True)[1] + _REPLAY_TOLERANCE_BYTES
+    doubt = _bounds(run, found.terms, device.free_bytes, replayed=True)[1] - device.free_bytes + _REPLAY_TOLERANCE_BYTES
     others = max(size for phase, size in found.phases.items() if phase not in ("first_step", "steady"))
     room = device.free_bytes - doubt
     return others <= room and run.survives(room - device.context_bytes)
@@ -258,10 +258,13 @@ def _bounds(run: phases.Run, terms: tuple[Term, ...], need: int, *, replayed: bo
     held = sum(term.bytes for term in terms if term.key in phases.UNCERTAIN)
     doubt = round(held * run.step.band)
     context = 0 if run.device.context_measured else _CONTEXT_DOUBT_BYTES
-    fragmentation = next((term.bytes for term in terms if term.key == "fragmentation"), 0)
-    more = 0.0 if replayed else run.fragmentation.high - run.fragmentation.usual
-    high = need + doubt + context + round((need - run.device.context_bytes) * more)
-    low = need - doubt - context - (0 if replayed else fragmentation)
+    in_tensors = need - run.device.context_bytes
+    if replayed:
+        more = fewer = round(in_tensors * phases.REPLAY_DOUBT)
+    else:
+        more = round(in_tensors * (run.fragmentation.high - run.fragmentation.usual))
+        fewer = next((term.bytes for term in terms if term.key == "fragmentation"), 0)
+    low, high = need - doubt - context - fewer, need + doubt + context + more
     return max(low, 0), high
 
 
