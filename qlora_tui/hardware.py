@@ -6,6 +6,7 @@ A sensor that a card or a driver lacks is None. No GPU and no driver is a machin
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,21 @@ def free_disk_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this program has held so far, resident, without what its parent held.
+
+    On Linux from VmHWM: the ru_maxrss of getrusage(2) begins at the size of the process that started this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def cpu_has_native_bf16() -> bool:

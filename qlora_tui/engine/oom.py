@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from qlora_tui import hardware
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.preflight import Preflight
 from qlora_tui.errors import OutOfMemoryError
@@ -71,11 +72,7 @@ def peak_bytes(device: torch.device) -> int:
     """Most bytes allocated so far: on the GPU by PyTorch, on a CPU run by the whole process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return hardware.peak_memory_bytes()
 
 
 def _gib(size_bytes: int) -> str:

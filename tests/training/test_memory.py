@@ -55,6 +55,13 @@ def test_replanning_halves_the_micro_batch_and_keeps_the_effective_one(tmp_path:
     assert json.loads(run.plan.read_text())
 
 
+def test_a_large_parent_does_not_count_into_the_peak() -> None:
+    ask = "from qlora_tui.hardware import peak_memory_bytes; print(peak_memory_bytes())"
+    parent = f"import subprocess, sys; held = b'1' * (1 << 28); subprocess.run([sys.executable, '-c', {ask!r}])"
+    answer = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True).stdout
+    assert 1 << 20 < int(answer) < 1 << 28
+
+
 def test_a_finished_run_keeps_its_estimate_beside_what_it_took(runs: Runs) -> None:
     run = runs.finished("small", "training.max_steps=1", "training.gradient_checkpointing=auto")
     [checked] = history.checked_runs()
