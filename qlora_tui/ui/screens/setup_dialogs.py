@@ -89,7 +89,7 @@ class LoadDraft(ModalScreen[Beginning | None]):
 
 def _line(one: Beginning) -> Content:
     name = printable(one.name, one_line=True)
-    return Content.assemble((f"{one.kind:<7}", "$foreground 60%"), (f"{name:<24} ", "bold"), printable(one.title))
+    return Content.assemble(f"{one.kind:<7}", (f"{name:<24} ", "bold"), printable(one.title))
 
 
 class SavePreset(ModalScreen[tuple[str, bool] | None]):

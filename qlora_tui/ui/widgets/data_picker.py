@@ -97,5 +97,5 @@ def _line(choice: DataChoice, chosen: bool) -> Content:
         "● " if chosen else "  ",
         (f"{name:<24} ", "bold"),
         printable(choice.title, one_line=True),
-        (f"  {choice.rows}  {choice.license}", "$foreground 60%"),
+        f"  {choice.rows}  {choice.license}",
     )
