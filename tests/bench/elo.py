@@ -8,10 +8,11 @@ from tests.bench.report import Ratio
 _MATCHES = 40_000
 _ORDERS = 10_000
 _PLAY = """
-import resource, sys, time
+import sys, time
 import numpy as np
 from qlora_tui.evaluation.elo import EloSettings, over_orders
 from qlora_tui.evaluation.matches import Matches
+from qlora_tui.hardware import peak_memory_bytes
 matches, orders, models = int(sys.argv[1]), int(sys.argv[2]), 8
 rng = np.random.default_rng(0)
 first = rng.integers(0, models, matches)
@@ -19,12 +20,12 @@ second = (first + rng.integers(1, models, matches)) % models
 score = rng.choice([0.0, 0.5, 1.0], matches)
 names = [str(number) for number in range(models)]
 played = Matches(names, ["q"], first, second, score, np.zeros(matches, dtype=np.intp))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory_bytes()
 began_s = time.perf_counter()
 found = over_orders(played, EloSettings(orders=orders))
 seconds = time.perf_counter() - began_s
 assert abs(found.mean.sum() - 1000 * models) < 1e-6 * orders
-print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(seconds, (peak_memory_bytes() - before) / (1 << 20))
 """
 
 

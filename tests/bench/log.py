@@ -12,16 +12,17 @@ from tests.bench.report import Ratio
 _WRITTEN = 20_000
 _STEPS = 1_000_000
 _REPLAY = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
+from qlora_tui.hardware import peak_memory_bytes
 from qlora_tui.runs.jobs import replay
 from qlora_tui.runs.store import RunFolder
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory_bytes()
 began_s = time.perf_counter()
 state = replay(RunFolder(Path(sys.argv[1])))
 seconds = time.perf_counter() - began_s
 assert state.step_number == int(sys.argv[2])
-print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(seconds, (peak_memory_bytes() - before) / (1 << 20))
 """
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from textual import events as keys
 from textual.pilot import Pilot
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.hardware import peak_memory_bytes
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.events import Step
 from qlora_tui.runs.series import Series
@@ -173,7 +173,7 @@ async def _long() -> list[tuple[str, float, float]]:
             file.write(block)
     app = Workbench(run="one")
     async with app.run_test(size=_SIZE) as pilot:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory_bytes()
         began_s = last_s = time.perf_counter()
         before_s, longest_s = time.process_time(), 0.0
         attached = asyncio.create_task(_attached(pilot, app))
@@ -182,7 +182,7 @@ async def _long() -> list[tuple[str, float, float]]:
             now_s = time.perf_counter()
             longest_s, last_s = max(longest_s, now_s - last_s), now_s
         seconds, spent_s = time.perf_counter() - began_s, time.process_time() - before_s
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        grown = (peak_memory_bytes() - before) / (1 << 20)
     return [
         ("a 1,000,000-step run opened, s / 10 s", seconds, 10),
         ("computer time of that, s / 10 s", spent_s, 10),
