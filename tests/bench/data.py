@@ -1,8 +1,8 @@
 """Throughput of data preparation beside a plain `datasets.map` with the same tokenizer, cold and from the caches.
 
 The plain map renders the tokenizer's chat template and tokenizes, a batch at a time, and masks nothing. Ours also reads
-and checks the file, hashes the rows, masks, cuts and counts; from its caches it hashes the whole file, where the plain map
-looks at its date.
+and checks the file, hashes the rows, masks, cuts and counts; from its caches it hashes the whole file, where the plain
+map looks at its date.
 """
 
 import json
