@@ -262,10 +262,10 @@ def test_the_papers_models_train_on_the_papers_cards(size: str, gb: int, recipe:
 
 @pytest.mark.parametrize(
     ("size", "gb", "answer", "spare_gib"),
-    [("7b", 8, "fits", 2.1), ("13b", 12, "fits", 2.2), ("30b", 24, "fits by paging", 2.6), ("65b", 48, "fits", 8.1)],
+    [("7b", 8, "fits", 2.0), ("13b", 12, "fits", 2.2), ("30b", 24, "fits by paging", 2.4), ("65b", 48, "fits", 7.7)],
 )
 def test_the_margin_on_the_papers_cards(size: str, gb: int, answer: str, spare_gib: float) -> None:
-    """Free memory beyond the highest need: fragmentation replayed, with 2 % of doubt, and 150 MiB about the context."""
+    """Free memory beyond the highest need: fragmentation replayed, with 3 % of doubt, and 150 MiB about the context."""
     model, where = f"huggyllama/llama-{size}", card(gb)
     config = resolve(overrides=[f"model.id={model}", *BASE, "training.recipe=original", "training.micro_batch_size=1",
                                 "training.max_length_tokens=512", "adapter.rank=64"])  # fmt: skip

@@ -160,7 +160,7 @@ def test_the_estimate_alone_is_close_to_the_smallest_capacity() -> None:
     errors = [abs(row["estimate_capacity"] / row["capacity"] - 1) for row in rows]
     assert statistics.median(errors) <= 0.01
     assert sum(error <= 0.05 for error in errors) >= 0.95 * len(errors)
-    assert max(errors) <= 0.08
+    assert max(errors) <= 0.05
 
 
 def test_the_grid_has_every_switch() -> None:

@@ -6,7 +6,7 @@ from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.memory import stored
 from qlora_tui.memory.allocator import Trace
 from qlora_tui.memory.stored import Dtypes
-from qlora_tui.memory.trainable import State, Trained
+from qlora_tui.memory.trainable import Trained, states
 from qlora_tui.models.facts import ModelFacts, ModuleGroup
 
 _TABLES = ("embedding", "head")
@@ -36,11 +36,12 @@ def prelude(
     return trace
 
 
-def optimizer_states(trace: Trace, state: State, trained: list[Trained]) -> None:
-    """Append the optimizer's states: two equal tensors for each trained one."""
-    tensors = 2 * sum(weight.count for weight in trained)
-    for _ in range(tensors if state.device_bytes else 0):
-        trace.alloc(state.device_bytes // tensors)
+def optimizer_states(trace: Trace, trained: list[Trained], optimizer: str) -> None:
+    """Append the optimizer's states, in the order of the model's weights."""
+    kept = [(weight.count, states(weight, optimizer, on_gpu=True)[0]) for weight in trained]
+    for layer in range(max((count for count, _ in kept), default=0)):
+        for size in (size for count, sizes in kept if layer < count for size in sizes):
+            trace.alloc(size)
 
 
 def _in_order(facts: ModelFacts) -> Iterator[ModuleGroup]:
@@ -66,15 +67,26 @@ def _quantize(trace: Trace, elements: int, spec: QuantizationSpec, item_bytes: i
 
 
 def _adapt(trace: Trace, trained: list[Trained]) -> None:
-    """PEFT makes the two matrices of each adapted weight in float32, then casts them."""
+    """PEFT makes both matrices of each adapted weight in float32, casts them to the weight's dtype, and back.
+
+    Last, all become what they are trained in.
+    """
     pairs = list(zip(trained[::2], trained[1::2], strict=False))
+    made: list[tuple[Trained, int]] = []
     for layer in range(max((weight.count for weight in trained), default=0)):
         for pair in (pair for pair in pairs if layer < pair[0].count):
-            wide = [trace.alloc(4 * weight.elements) for weight in pair]
-            for weight, made in zip(pair, wide, strict=True):
-                if weight.item_bytes != 4:
-                    trace.alloc(weight.item_bytes * weight.elements)
-                    trace.free(made)
+            wide = [(weight, trace.alloc(4 * weight.elements)) for weight in pair]
+            made += [_recast(trace, weight, held, weight.item_bytes) for weight, held in wide]
+    for item_bytes in (4, 0):
+        made = [_recast(trace, weight, held, item_bytes or weight.item_bytes) for weight, held in made]
+
+
+def _recast(trace: Trace, weight: Trained, held: int, item_bytes: int) -> tuple[Trained, int]:
+    if weight.item_bytes == 4:
+        return weight, held
+    cast = trace.alloc(item_bytes * weight.elements)
+    trace.free(held)
+    return weight, cast
 
 
 def _cast(trace: Trace, group: ModuleGroup, held: int, item_bytes: int) -> int:

@@ -121,44 +121,42 @@ def moments(optimizer: str) -> int:
     return _MOMENTS.get(optimizer, 2 if optimizer.startswith("adamw_torch") else 0)
 
 
-def state(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> State:
-    """The optimizer's state.
+def states(tensor: Trained, optimizer: str, *, on_gpu: bool) -> tuple[list[int], int]:
+    """Bytes of each tensor that an optimizer keeps on the device for one trained tensor, and what it pages of it.
 
-    PyTorch's AdamW keeps two moments in the dtype of the weight, and its foreach step (the default on a GPU) one more
-    copy while it runs. bitsandbytes keeps float32 moments, or one byte with a float32 absmax for 256; tensors of less
-    than 4,096 elements and embeddings stay in 32 bits, less than 100,000 elements are never paged.
+    PyTorch's AdamW keeps two moments in the dtype of the weight. bitsandbytes keeps float32 moments, or one byte with a
+    float32 absmax for 256; tensors of less than 4,096 elements and embeddings stay in 32 bits, less than 100,000
+    elements are never paged.
     """
+    elements = tensor.elements
     if optimizer in ("adamw_torch", "adamw_torch_fused"):
-        both = 2 * total_bytes(trained, charged=on_gpu)
-        if optimizer == "adamw_torch_fused":
-            return State(both + sum(each.count for each in trained) * 512 * on_gpu)
-        return State(both, step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
+        counter = [4] if on_gpu and optimizer == "adamw_torch_fused" else []
+        return [*counter, *[elements * tensor.item_bytes] * 2], 0
     if optimizer == "sgd":
-        return State(step_bytes=total_bytes(trained, charged=on_gpu) if on_gpu else 0)
+        return [], 0
     if optimizer == "adafactor":
-        charge = rounded if on_gpu else int
-        kept = (
-            each.count * (charge(4 * each.rows) + (charge(4 * each.columns) if each.columns > 1 else 0) + charge(4))
-            for each in trained
-        )
-        return State(sum(kept), step_bytes=8 * max((each.elements for each in trained), default=0))
-    return _of_bitsandbytes(trained, optimizer, on_gpu)
+        return [4 * tensor.rows, *([4 * tensor.columns] if tensor.columns > 1 else []), 4], 0
+    values, coded = _MOMENTS[optimizer], "8bit" in optimizer and is_coded(tensor)
+    absmax = [4 * -(-elements // STATE_BLOCK)] * values if coded else []
+    moment_bytes = elements if coded else 4 * elements
+    if on_gpu and optimizer.startswith("paged_") and elements >= PAGED_ELEMENTS:
+        return absmax, values * moment_bytes
+    return [*absmax, *[moment_bytes] * values], 0
 
 
-def _of_bitsandbytes(trained: list[Trained], optimizer: str, on_gpu: bool) -> State:
+def state(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> State:
+    """The optimizer's state, and what it holds while it steps: PyTorch's foreach step, the default on a GPU, a copy."""
     charge = rounded if on_gpu else int
-    values, pages = _MOMENTS[optimizer], optimizer.startswith("paged_") and on_gpu
-    device = paged = unpaged = 0
-    coded = "8bit" in optimizer
+    device = paged = unpaged = step = 0
     for each in trained:
-        elements, item = each.elements, 1 if coded and is_coded(each) else 4
-        if item == 1:
-            device += each.count * values * charge(4 * -(-elements // STATE_BLOCK))
-        if pages and elements >= PAGED_ELEMENTS:
-            paged += each.count * values * elements * item
-        else:
-            unpaged += each.count
-            device += each.count * values * charge(elements * item)
-    if coded:
-        device += (2 if values > 1 else 1) * CODE_BYTES
-    return State(device, paged, unpaged if pages else 0)
+        kept, pages = states(each, optimizer, on_gpu=on_gpu)
+        device += each.count * sum(map(charge, kept))
+        paged += each.count * pages
+        unpaged += each.count * (on_gpu and optimizer.startswith("paged_") and not pages)
+    if "8bit" in optimizer:
+        device += min(_MOMENTS[optimizer], 2) * CODE_BYTES
+    if optimizer == "adafactor":
+        step = 8 * max((each.elements for each in trained), default=0)
+    elif on_gpu and optimizer in ("adamw_torch", "sgd"):
+        step = total_bytes(trained, charged=True)
+    return State(device, paged, unpaged, step)

@@ -80,7 +80,8 @@ def _inherited(tables: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    both = dict(old)
+    alone = new.get("*") is False
+    both = {} if alone else dict(old)
     for key, value in new.items():
         nested = key in _MERGED or (isinstance(value, dict) and "rows" in value)
         both[key] = _merged(old.get(key, {}), value) if nested and isinstance(value, dict) else value
