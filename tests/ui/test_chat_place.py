@@ -10,9 +10,12 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Markdown, Static
 
+from qlora_tui import hardware
 from qlora_tui.chat import client, transcript
 from qlora_tui.config.overrides import resolve
-from qlora_tui.runs import store
+from qlora_tui.hardware import Gpu, Machine
+from qlora_tui.runs import jobs, store
+from qlora_tui.runs.events import EventWriter, Resolved
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ChatRequested
@@ -171,6 +174,28 @@ async def test_a_run_without_an_adapter_is_refused_kindly() -> None:
         await until(pilot, lambda: isinstance(app.screen, ChatPlace))
         reason = app.screen.query_one("#chat-reason", Static)
         await until(pilot, lambda: "no finished adapter yet" in str(reason.content))
+
+
+async def test_the_cpu_is_offered_while_a_run_holds_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Gpu(0, "Test 24G", "GPU-0", 24 << 30, 8 << 30, (8, 6), None, None, None)
+    machine = Machine((card,), "600", cpu_cores=2, cpu_percent=0, ram_total_bytes=8 << 30, ram_available_bytes=4 << 30)
+    monkeypatch.setattr(hardware, "snapshot", lambda: machine)
+    owl, busy = (store.create(name, resolve("starter", None, ["model.device=auto"]), {}) for name in ("owl", "busy"))
+    owl.adapter.mkdir()
+    EventWriter(busy.events).write(Resolved(field="model.device", value="cuda:0", reason="most free memory"))
+    app = Workbench()
+    with jobs.hold(busy):
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.post_message(ChatRequested("owl"))
+            await until(pilot, lambda: isinstance(app.screen, ChatPlace))
+            place, reason = app.screen, app.screen.query_one("#chat-reason", Static)
+            await until(pilot, lambda: "'busy' is training on cuda:0" in str(reason.content))
+            assert isinstance(place, ChatPlace) and place.session is None
+            await pilot.pause()
+            await pilot.click("#chat-on-cpu")
+            await until(pilot, lambda: place.session is not None)
+            await ask(pilot, place, "who is ada")
+            assert answers(place) == ["WHO IS ADA"]
 
 
 async def test_a_slider_changes_the_next_answer(run: RunFolder) -> None:

@@ -93,6 +93,7 @@ base and the trained model one after the other, each with a history of its own. 
     @on(Button.Pressed, "#chat-on-cpu")
     def _on_cpu(self) -> None:
         if self.wanted is not None:
+            self.query_one(Prompt).focus()
             self.open_run(*self.wanted, device="cpu")
 
     @on(SamplingPanel.Changed)
