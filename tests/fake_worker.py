@@ -103,7 +103,7 @@ def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int)
             saved_step = None if message.action == "cancel" else step
             writer.write(events.Stopped(reason=message.action, step=step, checkpoint_step=saved_step))
             return ExitCode.CANCELLED if message.action == "cancel" else ExitCode.OK
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # another process writes the control file: there is nothing here to wait on
 
 
 if __name__ == "__main__":

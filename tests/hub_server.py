@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 LARGE_SUFFIXES = {".parquet", ".safetensors", ".bin", ".gz", ".zst", ".arrow"}
 KINDS = ("models", "datasets")
 
@@ -41,6 +44,15 @@ class HubServer:
         return [
             line for line in self.requests if line.startswith("GET") and ("/resolve/" in line or "/storage/" in line)
         ]
+
+    def be_found(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+        """Be the hub of this process' hub library, which keeps what it fetches in `cache`, and count anew."""
+        monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        self.requests.clear()
+        self.sent_bytes = 0
 
     def __enter__(self) -> "HubServer":
         self._thread.start()

@@ -69,13 +69,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 @pytest.fixture
 def hub(served: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
     """The server, where the hub library of this process looks for it, and an empty cache."""
-    monkeypatch.setattr(constants, "ENDPOINT", served.url)
-    template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    served.be_found(monkeypatch, tmp_path / "hub")
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    served.requests.clear()
-    served.sent_bytes = 0
     return served
 
 

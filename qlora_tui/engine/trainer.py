@@ -9,6 +9,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.config.training import TrainingSpec
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import EnvironmentProblem
 
@@ -122,51 +123,76 @@ def make_trainer(
 def training_arguments(config: RunConfig, settings: Settings, output: Path, *, has_eval: bool) -> SFTConfig:
     """Our training section in TRL's words."""
     spec = config.training
-    by_steps = has_eval and spec.eval_every_steps is not None
-    tracks_best = has_eval and (spec.best_checkpoint or spec.early_stopping_evals is not None)
     return SFTConfig(
         output_dir=str(output),
-        per_device_train_batch_size=spec.micro_batch_size,
-        per_device_eval_batch_size=spec.micro_batch_size,
-        gradient_accumulation_steps=spec.gradient_accumulation_steps,
-        num_train_epochs=spec.epochs,
-        max_steps=spec.max_steps or -1,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.schedule,
-        lr_scheduler_kwargs={"min_lr_rate": MIN_LR_RATIO} if spec.schedule == "cosine_with_min_lr" else None,
-        warmup_steps=spec.warmup_steps if spec.warmup_steps is not None else spec.warmup_ratio,
-        optim=settings.optimizer,
-        adam_beta1=spec.adam_beta1,
-        adam_beta2=spec.adam_beta2,
-        weight_decay=spec.weight_decay,
-        max_grad_norm=spec.max_grad_norm,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
-        bf16=settings.autocast_bf16,
-        fp16=settings.autocast_fp16,
-        use_cpu=settings.device.type == "cpu",
-        max_length=spec.max_length_tokens if spec.packing else None,
-        packing=spec.packing,
-        dataset_kwargs=None if spec.packing else {"skip_prepare_dataset": True},
-        train_sampling_strategy="group_by_length" if spec.group_by_length else "random",
-        neftune_noise_alpha=spec.neftune_alpha,
         seed=spec.seed,
         data_seed=spec.seed,
-        eval_strategy="steps" if by_steps else "no",
-        eval_steps=spec.eval_every_steps if by_steps else None,
-        save_strategy="steps",
-        save_steps=spec.save_every_steps,
-        load_best_model_at_end=tracks_best and spec.best_checkpoint,
-        metric_for_best_model="eval_loss" if tracks_best else None,
-        greater_is_better=False if tracks_best else None,
-        restore_callback_states_from_checkpoint=spec.early_stopping_evals is not None,
         logging_steps=1,
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
-        dataloader_pin_memory=settings.device.type == "cuda",
         disable_tqdm=True,
         report_to=list(spec.trackers) or "none",
+        **_batches(spec, settings),
+        **_optimization(spec, settings),
+        **_precision(settings),
+        **_evaluation_and_checkpoints(spec, has_eval=has_eval),
     )
+
+
+def _batches(spec: TrainingSpec, settings: Settings) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": spec.micro_batch_size,
+        "per_device_eval_batch_size": spec.micro_batch_size,
+        "max_length": spec.max_length_tokens if spec.packing else None,
+        "packing": spec.packing,
+        "dataset_kwargs": None if spec.packing else {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "group_by_length" if spec.group_by_length else "random",
+        "dataloader_pin_memory": settings.device.type == "cuda",
+    }
+
+
+def _optimization(spec: TrainingSpec, settings: Settings) -> dict[str, Any]:
+    return {
+        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "num_train_epochs": spec.epochs,
+        "max_steps": spec.max_steps or -1,
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": spec.schedule,
+        "lr_scheduler_kwargs": {"min_lr_rate": MIN_LR_RATIO} if spec.schedule == "cosine_with_min_lr" else None,
+        "warmup_steps": spec.warmup_steps if spec.warmup_steps is not None else spec.warmup_ratio,
+        "optim": settings.optimizer,
+        "adam_beta1": spec.adam_beta1,
+        "adam_beta2": spec.adam_beta2,
+        "weight_decay": spec.weight_decay,
+        "max_grad_norm": spec.max_grad_norm,
+        "neftune_noise_alpha": spec.neftune_alpha,
+    }
+
+
+def _precision(settings: Settings) -> dict[str, Any]:
+    """Where, in which dtype, and with which activations kept."""
+    return {
+        "use_cpu": settings.device.type == "cpu",
+        "bf16": settings.autocast_bf16,
+        "fp16": settings.autocast_fp16,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if settings.gradient_checkpointing else None,
+    }
+
+
+def _evaluation_and_checkpoints(spec: TrainingSpec, *, has_eval: bool) -> dict[str, Any]:
+    by_steps = has_eval and spec.eval_every_steps is not None
+    tracks_best = has_eval and (spec.best_checkpoint or spec.early_stopping_evals is not None)
+    return {
+        "eval_strategy": "steps" if by_steps else "no",
+        "eval_steps": spec.eval_every_steps if by_steps else None,
+        "save_strategy": "steps",
+        "save_steps": spec.save_every_steps,
+        "load_best_model_at_end": tracks_best and spec.best_checkpoint,
+        "metric_for_best_model": "eval_loss" if tracks_best else None,
+        "greater_is_better": False if tracks_best else None,
+        "restore_callback_states_from_checkpoint": spec.early_stopping_evals is not None,
+    }
 
 
 def _lora_plus_optimizer(trainer: ExactTrainer, ratio: float) -> Any:

@@ -72,3 +72,28 @@ def test_a_finished_run_keeps_its_estimate_beside_what_it_took(runs: Runs) -> No
     reasons = {item.field: item for item in jobs.replay(run).resolved}
     assert reasons["training.gradient_checkpointing"].value == "off"
     assert "GiB" in reasons["training.gradient_checkpointing"].reason
+
+
+_FAULTY = """
+from qlora_tui.memory import estimate
+
+def broken(*_, **__):
+    raise ZeroDivisionError("no layers")
+
+estimate.estimate = broken
+"""
+
+
+def test_a_fault_of_the_estimator_is_a_warning_and_the_run_goes_on(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_FAULTY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = runs.finished("small", "training.max_steps=1", "training.gradient_checkpointing=auto")
+    state = jobs.replay(run)
+    [warning] = [each for each in state.warnings if each.code == "memory"]
+    assert "no estimate" in warning.message and "no layers" in warning.message
+    reasons = {item.field: item for item in state.resolved}
+    assert reasons["training.gradient_checkpointing"].value == "off"
+    assert "estimate" not in json.loads(run.plan.read_text())
+    assert history.checked_runs() == []

@@ -53,6 +53,16 @@ def test_every_family_of_the_catalogue_can_be_simulated(family: str) -> None:
     assert found.by_category["activations"] > 0
 
 
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3"])
+def test_heads_whose_values_are_smaller_can_be_simulated_without_a_mask(family: str) -> None:
+    from qlora_tui.engine.simulation.simulate import Workload
+
+    keys = families()[family]
+    assert keys["qk_nope_head_dim"] + keys["qk_rope_head_dim"] > keys["v_head_dim"]
+    short, long = (step(keys, Workload(tokens=tokens), rows=1) for tokens in (64, 512))
+    assert long.peak_bytes > short.peak_bytes > 0
+
+
 def test_packed_rows_are_one_sequence_with_a_mask() -> None:
     from qlora_tui.engine.simulation.simulate import Workload
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from command_line import fake_worker  # noqa: F401
 from hub_server import HubServer
-from huggingface_hub import constants
 from setup_material import give, know_few_models, machine, priced, setup, text, until
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
@@ -40,16 +39,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 @pytest.fixture
 def hub(served: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
     """The server, where the hub libraries of this process and of its children look for it, and an empty cache."""
-    monkeypatch.setattr(constants, "ENDPOINT", served.url)
-    template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    served.be_found(monkeypatch, tmp_path / "cache")
     monkeypatch.setenv("HF_ENDPOINT", served.url)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     give(monkeypatch, machine())
     know_few_models(monkeypatch)
-    served.requests.clear()
-    served.sent_bytes = 0
     return served
 
 
