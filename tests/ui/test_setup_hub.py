@@ -89,6 +89,15 @@ async def test_a_model_is_found_on_the_hub_and_downloaded_by_the_worker_after_a_
     assert jobs.replay(store.all_runs()[0]).warnings[0].message == "--allow-download"
 
 
+async def test_the_hub_is_asked_once_and_its_answer_comes_while_one_looks_at_models_here(hub: HubServer) -> None:
+    app = Workbench(place="setup")
+    async with app.run_test(size=SIZE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("slash", *"small", *["backspace"] * 5, *"llama", "enter", "down")
+        await until(pilot, lambda: "nothing on the hub is called llama" in text(app, "#model-status"))
+    assert [line.split("&")[0] for line in hub.requests if "search=" in line] == ["GET /api/models?search=llama"]
+
+
 @pytest.mark.long
 async def test_data_of_the_hub_is_asked_for_where_one_chooses_it_and_looked_into_after_a_yes(
     hub: HubServer, tmp_path: Path

@@ -50,7 +50,8 @@ class ModelSection(VerticalScroll):
         self._text = ""
         self._status = "looking for models …"
         self._chosen = ""
-        self._pause: Timer | None = None
+        self._before_search: Timer | None = None
+        self._before_describing: Timer | None = None
         self._asked: set[str] = set()
 
     def compose(self) -> ComposeResult:
@@ -84,24 +85,24 @@ class ModelSection(VerticalScroll):
         self._text, self._found = message.text.strip(), []
         self._status = f"{len(self._local)} models here and well known"
         self.workers.cancel_group(self, "search")
-        if self._pause is not None:
-            self._pause.stop()
+        if self._before_search is not None:
+            self._before_search.stop()
         if _is_path(self._text):
             self._status = "model folders"
             self._search(self._text)
         elif len(self._text) >= _SEARCHED_CHARACTERS:
             self._status = "asking the hub …"
-            self._pause = self.set_timer(_PAUSE_S, lambda: self._search(self._text))
+            self._before_search = self.set_timer(_PAUSE_S, lambda: self._search(self._text))
         self._refresh()
 
     @on(ModelPicker.Marked)
     def _marked(self, message: ModelPicker.Marked) -> None:
         message.stop()
         choice = message.choice
-        if self._pause is not None:
-            self._pause.stop()
+        if self._before_describing is not None:
+            self._before_describing.stop()
         if choice.facts is None and not choice.problem and choice.id not in self._asked:
-            self._pause = self.set_timer(_PAUSE_S, lambda: self._describe(choice))
+            self._before_describing = self.set_timer(_PAUSE_S, lambda: self._describe(choice))
 
     @on(_Found)
     def _show_found(self, message: _Found) -> None:
