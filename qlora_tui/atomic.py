@@ -3,33 +3,41 @@
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from qlora_tui.errors import StorageError
 
+_FOLDERS = "with QLORA_TUI_HOME (everything) or QLORA_TUI_RUNS (the runs)"
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: temporary file in the same folder, fsync, rename, fsync of the folder.
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside `path` to write to, which is made durable and takes its place when the block ends well.
 
     Raises StorageError when the folder is read-only, missing or full.
     """
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     with storage_errors(path):
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(content)
+            with temporary.open("xb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
         fsync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, whole. Raises StorageError when the folder is read-only, missing or full."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -75,7 +83,7 @@ def _remedy(error: OSError) -> str:
     import errno
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: free some space, or set another folder with QLORA_TUI_RUNS."
+        return f"The disk is full: free some space, or set another folder {_FOLDERS}."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "The folder is not writable: change its permissions, or set another folder with QLORA_TUI_RUNS."
+        return f"The folder is not writable: change its permissions, or set another folder {_FOLDERS}."
     return "Check that the folder exists and is writable."

@@ -1,4 +1,4 @@
-"""Where runs, presets, themes and caches live.
+"""Where runs, presets, themes and caches live, and what a path means that a person wrote.
 
 The one module that knows whether the program runs from a checkout or from an installed wheel: shipped presets and
 themes lie beside the package in a checkout and inside it in a wheel.
@@ -13,7 +13,36 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def _from_environment(variable: str) -> Path | None:
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
+    return expanded(value) if value else None
+
+
+def expanded(text: str) -> Path:
+    """The path that a person wrote; "~" and "~name" are home folders where there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def existing(text: str) -> Path | None:
+    """`expanded` where there is something that can be looked at, else None: also for what can be no path."""
+    path = expanded(text)
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return None
+    return path
+
+
+def beginning_like(text: str) -> list[Path]:
+    """What lies in the folder `text`, or lies beside and begins like it; sorted. Empty where nothing can be listed."""
+    path = expanded(text)
+    folder = existing(text)
+    inside, wanted = (path, "") if folder is not None and folder.is_dir() else (path.parent, path.name)
+    try:
+        return sorted(each for each in inside.iterdir() if each.name.startswith(wanted))
+    except (OSError, ValueError):
+        return []
 
 
 def runs() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from qlora_tui.data.lengths import Limits
+from qlora_tui.data.recipe import Recipe
+from qlora_tui.data.row_encoder import Rules
+from qlora_tui.data.templates import ChatTemplate
 from qlora_tui.starter import MODEL_DIR, TRAIN_DATA
 
 MARKERS = [
@@ -130,3 +135,26 @@ def metaspace_tokenizer() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
     )
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def with_template(template: str | None, tokenizer: Any = None) -> Any:
+    changed = copy.copy(tokenizer or byte_level_tokenizer(markers=True))
+    changed.chat_template = template
+    return changed
+
+
+def texts(template: ChatTemplate, tokenizer: Any, rows: list[list[dict[str, Any]]]) -> list[tuple[str, str]]:
+    """(all text, trained text) of each row."""
+    recipe = Recipe(tokenizer, template, Rules(Limits(10**6)))
+    decoded = []
+    for row in recipe.encoder().encode(columns(rows)):
+        ids, labels = row.pieces[0]
+        trained = [token for token, label in zip(ids, labels, strict=True) if label != -100]
+        decoded.append((tokenizer.decode(ids), tokenizer.decode(trained)))
+    return decoded

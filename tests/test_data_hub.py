@@ -241,6 +241,16 @@ def test_a_downloaded_set_works_offline_without_our_own_cache(environment: dict[
     assert [one.get("turns") for one in offline] == [one["turns"] for one in first], offline
 
 
+def test_a_commit_that_was_read_before_is_read_again_without_the_hub(
+    hub: HubServer, environment: dict[str, str]
+) -> None:
+    first = load(environment, "alpaca")
+    hub.requests.clear()
+    again = load(environment, "alpaca", revision=first["commit"], yes=False)
+    assert (again.get("turns"), again["asked"], hub.requests) == (first["turns"], [], [])
+    assert again["fingerprint"] == first["fingerprint"]
+
+
 def test_a_config_that_is_only_partly_here_is_named(environment: dict[str, str], tmp_path: Path) -> None:
     load(environment, "many/configs", config="large")
     shutil.rmtree(tmp_path / "home")

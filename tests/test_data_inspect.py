@@ -92,6 +92,10 @@ def test_the_screen_fits_and_says_what_is_trained_without_colour(folder: Path, r
     assert "⟦A first↵\n" in flat
     assert "  answer with [red]markup[/red]⇥and a tab.<|im_end|>⟧↵\n" in flat
     assert "Grüße [/INST] 数据 🙂" in flat
+    assert "··" not in screen, "no border inside a character of several tokens"
+    assert "between tokens, but not inside a character" in " ".join(screen.split())
+    assert "tokenizer: starter; template: the model's own" in screen
+    assert "of rows longer than 90 tokens (▒)" in screen
     assert "⟦trained⟧, the rest is masked" in screen
     assert "messages" in screen
     assert "█" in screen
@@ -157,6 +161,23 @@ def test_the_first_look_at_long_rows_takes_fewer_of_them(folder: Path, long_rows
     found = json.loads(inspect(folder, str(long_rows), "--quick", "--json", "--rows", "2").stdout)
     assert len(found["sample"]["rows"]) == 2
     assert 2 <= found["source"]["sampled_rows"] == found["estimate"]["rows"] < 20
+
+
+def test_few_pieces_of_a_row_split_in_thousands_are_shown(folder: Path, long_rows: Path) -> None:
+    split = ("--set", "data.length_policy=split", "--max-length", "20", "--quick")
+    row = json.loads(inspect(folder, str(long_rows), *split, "--json").stdout)["sample"]["rows"][0]
+    assert row["piece_count"] > 1000
+    assert len(row["pieces"]) == 4
+    screen = inspect(folder, str(long_rows), *split, NO_COLOR="1").stdout
+    assert f"piece 4 of {row['piece_count']:,}: 20 tokens" in screen
+    assert f"... {row['piece_count'] - 4:,} pieces more ..." in screen
+
+
+def test_finished_text_is_said_to_have_no_template(folder: Path) -> None:
+    texts = [{"text": f"### Human: Question {at}?### Assistant: Answer {at}."} for at in range(9)]
+    screen = inspect(folder, str(write_jsonl(folder / "whole.jsonl", texts)), "--quick", COLUMNS="100").stdout
+    assert "finished text without turns: no template, all of it trained" in screen
+    assert "loss on responses" not in screen
 
 
 _PEAK = """

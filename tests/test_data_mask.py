@@ -138,6 +138,22 @@ def test_prompts_have_the_tokens_they_have_when_the_model_is_asked(name: str, to
         assert ids[:answer_at] == asked
 
 
+@pytest.mark.parametrize("name", ["alpaca", "plain"])
+def test_a_later_prompt_has_the_tokens_it_has_when_the_model_is_asked(name: str) -> None:
+    # This vocabulary writes a space again after each end token, and these templates are cut at the answers.
+    tokenizer = metaspace_tokenizer()
+    made = recipe(name, tokenizer)
+    turns = ask("one", "first") + ask("two", "second")
+    ids, labels = made.encoder().encode(columns([turns]))[0].pieces[0]
+    asked = render_text(
+        tokenizer, made.template.portable, [Conversation(_stored(turns)[:3])], add_generation_prompt=True
+    )
+    later = tokenizer(asked[0], add_special_tokens=False)["input_ids"]
+    later = later[later.index(tokenizer.eos_token_id) :]
+    answer_at = len(ids) - len(_runs(ids, labels)[-1])
+    assert ids[answer_at - len(later) : answer_at] == later
+
+
 def test_an_answer_that_ends_in_an_emoji_is_trained_to_its_last_byte() -> None:
     tokenizer = byte_level_tokenizer(markers=True)
     ids, labels = recipe("guanaco", tokenizer).encoder().encode(columns([ask("hello", "bye 🦩")]))[0].pieces[0]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from data_material import ask, chat_rows, columns, starter_tokenizer, write_jsonl
+from prepare_material import answers, config, run
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.data import token_cache
-from qlora_tui.data.prepare import Prepared, prepare, survey
+from qlora_tui.data import streaming, token_cache
+from qlora_tui.data.prepare import prepare, survey
 from qlora_tui.data.red_flags import RedFlags
 from qlora_tui.data.row_encoder import RowEncoder
 from qlora_tui.data.spans import has_markers
@@ -22,23 +23,6 @@ from qlora_tui.errors import DataError, StorageError
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("QLORA_TUI_HOME", str(tmp_path / "home"))
     return tmp_path / "home" / "cache"
-
-
-def config(source: Path | str, training: dict[str, Any] | None = None, **data: Any) -> RunConfig:
-    return RunConfig.model_validate({"data": {"source": str(source), **data}, "training": training or {}})
-
-
-def run(source: Path | str, training: dict[str, Any] | None = None, **data: Any) -> Prepared:
-    return prepare(config(source, training, **data), starter_tokenizer())
-
-
-def answers(dataset: Any) -> list[str]:
-    """What each row trains, as text."""
-    tokenizer = starter_tokenizer()
-    return [
-        tokenizer.decode([label for label in row["labels"] if label != -100]).removesuffix("<|im_end|>")
-        for row in dataset
-    ]
 
 
 @pytest.fixture
@@ -96,6 +80,22 @@ def test_separate_evaluation_rows_that_are_trained_on_are_left_out(tmp_path: Pat
         run(numbered, eval_source=str(numbered))
 
 
+def test_the_longest_rows_are_those_the_model_gets(
+    tmp_path: Path, numbered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = write_jsonl(tmp_path / "eval.jsonl", chat_rows(("tell all", " ".join(str(at) for at in range(90)))))
+    both = run(numbered, eval_source=str(extra))
+    longest = max(both.train["length"])
+    assert (both.longest_train_tokens, both.longest_eval_tokens) == (longest, max(both.eval["length"]))
+    assert both.longest_eval_tokens > longest
+    assert run(numbered, {"max_length_tokens": 40}, eval_source=str(extra)).longest_eval_tokens == 40
+    assert run(numbered).longest_eval_tokens == 0
+    steps = {"max_steps": 1}
+    assert run(numbered, steps, streaming=True).longest_train_tokens == longest
+    monkeypatch.setattr(streaming, "_LOOK_ROWS", 20)
+    assert run(numbered, steps, streaming=True).longest_train_tokens is None
+
+
 def test_more_evaluation_rows_than_rows_is_refused(numbered: Path) -> None:
     with pytest.raises(DataError, match=r"eval_rows = 60 .* 60 distinct rows"):
         run(numbered, eval_rows=60)
@@ -107,14 +107,12 @@ def test_rows_are_kept_in_order_up_to_the_limits(numbered: Path) -> None:
     assert answers(prepared.train) == sorted(answers(prepared.train), key=int)
 
 
-def test_sources_are_mixed_by_weight_and_spread_evenly(tmp_path: Path, numbered: Path) -> None:
-    letters = write_jsonl(tmp_path / "letters.jsonl", chat_rows(*((f"letter {at}", f"x{at}") for at in range(10))))
-    prepared = run(numbered, mix=[{"source": str(letters), "weight": 0.5}])
-    mixed = answers(prepared.train)
-    assert [answer for answer in mixed if not answer.startswith("x")] == [str(at) for at in range(60)]
-    assert [answer for answer in mixed if answer.startswith("x")] == [f"x{at % 10}" for at in range(30)]
-    assert sum(answer.startswith("x") for answer in mixed[:30]) == 10
-    assert any("20 rows of mixed sources repeated" in note for note in prepared.report.notes)
+def test_a_copy_is_not_told_about_by_the_name_of_the_first(tmp_path: Path) -> None:
+    rows = chat_rows(("short", "1"), ("this one is the longest of them", "2"), ("<|im_start|>", "3"), ("short", "4"))
+    run(write_jsonl(tmp_path / "first.jsonl", rows))
+    copy = run(write_jsonl(tmp_path / "copy.jsonl", rows))
+    assert copy.report.longest_origin == "copy.jsonl:2"
+    assert any("'<|im_start|>' in copy.jsonl:3" in warning for warning in copy.report.warnings)
 
 
 def test_a_second_start_tokenizes_nothing(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import trl.chat_template_utils as trl_templates
-from data_material import ask, byte_level_tokenizer, columns, metaspace_tokenizer, starter_tokenizer
+from data_material import (
+    CHATML,
+    ask,
+    byte_level_tokenizer,
+    columns,
+    metaspace_tokenizer,
+    starter_tokenizer,
+    texts,
+    with_template,
+)
 
 from qlora_tui.data.lengths import Limits
 from qlora_tui.data.named_templates import NAMED
@@ -16,31 +25,8 @@ from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.report import refuse_untrainable
 from qlora_tui.data.row_encoder import EncodedRow, Rules
 from qlora_tui.data.spans import Conversation, has_markers, render_text
-from qlora_tui.data.templates import OWN, ChatTemplate, resolve, stop_token_id
+from qlora_tui.data.templates import OWN, resolve, stop_token_id
 from qlora_tui.errors import DataError, ModelError
-
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def with_template(template: str | None, tokenizer: Any = None) -> Any:
-    changed = copy.copy(tokenizer or byte_level_tokenizer(markers=True))
-    changed.chat_template = template
-    return changed
-
-
-def texts(template: ChatTemplate, tokenizer: Any, rows: list[list[dict[str, Any]]]) -> list[tuple[str, str]]:
-    """(all text, trained text) of each row."""
-    recipe = Recipe(tokenizer, template, Rules(Limits(10**6)))
-    decoded = []
-    for row in recipe.encoder().encode(columns(rows)):
-        ids, labels = row.pieces[0]
-        trained = [token for token, label in zip(ids, labels, strict=True) if label != -100]
-        decoded.append((tokenizer.decode(ids), tokenizer.decode(trained)))
-    return decoded
-
 
 EXPECTED = {
     "chatml": (

@@ -1,7 +1,9 @@
 """`qlora-tui data list` and `data convert`: the known sets, and any source as clean messages jsonl."""
 
 import json
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,11 +37,18 @@ def list_sets(as_json: Json = False) -> None:
         typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
         return
     for name, known in sets.items():
-        typer.echo(f"{name}: {known.title}")
         where = known.hub_id or "bundled"
-        typer.echo(f"    {where}; {known.rows}; licence: {known.license}; format {known.format}")
+        typer.echo(f"{name}: {known.title}")
+        _echo_indented(f"{where}; {known.rows}; licence: {known.license}; format {known.format}")
         if known.note:
-            typer.echo(f"    {known.note}")
+            _echo_indented(known.note)
+
+
+def _echo_indented(text: str) -> None:
+    """One line; in a terminal, lines that fit."""
+    indent = " " * 4
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    typer.echo(textwrap.fill(text, columns, initial_indent=indent, subsequent_indent=indent))
 
 
 def _described(known: Any) -> dict[str, Any]:
@@ -70,13 +79,14 @@ def convert(
 ) -> None:
     """Write any data source as clean messages jsonl."""
     from qlora_tui.data.convert import convert as convert_rows
+    from qlora_tui.data.report import counted
 
     spec = source_spec(source, format_name, column, config, split, revision)
     target = out if out is not None else sys.stdout
     done = convert_rows(spec, target, skip_bad_rows=skip_bad_rows, consent=consent(yes))
-    narrate(f"{done.rows} rows from format {done.detection.format}" + (f" to {out}" if out is not None else ""))
+    narrate(f"{counted(done.rows)} from format {done.detection.format}" + (f" to {out}" if out is not None else ""))
     if done.bad_row_count:
-        narrate(f"{done.bad_row_count} rows skipped, such as:")
+        narrate(f"{counted(done.bad_row_count)} skipped, such as:")
         for row in done.bad_rows[:5]:
             narrate(f"    {printable(row.where)}: {printable(row.reason, one_line=True)}")
 

@@ -28,6 +28,8 @@ class View:
         self._config = config
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
         self._tokens = TokenView(self._console, ids=ids)
+        self._bars = _BARS if self._console.encoding.lower().startswith("utf") else _PLAIN_BARS
+        self._told: set[str] = set()
         self._estimate: dict[str, Any] | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -44,6 +46,7 @@ class View:
         facts.add_row("uses", inert(used))
         for index, evidence in enumerate(event["evidence"]):
             facts.add_row("because" if index == 0 else "", inert(evidence))
+        self._told |= {*event["notes"]}
         for note in event["notes"]:
             facts.add_row("note", inert(note))
         for bad in event["first_bad_rows"]:
@@ -53,8 +56,12 @@ class View:
     def sample(self, event: dict[str, Any]) -> None:
         """The first rows as the model will see them."""
         template = event["template"]
-        said = [inert(f"template: {template['name']}; loss on {self._config.training.loss_on}")]
-        said += [inert(note) for note in template["notes"]]
+        how = f"template: {template['name']}; loss on {self._config.training.loss_on}"
+        if event["whole_text"]:
+            how = "finished text without turns: no template, all of it trained"
+        said = [inert(f"tokenizer: {self._config.model.id}; {how}")]
+        self._told |= {*template["notes"]}
+        said += [inert(note) for note in template["notes"] if not event["whole_text"]]
         shown = [self._tokens.row(row) for row in event["rows"]]
         if shown:
             self._section("as the model sees it", *said, *shown, self._tokens.legend())
@@ -108,7 +115,8 @@ class View:
             if count or name in always
         ]
         self._section("what training gets", inert("; ".join(lines)), *self._steps(event))
-        self._trouble(event["flags"], prepared["warnings"], prepared["notes"])
+        notes = [note for note in prepared["notes"] if note not in self._told]
+        self._trouble(event["flags"], prepared["warnings"], notes)
 
     def finish(self) -> None:
         """What is left to show when no more events come."""
@@ -132,6 +140,7 @@ class View:
 
     def _numbers(self, title: str, event: dict[str, Any]) -> None:
         longest = event["max_length_tokens"]
+        beyond = any(one["rows"] and one["from_tokens"] >= longest for one in event["histogram"])
         # p100 is the longest row, which has a line of its own.
         percentiles = ", ".join(f"{name} {tokens:,}" for name, tokens in event["percentiles"].items() if name != "p100")
         self._section(
@@ -141,6 +150,7 @@ class View:
             inert(
                 f"{event['tokens']:,} tokens, {event['trained_share']:.1%} trained; "
                 f"{event['longer_share']:.1%} of rows longer than {longest:,} tokens"
+                + (f" ({self._bars[True]})" if beyond else "")
             ),
             inert(f"longest row: {event['longest_origin']}, {event['longest_tokens']:,} tokens"),
         )
@@ -152,7 +162,6 @@ class View:
         label_width = len(f"{bins[-1]['to_tokens']:,}")
         count_width = len(f"{most:,}")
         room = max(8, min(60, self._console.width - 2 * label_width - count_width - 12))
-        bars = _BARS if self._console.encoding.lower().startswith("utf") else _PLAIN_BARS
         lines: list[RenderableType] = []
         for one in bins:
             length = max(1, round(room * one["rows"] / most)) if one["rows"] else 0
@@ -161,7 +170,7 @@ class View:
             line.append(f"{start} to {end}  " if start != end else f"{' ' * label_width}    {end}  ", style="dim")
             line.append(f"{one['rows']:>{count_width},} ")
             beyond = one["from_tokens"] >= longest
-            line.append(bars[beyond] * length, style="red" if beyond else "cyan")
+            line.append(self._bars[beyond] * length, style="red" if beyond else "cyan")
             lines.append(line)
         return lines
 
@@ -183,7 +192,7 @@ class View:
             alarms.append(f"{flag['rows']:,} {rows} with {flag['meaning']}{where}")
         # A grid, so that the wrapped lines of a long one stand under its text.
         lines = Table.grid(padding=(0, 1))
-        lines.add_column(no_wrap=True)
+        lines.add_column(no_wrap=True, min_width=1)
         lines.add_column(overflow="fold")
         for alarm in alarms:
             lines.add_row(Text("!", style="bold yellow"), inert(alarm))

@@ -24,17 +24,21 @@ class TokenView:
         unicode = console.encoding.lower().startswith("utf")
         self._open, self._close = ("⟦", "⟧") if unicode else ("[[", "]]")
         self._newline, self._tab, self._border = ("↵", "⇥", "·") if unicode else ("\\n", "\\t", "|")
+        self._joined = False
 
     def row(self, row: dict[str, Any]) -> Text:
         """One row under a line that says where it is from and how long it is."""
         text = Text(overflow="fold")
+        count = row["piece_count"]
         for index, tokens in enumerate(row["pieces"]):
-            part = f", piece {index + 1} of {len(row['pieces'])}" if len(row["pieces"]) > 1 else ""
+            part = f", piece {index + 1} of {count:,}" if count > 1 else ""
             trained = sum(token["trained"] for token in tokens)
             cut = f", {row['cut_tokens']:,} cut away" if row["cut_tokens"] and not part else ""
             origin = printable(row["origin"], one_line=True)
             text.append(f"{origin}{part}: {len(tokens):,} tokens, {trained:,} trained{cut}\n", style="italic")
             self._append_tokens(text, tokens)
+        if count > len(row["pieces"]):
+            text.append(f"... {count - len(row['pieces']):,} pieces more ...\n", style="italic")
         if row["dropped"]:
             origin = printable(row["origin"], one_line=True)
             text.append(f"{origin}: {row['full_tokens']:,} tokens, dropped: {row['dropped']}\n", style="italic")
@@ -56,7 +60,9 @@ class TokenView:
         return Text(", ").join(looks).append(f"; {self._newline} ends a line; {self._between()}")
 
     def _between(self) -> str:
-        return "{} holds the id of a token" if self._ids else f"{self._border} between tokens"
+        if self._ids:
+            return "{} holds the id of a token"
+        return f"{self._border} between tokens" + (", but not inside a character" if self._joined else "")
 
     def _append_tokens(self, text: Text, tokens: list[dict[str, Any]]) -> None:
         hidden = len(tokens) - _HEAD_TOKENS - _TAIL_TOKENS
@@ -74,11 +80,17 @@ class TokenView:
             if token["trained"] != inside:
                 inside = token["trained"]
                 self._append_bracket(text, opens=inside)
-            elif index and not self._ids and not tokens[index - 1]["text"].endswith("\n"):
-                text.append(self._border, style="dim" if self._coloured else "")
+            elif index and not self._ids:
+                self._append_border(text, tokens[index - 1])
             self._append_token(text, token)
         if inside:
             self._append_bracket(text, opens=False)
+
+    def _append_border(self, text: Text, before: dict[str, Any]) -> None:
+        if not before["text"]:
+            self._joined = True  # It is a part of a character, which stands at the last of its tokens.
+        elif not before["text"].endswith("\n"):
+            text.append(self._border, style="dim" if self._coloured else "")
 
     def _append_bracket(self, text: Text, *, opens: bool) -> None:
         if self._coloured:

@@ -1,6 +1,6 @@
 """How many rows are taken at a time: bounded in number and in text, so that memory is bounded whatever the rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _BATCH_CHARACTERS = 32 << 20
@@ -16,7 +16,7 @@ def batches(
     characters = 0
     for row in rows:
         batch.append(row)
-        characters += _characters(row["messages"], row["text"])
+        characters += characters_of(row["messages"], row["text"])
         if len(batch) == most_rows or characters > most_characters:
             yield batch
             batch, characters = [], 0
@@ -30,7 +30,7 @@ def parts(batch: dict[str, list[Any]]) -> Iterator[dict[str, list[Any]]]:
     columns = {name: batch.get(name) or [None] * rows for name in ("messages", "text", "tools", "origin")}
     start = characters = 0
     for at, (messages, text) in enumerate(zip(columns["messages"], columns["text"], strict=True)):
-        size = _characters(messages, text)
+        size = characters_of(messages, text)
         if at > start and characters + size > _PART_CHARACTERS:
             yield {name: column[start:at] for name, column in columns.items()}
             start, characters = at, 0
@@ -45,5 +45,6 @@ def rows_at_a_time(dataset: Any, most_rows: int = 1000, most_bytes: int = _BATCH
     return max(1, min(most_rows, int(most_bytes / max(1.0, mean_bytes))))
 
 
-def _characters(messages: Iterable[dict[str, Any]] | None, text: str | None) -> int:
+def characters_of(messages: Iterable[Mapping[str, Any]] | None, text: str | None) -> int:
+    """How much text a normal row holds."""
     return sum(len(turn["content"] or "") for turn in messages or ()) + len(text or "")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlora_tui import paths
 from qlora_tui.config.model import STARTER
 from qlora_tui.data.files import has_data_suffix
 from qlora_tui.data.registry import KNOWN, STARTER_SET, KnownSet
@@ -35,21 +36,19 @@ def _known(name: str, known: KnownSet) -> DataChoice:
 
 def file_choices(text: str) -> list[DataChoice]:
     """Data files and folders at, in and beginning like the path `text`; empty: the current folder."""
+    entries = [each for each in paths.beginning_like(text or ".") if not each.name.startswith(".")]
+    found = [choice for entry in entries if (choice := _at(entry, folders=bool(text))) is not None]
+    return found[:_SHOWN_FILES]
+
+
+def _at(entry: Path, *, folders: bool) -> DataChoice | None:
     from qlora_tui.data.downloads import size
 
-    path = Path(text or ".").expanduser()
-    inside = path if path.is_dir() else path.parent
-    wanted = "" if path.is_dir() else path.name
     try:
-        entries = sorted(each for each in inside.iterdir() if each.name.startswith(wanted))
+        if entry.is_dir():
+            return DataChoice(f"{entry}/", "folder", "", "", is_folder=True) if folders else None
+        if entry.is_file() and has_data_suffix(entry.name):
+            return DataChoice(str(entry), "file", size(entry.stat().st_size), "")
     except OSError:
-        return []
-    found = []
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir() and text:
-            found.append(DataChoice(f"{entry}/", "folder", "", "", is_folder=True))
-        elif entry.is_file() and has_data_suffix(entry.name):
-            found.append(DataChoice(str(entry), "file", size(entry.stat().st_size), ""))
-    return found[:_SHOWN_FILES]
+        pass
+    return None

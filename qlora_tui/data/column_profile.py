@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qlora_tui.data.marked_text import CHIP2, GUANACO, HH, Markers
+from qlora_tui.data.marked_text import CHIP2, GUANACO, HH
 
 ValueKind = Literal["text", "messages", "sharegpt", "number", "object", "list", "null"]
 _MAX_JSON_TEXT_CHARS = 1 << 20
@@ -57,13 +57,9 @@ def _observe(profile: ColumnProfile, value: Any) -> None:
     profile.kinds[kind] += 1
     if kind == "text":
         for markers in (HH, GUANACO, CHIP2):
-            profile.marked[markers.name] += _marks(markers, value)
+            profile.marked[markers.name] += markers.marks(value)
     elif kind in {"messages", "sharegpt"} and isinstance(value, list):
         profile.roles.update(str(turn.get("role", turn.get("from"))) for turn in value)
-
-
-def _marks(markers: Markers, value: str) -> bool:
-    return markers.marks(value)
 
 
 def _kind(value: Any) -> ValueKind:

@@ -1,15 +1,14 @@
 """Any source as clean jsonl: `{"messages": [{"role", "content"}, ...]}`, or `{"text"}` for text without turns."""
 
 import contextlib
+import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from qlora_tui.atomic import fsync_folder, storage_errors
+from qlora_tui.atomic import replacing
 from qlora_tui.config.data import Format, SourceSpec
 from qlora_tui.data.bad_rows import BadRow
 from qlora_tui.data.detect import Detection
@@ -91,17 +90,9 @@ def _opened(out: Path | TextIO) -> Iterator[TextIO]:
     if not isinstance(out, Path):
         yield out
         return
-    with storage_errors(out):
-        handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+    with replacing(out) as file:
+        stream = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                os.fchmod(handle, 0o644)
-                yield stream
-                stream.flush()
-                os.fsync(handle)
-            os.replace(temporary, out)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        fsync_folder(out.parent)
+            yield stream
+        finally:
+            stream.detach()

@@ -52,8 +52,9 @@ def size(size_bytes: int | None) -> str:
 
 
 def offline() -> bool:
-    """Whether the hub must not be asked (HF_HUB_OFFLINE)."""
-    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
+    """Whether the hub must not be asked, by the rule of huggingface_hub 2.4."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.strip().upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def check_room(destination: Path, total_bytes: int | None, *, hint: str) -> None:

@@ -1,5 +1,6 @@
 """Hub datasets: which files are asked for, the question before a download, and the download itself."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -9,7 +10,7 @@ from qlora_tui.data.downloads import Consent, Download, Progress, ask, check_roo
 from qlora_tui.data.files import READABLE, DataFile, has_data_suffix, local_file
 from qlora_tui.data.hub_errors import hub_errors
 from qlora_tui.data.hub_plan import DEFAULT_REVISION, Plan, PlannedFile, make_plan
-from qlora_tui.data.splits import Purpose, SplitChoice, choose
+from qlora_tui.data.splits import Purpose, SplitChoice, choose, unused_note
 from qlora_tui.errors import DataError
 
 _NO_ROOM = "Free some space, set HF_HOME to another disk, or stream the data (data.streaming = true)."
@@ -50,7 +51,8 @@ def hub_files(
     if missing and not streaming:
         here.update(_download(spec, plan.commit, missing, on_progress))
     files = [_data_file(spec.source, plan.commit, file, here[file.path]) for file in wanted]
-    return HubFiles(files, choice, plan.commit, plan.notes)
+    notes = [*plan.notes, *unused_note(spec.split, choice, list(plan.splits))]
+    return HubFiles(files, choice, plan.commit, notes)
 
 
 def _data_file(repo_id: str, commit: str, file: PlannedFile, local: Path | None) -> DataFile:
@@ -68,7 +70,36 @@ class _RemoteOpener:
         from huggingface_hub import HfFileSystem
 
         with hub_errors(self.repo_id):
-            return cast(BinaryIO, HfFileSystem().open(self.path, "rb"))
+            return cast(BinaryIO, _RemoteFile(HfFileSystem().open(self.path, "rb"), self.repo_id))
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file on the hub; a connection that is lost on the way is told as one that cannot be made."""
+
+    def __init__(self, file: Any, repo_id: str) -> None:
+        self._file, self._repo_id = file, repo_id
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any, /) -> int:
+        with hub_errors(self._repo_id):
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _cached(repo_id: str, commit: str, path: str) -> Path | None:

@@ -18,6 +18,7 @@ class Repositories:
     """What stands before the id in the address of its page."""
 
     error: type[QloraError]
+    missing: type[QloraError]
     gated: type[QloraError]
     unreachable: type[QloraError]
     no_id: str
@@ -31,6 +32,7 @@ DATASETS = Repositories(
     noun="dataset",
     pages="datasets/",
     error=DataError,
+    missing=DataError,
     gated=DataError,
     unreachable=DataError,
     no_id="is no hub id",
@@ -53,7 +55,7 @@ def hub_errors(repo_id: str, kind: Repositories = DATASETS) -> Iterator[None]:
             hint=f"Accept its conditions at {page}, then log in with `hf auth login`.",
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise kind.error(
+        raise kind.missing(
             f"no {noun} {repo_id} on the hub, or it is private",
             hint=f"Check the spelling; for a private {noun} log in with `hf auth login`.",
         ) from error

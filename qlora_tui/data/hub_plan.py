@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +13,13 @@ from qlora_tui.atomic import write_json
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import offline
 from qlora_tui.data.hub_errors import hub_errors
+from qlora_tui.data.registry import is_converted
 from qlora_tui.errors import DataError, nearest
 
 DEFAULT_REVISION = "main"
 """Branch of a set whose revision is not given."""
 
-_CONVERTED_REVISIONS = "refs/convert/"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,17 @@ class Plan:
 def make_plan(spec: SourceSpec, data_file: str | None) -> Plan:
     """The plan of one config, from the hub, or when offline from what is known of it on this machine.
 
-    Raises DataError when the set does not exist, needs remote code or has no such config.
+    A commit never changes, so the hub is not asked about one that is known here. Raises DataError when the
+    set does not exist, needs remote code or has no such config.
     """
+    known = _remembered(spec, data_file) if offline() or _COMMIT.fullmatch(spec.revision or "") else None
+    if known is not None:
+        return known
     if offline():
-        return _remembered(spec, data_file) or _from_snapshot(spec, data_file)
+        return _from_snapshot(spec, data_file)
     plan = _from_hub(spec, data_file)
     _remember(spec, data_file, plan)
+    _remember(spec.model_copy(update={"revision": plan.commit}), data_file, plan)
     return plan
 
 
@@ -112,7 +119,7 @@ def _refuse_script(spec: SourceSpec, names: list[str]) -> None:
 
 def _converted_folder(spec: SourceSpec, names: list[str]) -> str | None:
     """The folder of the config on the hub's branch of converted copies, where each config has one."""
-    if not (spec.revision or "").startswith(_CONVERTED_REVISIONS):
+    if not is_converted(spec):
         return None
     folders = sorted({name.partition("/")[0] for name in names if "/" in name})
     if spec.config is None and len(folders) == 1:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from qlora_tui.data.long_text import is_long, stretches
 from qlora_tui.data.spans import Rendered, Span
 from qlora_tui.data.tokenizer import Tokenizer, encode
 
@@ -25,7 +26,18 @@ class Encoded:
 
 
 def encode_rendered(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encoded]:
-    """Tokenize rendered rows in one batch and turn character spans into token spans."""
+    """Tokenize rendered rows and turn character spans into token spans: in one batch, long ones in stretches."""
+    whole = iter(_encode_whole(tokenizer, [row for row in rows if not is_long(row.text)]))
+    return [_encode_long(tokenizer, row) if is_long(row.text) else next(whole) for row in rows]
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text: in one batch, long ones in stretches."""
+    whole = iter(encode(tokenizer, [text for text in texts if not is_long(text)]))
+    return [_encode_long(tokenizer, Rendered(text, ())).ids if is_long(text) else next(whole).ids for text in texts]
+
+
+def _encode_whole(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encoded]:
     encoded: list[Encoded] = []
     straddling: list[int] = []
     for index, (row, encoding) in enumerate(zip(rows, encode(tokenizer, [row.text for row in rows]), strict=True)):
@@ -67,7 +79,8 @@ def _encode_in_pieces(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[En
         return []
     cut = [_pieces(row) for row in rows]
     first = iter(encode(tokenizer, [pieces[0][0] for pieces in cut]))
-    later = iter(_encode_mid_text(tokenizer, [text for pieces in cut for text, _ in pieces[1:]]))
+    middles = [(before, text) for pieces in cut for (before, _), (text, _) in pairwise(pieces)]
+    later = iter(_encode_middles(tokenizer, middles))
     encoded: list[Encoded] = []
     for pieces in cut:
         ids: list[int] = []
@@ -81,26 +94,51 @@ def _encode_in_pieces(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[En
     return encoded
 
 
+def _encode_long(tokenizer: Tokenizer, row: Rendered) -> Encoded:
+    ids: list[int] = []
+    answers: list[Span] = []
+    before = ""
+    for text, is_answer in _pieces(row):
+        start = len(ids)
+        for stretch in stretches(tokenizer, text):
+            ids += _encode_middles(tokenizer, [(before, stretch)])[0] if before else encode(tokenizer, [stretch])[0].ids
+            before = stretch
+        if is_answer and len(ids) > start:
+            answers.append((start, len(ids)))
+    return Encoded(ids, tuple(answers))
+
+
 def _pieces(row: Rendered) -> list[tuple[str, bool]]:
     """The stretches between the borders of the answers, and whether each is an answer."""
     borders = [0, *(at for span in row.answers for at in span), len(row.text)]
-    stretches = enumerate(pairwise(borders))
-    return [(row.text[start:end], index % 2 == 1) for index, (start, end) in stretches if start < end]
+    between = enumerate(pairwise(borders))
+    return [(row.text[start:end], index % 2 == 1) for index, (start, end) in between if start < end]
 
 
-def _encode_mid_text(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids of texts that continue a line, without the space some vocabularies put before the start of a text."""
-    if not texts:
+def _encode_middles(tokenizer: Tokenizer, middles: list[tuple[str, str]]) -> list[list[int]]:
+    """Ids of texts, each given with the text before it.
+
+    Some vocabularies put a space before the start of a text, or again after a marker, or let a marker take the line end
+    after it. So a text is tokenized behind the marker that stands before it, else behind a line end where that matters.
+    """
+    if not middles:
         return []
     newline, letter, both = (one.ids for one in encode(tokenizer, ["\n", "a", "\na"]))
-    plain = [one.ids for one in encode(tokenizer, texts)]
-    if both == newline + letter:
-        return plain
-    led = [one.ids for one in encode(tokenizer, ["\n" + text for text in texts])]
-    return [
-        with_newline[len(newline) :] if with_newline[: len(newline)] == newline else alone
-        for with_newline, alone in zip(led, plain, strict=True)
-    ]
+    usual = "" if both == newline + letter else "\n"
+    markers = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
+    leads = [_last_of(markers, before) or usual for before, _ in middles]
+    lead_ids: dict[str, list[int]] = {lead: encode(tokenizer, [lead])[0].ids for lead in set(leads)}
+    led = [one.ids for one in encode(tokenizer, [lead + text for lead, (_, text) in zip(leads, middles, strict=True)])]
+    found: list[list[int]] = []
+    for ids, lead, (_, text) in zip(led, leads, middles, strict=True):
+        length = len(lead_ids[lead])
+        found.append(ids[length:] if ids[:length] == lead_ids[lead] else encode(tokenizer, [text])[0].ids)
+    return found
+
+
+def _last_of(markers: tuple[str, ...], text: str) -> str:
+    """The marker that `text` ends with, the longest if several fit; empty when it ends otherwise."""
+    return next((marker for marker in markers if text.endswith(marker)), "") if text.endswith(markers) else ""
 
 
 def labels(encoded: Encoded, *, loss_on: str) -> list[int]:

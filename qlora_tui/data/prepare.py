@@ -40,6 +40,12 @@ class Prepared:
     tally: Tally
     """The counts behind the report."""
 
+    longest_train_tokens: int | None
+    """Longest training row as the model gets it; None for a stream whose end was not seen."""
+
+    longest_eval_tokens: int
+    """Longest evaluation row as the model gets it; 0 when there are none."""
+
     fingerprint: str
     """Equal when the same tokens would be trained in the same order. A resumed run compares it."""
 
@@ -63,11 +69,11 @@ def prepare(
         return prepare_stream(config, recipe, consent=consent, on_progress=on_progress)
     chosen = _choose_rows(config.data, recipe, consent, on_progress)
     train, tally = encode_rows(recipe, *chosen.train, "tokenizing", on_progress)
-    held_out = None
+    held_out, eval_tally = None, Tally()
     if chosen.evaluation is not None:
-        held_out = encode_rows(recipe, *chosen.evaluation, "tokenizing evaluation rows", on_progress)[0]
+        held_out, eval_tally = encode_rows(recipe, *chosen.evaluation, "tokenizing evaluation rows", on_progress)
     report = _report(chosen, recipe, tally, len(held_out or ()))
-    return prepared(recipe, train, held_out, report, tally)
+    return prepared(recipe, train, held_out, report, tally, eval_tally)
 
 
 def survey(
@@ -109,7 +115,7 @@ def _choose_rows(data: DataSpec, recipe: Recipe, consent: Consent, on_progress: 
     selection = _select(data, loaded, separate, on_progress)
     pool = _pool([one.dataset for one in loaded])
     train = pool.select(selection.train)
-    known = known_tally(recipe.key(selection.train_fingerprint))
+    known = known_tally(recipe.key(selection.train_fingerprint), train)
     if known is None:
         first_look(train[: rows_at_a_time(train, FIRST_ROWS, FIRST_CHARACTERS)], recipe)
     else:
@@ -127,7 +133,9 @@ def _report(chosen: _Chosen, recipe: Recipe, tally: Tally, eval_rows: int) -> Da
     return build_report(chosen.loaded, selection, tally, recipe, eval_rows=eval_rows, fingerprint=key)
 
 
-def prepared(recipe: Recipe, train: Any, held_out: Any, report: DataReport, tally: Tally) -> Prepared:
+def prepared(
+    recipe: Recipe, train: Any, held_out: Any, report: DataReport, tally: Tally, eval_tally: Tally
+) -> Prepared:
     """What the trainer gets, once everything is there."""
     template = recipe.template
     return Prepared(
@@ -138,6 +146,8 @@ def prepared(recipe: Recipe, train: Any, held_out: Any, report: DataReport, tall
         stop_token_id=stop_token_id(template, recipe.tokenizer),
         report=report,
         tally=tally,
+        longest_train_tokens=max(tally.lengths, default=0) if report.complete else None,
+        longest_eval_tokens=max(eval_tally.lengths, default=0),
         fingerprint=report.fingerprint,
     )
 

@@ -22,7 +22,10 @@ class Token:
 class PreviewRow:
     origin: str
     pieces: tuple[tuple[Token, ...], ...]
-    """Training rows of this row: one, or several when it is split, or none when it is dropped."""
+    """The first training rows of this row: one, or several when it is split, or none when it is dropped."""
+
+    piece_count: int
+    """How many training rows there are of it."""
 
     untrained: tuple[tuple[Token, ...], ...]
     """What is left of it without a trained token, and is therefore not trained on."""
@@ -33,14 +36,18 @@ class PreviewRow:
     """Why nothing is left of the row; empty when something is."""
 
 
-def preview(recipe: Recipe, rows: dict[str, list[Any]]) -> list[PreviewRow]:
-    """The preview of a batch of columns messages, text, tools and origin: the very ids and labels that are trained."""
+def preview(recipe: Recipe, rows: dict[str, list[Any]], most_pieces: int | None = None) -> list[PreviewRow]:
+    """The preview of a batch of columns messages, text, tools and origin: the very ids and labels that are trained.
+
+    `most_pieces`: so many training rows of each split row.
+    """
     texts = _TokenTexts(recipe.tokenizer)
     return [
         PreviewRow(
             origin=row.origin,
-            pieces=tuple(texts.tokens(ids, labels) for ids, labels in row.pieces),
-            untrained=tuple(texts.tokens(ids, labels) for ids, labels in row.untrained),
+            pieces=tuple(texts.tokens(ids, labels) for ids, labels in row.pieces[:most_pieces]),
+            piece_count=len(row.pieces),
+            untrained=tuple(texts.tokens(ids, labels) for ids, labels in row.untrained[:most_pieces]),
             full_tokens=row.full_tokens,
             cut_tokens=row.cut_tokens,
             dropped=row.dropped,

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from qlora_tui.data.bad_rows import BadRow, BadRows, RowError, bad_row_error
+from qlora_tui.data.batches import characters_of
 from qlora_tui.data.detect import SAMPLE_ROWS, Detection, detect
 from qlora_tui.data.json_reader import RawRow
-from qlora_tui.data.mapping import mapping, unfolded
+from qlora_tui.data.mapping import NormalRow, mapping, unfolded
 from qlora_tui.data.readers import file_notes, raw_rows
 from qlora_tui.data.sources import Source
 from qlora_tui.errors import DataError
+
+MAX_ROW_CHARACTERS = 32 << 20
+"""A row with more text is bad. Text in which a tokenizer shows no border is tokenized at once, which takes about two
+hundred bytes for each of its own."""
 
 _SAMPLE_CHARACTERS = 4 << 20
 """Rows of megabytes show what they are after a few."""
@@ -57,11 +62,20 @@ class Reading:
                 continue
             where, row = raw
             try:
-                normal: dict[str, Any] = {**to_normal(row), "origin": where}
+                normal: dict[str, Any] = {**_bounded(to_normal(row)), "origin": where}
             except RowError as error:
                 self.bad.add(BadRow(where, str(error)))
             else:
                 yield normal
+
+
+def _bounded(row: NormalRow) -> NormalRow:
+    size = characters_of(row["messages"], row["text"])
+    if size > MAX_ROW_CHARACTERS:
+        raise RowError(
+            f"holds {size:,} characters of text, a row may hold {MAX_ROW_CHARACTERS:,}; divide it into several"
+        )
+    return row
 
 
 def _first_rows(source: Source) -> list[RawRow | BadRow]:

@@ -138,3 +138,10 @@ def resolved(spec: SourceSpec, known: KnownSet) -> SourceSpec:
         format=known.format if spec.format == "auto" else spec.format,
         columns=ColumnMap(**{**mapped, **spec.columns.model_dump(exclude_none=True)}),
     )
+
+
+def is_converted(spec: SourceSpec) -> bool:
+    """Whether `spec` is read from the hub's branch of converted copies, which has a folder for each config."""
+    known = KNOWN.get(spec.source)
+    revision = spec.revision or (known.revision if known is not None else None)
+    return (revision or "").startswith("refs/convert/")

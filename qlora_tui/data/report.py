@@ -189,6 +189,9 @@ def _notes(selection: Selection, tally: Tally, rules: Rules) -> list[str]:
         notes.append(f"{counted(tally.text_rows)} of finished text without turns: all of it is trained")
     if selection.repeated_rows:
         notes.append(f"{counted(selection.repeated_rows)} of mixed sources repeated to reach their weight")
+    if selection.unused_rows:
+        unused = counted(selection.unused_rows)
+        notes.append(f"{unused} of mixed sources are not used: their weights ask for fewer; which are is drawn by seed")
     return notes
 
 

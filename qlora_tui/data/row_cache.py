@@ -18,7 +18,7 @@ from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 
-VERSION = 1
+VERSION = 2
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
@@ -78,10 +78,13 @@ def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
 
 def _publish(temporary: Path, final: Path) -> None:
     fsync_folder(temporary)
-    if final.exists() and find(final.name) is None:
-        shutil.rmtree(final)
-    with contextlib.suppress(FileExistsError, OSError) if final.exists() else contextlib.nullcontext():
+    if find(final.name) is None:
+        shutil.rmtree(final, ignore_errors=True)
+    try:
         temporary.rename(final)
+    except OSError:
+        if find(final.name) is None:  # Otherwise another process has written the same rows meanwhile.
+            raise
     fsync_folder(final.parent)
 
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from qlora_tui.data.bad_rows import BadRow, BadRows
 from qlora_tui.data.batches import parts
 from qlora_tui.data.lengths import Limits, Piece, fit
-from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, labels
+from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, encode_texts, labels
 from qlora_tui.data.rows import Turn
 from qlora_tui.data.spans import Conversation, Rendered
 from qlora_tui.data.tally import Tally
 from qlora_tui.data.templates import ChatTemplate, render_rows, stop_ids
 from qlora_tui.data.text_markers import conversation_markers, text_markers
-from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id
+from qlora_tui.data.tokenizer import Tokenizer, opening_id
 from qlora_tui.data.turn_fitting import fit_turns
 from qlora_tui.errors import DataError
 
@@ -116,8 +116,7 @@ class RowEncoder:
     def _encode_texts(self, texts: list[str]) -> list[Encoded]:
         encoded = []
         end = self.tokenizer.eos_token_id
-        for one in encode(self.tokenizer, texts):
-            ids: list[int] = one.ids
+        for ids in encode_texts(self.tokenizer, texts):
             if self._opening is not None and ids[:1] != [self._opening]:
                 ids = [self._opening, *ids]
             if end is not None and ids and ids[-1] != end:
@@ -159,25 +158,37 @@ class RowEncoder:
         try:
             return [*render_rows(self.template, self.tokenizer, conversations, origins, last_only=last_only)]
         except DataError:
-            if not self.rules.skip_bad_rows:
+            if not (self.rules.skip_bad_rows or self.rules.loss_on == "everything"):
                 raise
-        rendered: list[Rendered | None] = []
-        for one, origin in zip(conversations, origins, strict=True):
+        return [self._render_row(one, origin) for one, origin in zip(conversations, origins, strict=True)]
+
+    def _render_row(self, one: Conversation, origin: str) -> Rendered | None:
+        """None when the row is refused and bad rows are skipped. Of a row trained whole its last answer is enough."""
+        wanted = (False, True) if self.rules.loss_on == "everything" else (self.rules.loss_on == "last-response",)
+        for last_only in wanted:
             try:
-                rendered += render_rows(self.template, self.tokenizer, [one], [origin], last_only=last_only)
+                return render_rows(self.template, self.tokenizer, [one], [origin], last_only=last_only)[0]
             except DataError as error:
+                if last_only != wanted[-1]:
+                    continue
+                if not self.rules.skip_bad_rows:
+                    raise
                 self.bad.add(BadRow(origin, error.message.removeprefix(f"{origin}: ")))
-                rendered.append(None)
-        return rendered
+        return None
 
     def _with_stop(self, encoded: Encoded, rendered: Rendered | None) -> Encoded:
         """The row with an end token after its last answer, when the template leaves that open."""
-        open_end = rendered is not None and rendered.answers and rendered.answers[-1][1] == len(rendered.text)
-        if not (self._stop and open_end and encoded.answers):
+        if not (self._stop and rendered is not None and rendered.answers):
             return encoded
-        ids = encoded.ids + self._stop
-        start, _ = encoded.answers[-1]
-        return Encoded(ids, (*encoded.answers[:-1], (start, len(ids))))
+        first, end = rendered.answers[-1]
+        if rendered.text[end:].strip():
+            return encoded  # Another turn follows.
+        # An empty answer has no tokens, so it has no place among those that have.
+        empty = first == end or not encoded.answers
+        earlier = encoded.answers if empty else encoded.answers[:-1]
+        start, stop = (len(encoded.ids), len(encoded.ids)) if empty else encoded.answers[-1]
+        ids = [*encoded.ids[:stop], *self._stop, *encoded.ids[stop:]]
+        return Encoded(ids, (*earlier, (start, stop + len(self._stop))))
 
     def _finish(
         self,

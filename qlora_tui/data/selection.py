@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     Indices = NDArray[np.int64]
     Hashes = NDArray[np.uint64]
 
+_MAX_REPEATED_ROWS = 10**8
+"""A weight that asks for more rows than these, and more than there are, is a slip."""
+
 _HASHED_COLUMNS = ("messages", "text", "tools")
 
 
@@ -45,6 +48,9 @@ class Selection:
 
     repeated_rows: int
     """Rows of a mixed source used again because its share is larger than what it has."""
+
+    unused_rows: int
+    """Rows of a mixed source left out because its share is smaller than what it has."""
 
     train_fingerprint: str
     """Hash of the content and order of the training rows."""
@@ -82,7 +88,7 @@ def nothing_selected(content: str) -> Selection:
     import numpy as np
 
     none = np.empty(0, dtype=np.int64)
-    return Selection(none, none, 0, 0, 0, 0, content, "")
+    return Selection(none, none, 0, 0, 0, 0, 0, content, "")
 
 
 def select_rows(
@@ -110,7 +116,8 @@ def select_rows(
     if data.drop_duplicates:
         removed = int((usable & ~first).sum())
         usable &= first
-    train, repeated = _mixed(np.flatnonzero(usable), [len(one) for one in sources], weights)
+    sizes = [len(one) for one in sources]
+    train, repeated, unused = _mixed(np.flatnonzero(usable), sizes, weights, data.split_seed)
     train = train[: data.max_train_rows]
     held_out = held_out[: data.max_eval_rows]
     if not len(train):
@@ -122,6 +129,7 @@ def select_rows(
         removed_duplicates=removed,
         kept_apart_rows=kept_apart,
         repeated_rows=repeated,
+        unused_rows=unused,
         train_fingerprint=_fingerprint(pool[train]),
         eval_fingerprint=_fingerprint((pool if evaluation is None else evaluation)[held_out]),
     )
@@ -169,23 +177,49 @@ def _held_out(data: DataSpec, first: "NDArray[np.bool_]") -> "Indices":
     return np.sort(distinct[drawn])
 
 
-def _mixed(usable: "Indices", sizes: Sequence[int], weights: Sequence[float]) -> tuple["Indices", int]:
+def _mixed(usable: "Indices", sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple["Indices", int, int]:
     """All usable rows of the main source once; of each other `weight` times as many, spread evenly between them.
 
-    A source with too few rows starts over. Returns the rows and how many are such repetitions.
+    A source with too few rows starts over; of one with too many, rows are drawn by the seed. Returns the rows, how
+    many are repetitions, and how many were not drawn.
     """
     import numpy as np
 
     if len(sizes) == 1:
-        return usable, 0
+        return usable, 0, 0
     borders = np.searchsorted(usable, np.cumsum([0, *sizes]))
     parts = [usable[start:end] for start, end in pairwise(borders)]
     main_rows = len(parts[0])
-    chosen, places, repeated = [], [], 0
+    chosen, places, repeated, unused = [], [], 0, 0
     for part, weight in zip(parts, weights, strict=True):
-        wanted = round(weight * main_rows) if len(part) else 0
-        chosen.append(np.resize(part, wanted))
+        wanted = _weighted_rows(weight, main_rows, len(part))
+        chosen.append(_drawn(part, wanted, seed))
         places.append((np.arange(wanted) + 0.5) / max(wanted, 1))
         repeated += max(0, wanted - len(part))
+        unused += max(0, len(part) - wanted)
     order = np.argsort(np.concatenate(places), kind="stable")
-    return np.concatenate(chosen)[order], repeated
+    return np.concatenate(chosen)[order], repeated, unused
+
+
+def _drawn(part: "Indices", wanted: int, seed: int) -> "Indices":
+    """Every row as often as it goes, in order, and the rest drawn by the seed."""
+    import numpy as np
+
+    if not len(part):
+        return part
+    passes, rest = divmod(wanted, len(part))
+    drawn = np.random.default_rng(seed).permutation(len(part))[:rest]
+    return np.concatenate([np.tile(part, passes), part[np.sort(drawn)]])
+
+
+def _weighted_rows(weight: float, main_rows: int, own_rows: int) -> int:
+    """How many rows of a source with `own_rows` its weight asks for. Raises DataError where it cannot be meant."""
+    if not (main_rows and own_rows):
+        return 0
+    wanted = round(weight * main_rows)
+    if 0 < wanted <= max(own_rows, _MAX_REPEATED_ROWS):
+        return wanted
+    raise DataError(
+        f"data.mix: weight = {weight:g} asks for {wanted:,} rows of a source that has {own_rows:,}",
+        hint="A weight is how many rows the source gives for each row of the main one, such as 0.5.",
+    )

@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qlora_tui import paths
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.model import STARTER
 from qlora_tui.data.downloads import Consent, Progress
 from qlora_tui.data.files import READABLE, DataFile, has_data_suffix, local_file
 from qlora_tui.data.registry import KNOWN, resolved
-from qlora_tui.data.splits import Purpose, SplitChoice, choose, split_of
+from qlora_tui.data.splits import Purpose, SplitChoice, choose, split_of, unused_note
 from qlora_tui.errors import DataError, NotFoundError, nearest
 from qlora_tui.starter import HELDOUT_DATA, TRAIN_DATA
 
@@ -50,15 +51,11 @@ def find_source(
         splits = {"train": [local_file(TRAIN_DATA)], "eval": [local_file(HELDOUT_DATA)]}
         return _local(spec, splits, purpose)
     known = KNOWN.get(spec.source)
-    path = Path(spec.source).expanduser()
-    if known is None and path.is_file():
-        return _local(spec, {split_of(path.name) or "train": [local_file(path)]}, purpose)
-    if known is None and path.is_dir():
-        return _local(spec, _folder_splits(path), purpose)
-    if known is None and path.exists():
-        raise DataError(f"{spec.source} is neither a file nor a folder")
+    path = paths.existing(spec.source) if known is None else None
+    if path is not None:
+        return _local(spec, _splits_at(path, spec.source), purpose)
     if known is None and (not _HUB_ID.fullmatch(spec.source) or has_data_suffix(spec.source)):
-        raise _not_found(spec.source, path)
+        raise _not_found(spec.source, paths.expanded(spec.source))
     from qlora_tui.data.hub import hub_files
 
     wanted = spec if known is None else resolved(spec, known)
@@ -80,7 +77,15 @@ def _local(spec: SourceSpec, splits: dict[str, list[DataFile]], purpose: Purpose
             raise DataError(f"{spec.source} is local, it has no {name} {value!r}", hint=f"Remove data.{name}.")
     only = len(splits) == 1 and spec.split is None
     choice = SplitChoice(next(iter(splits))) if only else choose(spec.split, list(splits), purpose, spec.source)
-    return Source(spec, spec.source, splits[choice.name], choice)
+    return Source(spec, spec.source, splits[choice.name], choice, notes=unused_note(spec.split, choice, list(splits)))
+
+
+def _splits_at(path: Path, source: str) -> dict[str, list[DataFile]]:
+    if path.is_file():
+        return {split_of(path.name) or "train": [local_file(path)]}
+    if path.is_dir():
+        return _folder_splits(path)
+    raise DataError(f"{source} is neither a file nor a folder")
 
 
 def _folder_splits(folder: Path) -> dict[str, list[DataFile]]:
@@ -142,7 +147,9 @@ def _not_found(source: str, path: Path) -> NotFoundError:
     looks_like_path = os.sep in source or has_data_suffix(source)
     if looks_like_path:
         siblings = [str(path.with_name(name)) for name in _names_in(path.parent)]
-        hint = nearest(source, siblings) if siblings else f"There is no folder {path.parent} either."
+        hint = nearest(source, siblings) if siblings else "Known: nothing"
+        if paths.existing(str(path.parent)) is None:
+            hint = f"There is no folder {path.parent} either."
         return NotFoundError(
             f"no file or folder {source}", hint=hint if "Known" not in hint else f"Looked in {path.parent.absolute()}."
         )
@@ -156,5 +163,5 @@ def _not_found(source: str, path: Path) -> NotFoundError:
 def _names_in(folder: Path) -> list[str]:
     try:
         return sorted(path.name for path in folder.iterdir())[:1000]
-    except OSError:
+    except (OSError, ValueError):
         return []

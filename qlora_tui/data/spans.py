@@ -4,7 +4,8 @@ The spans come from the template itself. A template with `{% generation %}` bloc
 written at their borders, which are taken out again before anything is tokenized; they cannot be confused with data,
 because a pair is chosen that occurs nowhere in it. A template without such blocks is rendered again up to each answer,
 and every one of these renderings must be the beginning of the whole: where it is not, there is no way to tell which
-tokens are the answer's, and the row is refused with the reason.
+tokens are the answer's, and the row is refused with the reason. Nothing comes before an opening line of the assistant,
+so its header is taken from what the template writes to ask for an answer.
 """
 
 import re
@@ -19,6 +20,10 @@ from qlora_tui.errors import DataError
 
 Span = tuple[int, int]
 """First character and the one after the last."""
+
+_OTHER_MASK = (
+    'Choose a named template, such as data.template = "chatml", or training.loss_on = "last-response" or "everything".'
+)
 
 _OPENING = re.compile(r"\{%([-+]?)\s*generation\s*([-+]?)%\}")
 _CLOSING = re.compile(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}")
@@ -142,17 +147,31 @@ def _render_by_prefixes(tokenizer: Tokenizer, template: str, one: Conversation, 
     replies = [index for index, turn in enumerate(one.turns) if turn["role"] == "assistant"]
     answers: list[Span] = []
     for index in replies[-1:] if last_only else replies:
-        if index == 0:
-            continue  # Nothing comes before it that could end in a prompt, so its header cannot be told from it.
-        before = up_to(index, prompt=True)
         through = whole if index + 1 == len(one.turns) else up_to(index + 1, prompt=False)
+        before = up_to(index, prompt=True) if index else _before_opening(tokenizer, template, one.turns[0], through)
         if not (whole.startswith(through) and through.startswith(before)):
             raise DataError(
                 f"the chat template renders turn {index + 1} differently when other turns follow, so the answer "
                 "cannot be told from the prompt",
-                hint='Choose a named template, such as data.template = "chatml", or training.loss_on = "last-response" '
-                'or "everything".',
+                hint=_OTHER_MASK,
             )
         answers.append((len(before), len(before) + len(through[len(before) :].rstrip("\n"))))
     assert all(first[1] <= second[0] for first, second in pairwise(answers))
     return Rendered(whole, tuple(answers))
+
+
+def _before_opening(tokenizer: Tokenizer, template: str, opening: Turn, through: str) -> str:
+    """What stands before the content of `opening`, the first turn, which `through` ends with."""
+    asked = Conversation([Turn(role="user", content="q")])
+    unasked, prompt = (
+        render_text(tokenizer, template, [asked], add_generation_prompt=asks)[0] for asks in (False, True)
+    )
+    header = prompt.removeprefix(unasked)
+    before, found, after = through.partition(header) if header else ("", "", "")
+    if not (found and prompt.startswith(unasked) and after.lstrip().startswith(opening["content"].strip())):
+        raise DataError(
+            "the conversation begins with an opening line of the assistant, and the chat template does not show where "
+            "its header ends",
+            hint=_OTHER_MASK,
+        )
+    return before + header

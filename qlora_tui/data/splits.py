@@ -81,6 +81,12 @@ def choose(wanted: str | None, splits: list[str], purpose: Purpose, label: str) 
     return SplitChoice(name, match[2], match[3])
 
 
+def unused_note(wanted: str | None, chosen: SplitChoice, splits: list[str]) -> list[str]:
+    """What to say when a split was taken and nobody had named it."""
+    others = [name for name in splits if name != chosen.name]
+    return [f"split {chosen.name} is read; there is also {', '.join(others)}"] if others and wanted is None else []
+
+
 def _usual(splits: list[str], purpose: Purpose, label: str) -> str:
     usual = ("train",) if purpose == "train" else _EVAL_ORDER
     for name in usual:

@@ -10,6 +10,7 @@ from qlora_tui.data.prepare import Prepared, encode_rows, load_evaluation, prepa
 from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.report import build_report, refuse_untrainable
 from qlora_tui.data.selection import hash_rows, nothing_selected
+from qlora_tui.data.tally import Tally
 from qlora_tui.data.token_cache import features
 from qlora_tui.errors import DataError
 
@@ -57,10 +58,10 @@ def _finish(
     refuse_untrainable(look.tally, recipe.template, recipe.rules)
     contents = "".join(one.fingerprint for one in loaded)
     selection = nothing_selected(contents)
-    tokenized_eval = None
+    tokenized_eval, eval_tally = None, Tally()
     if held_out is not None:
         content = "".join(f"{digest:x}" for digest in hash_rows(held_out.to_dict()))
-        tokenized_eval, _ = encode_rows(recipe, held_out, content, "tokenizing evaluation rows", on_progress)
+        tokenized_eval, eval_tally = encode_rows(recipe, held_out, content, "tokenizing evaluation rows", on_progress)
     train = rows.map(
         recipe.encoder(),
         batched=True,
@@ -68,7 +69,9 @@ def _finish(
         remove_columns=["messages", "text", "tools", "rejected", "origin"],
         features=features(),
     )
-    key = recipe.key(f"{contents} {config.data.model_dump_json()}")
+    # Revisions are left out: the contents say which commits are meant.
+    choices = config.data.model_dump_json(exclude={"revision": True, "mix": {"__all__": {"revision"}}})
+    key = recipe.key(f"{contents} {choices}")
     report = build_report(
         loaded,
         selection,
@@ -78,7 +81,7 @@ def _finish(
         fingerprint=key,
         complete=len(ahead) < _LOOK_ROWS,
     )
-    return prepared(recipe, train, tokenized_eval, report, look.tally)
+    return prepared(recipe, train, tokenized_eval, report, look.tally, eval_tally)
 
 
 def _first_rows(loaded: Loaded, count: int) -> Any:

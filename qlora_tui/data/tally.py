@@ -1,7 +1,7 @@
 """Counts kept while rows become tokens. They are stored beside the tokenized rows, so a cached start knows them too."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +58,17 @@ class Tally:
     marked_text_rows: int = 0
     """Those of them that are finished text."""
 
-    first_marked: str = ""
-    """Where the first such row is, and the marker."""
+    first_marker: str = ""
+    """What the first of them holds."""
 
+    first_marked_row: int = 0
+    """Which one that is, counted from 0 in the rows that were given."""
+
+    first_marked_origin: str = ""
     longest_tokens: int = 0
+    longest_row: int = 0
+    """Counted from 0 in the rows that were given."""
+
     longest_origin: str = ""
     full_lengths: Counter[int] = field(default_factory=Counter)
     """How many rows have so many tokens before anything is cut."""
@@ -71,15 +78,16 @@ class Tally:
 
     def add(self, row: "EncodedRow") -> None:
         """Count one row."""
-        self.rows += 1
         self.full_lengths[row.full_tokens] += 1
         self.text_rows += row.is_text
         if row.full_tokens > self.longest_tokens:
-            self.longest_tokens, self.longest_origin = row.full_tokens, row.origin
+            self.longest_tokens, self.longest_row, self.longest_origin = row.full_tokens, self.rows, row.origin
         if row.marker:
+            if not self.marked_rows:
+                self.first_marker, self.first_marked_row, self.first_marked_origin = row.marker, self.rows, row.origin
             self.marked_rows += 1
-            self.first_marked = self.first_marked or f"{row.marker!r} in {row.origin}"
             self.marked_text_rows += row.is_text
+        self.rows += 1
         self._count_fate(row)
         for ids, labels in row.pieces:
             self.kept_rows += 1
@@ -105,6 +113,18 @@ class Tally:
                 self.truncated_rows += row.cut_tokens > 0
                 self.cut_tokens += row.cut_tokens
                 self.unended_rows += row.unended
+
+    def locate(self, origins: Sequence[str]) -> None:
+        """Name places by these origins of the counted rows: rows of like content may come from another file."""
+        if self.longest_tokens:
+            self.longest_origin = origins[self.longest_row]
+        if self.marked_rows:
+            self.first_marked_origin = origins[self.first_marked_row]
+
+    @property
+    def first_marked(self) -> str:
+        """The first marker in a row's text and where it is; empty when there is none."""
+        return f"{self.first_marker!r} in {self.first_marked_origin}" if self.marked_rows else ""
 
     @property
     def untrained_rows(self) -> int:

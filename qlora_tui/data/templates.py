@@ -8,6 +8,7 @@ from typing import Any
 from qlora_tui.data.named_templates import NAMED, source
 from qlora_tui.data.rows import Role, Turn
 from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
+from qlora_tui.data.template_dates import with_fixed_day
 from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id, special_tokens
 from qlora_tui.errors import DataError, ModelError
 
@@ -94,21 +95,26 @@ def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTempl
 
 
 def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
-    jinja = own if has_markers(own) else _training_variant(own) or own
+    marked = own if has_markers(own) else _training_variant(own) or own
+    jinja, day = with_fixed_day(marked)
     _probe_answers(tokenizer, jinja)
     stops = _probe_stop(tokenizer, jinja)
-    open_end = f"the chat template leaves answers open, so {tokenizer.eos_token} is trained after the last one"
+    notes = []
+    if not stops:
+        notes.append(f"the chat template leaves answers open, so {tokenizer.eos_token} is trained after the last one")
+    if day:
+        notes.append(f"the chat template writes the date: rows are given {day}, the same every day")
     return ChatTemplate(
         name=OWN,
         jinja=jinja,
-        portable=without_markers(jinja) if jinja == own else own,
+        portable=without_markers(own),
         system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
         tools=_probe_tools(tokenizer, jinja),
         alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
         context=False,
         stops=stops,
         markers=tuple(token for token in special_tokens(tokenizer) if token in own),
-        notes=() if stops else (open_end,),
+        notes=tuple(notes),
     )
 
 

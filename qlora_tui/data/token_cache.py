@@ -27,7 +27,7 @@ def tokenized(key: str, rows: Any, encoder: RowEncoder) -> tuple[Any, Tally]:
     StorageError when the disk is full or read-only, and what the encoder raises.
     """
     arrow, counts = folder() / f"{key}.arrow", folder() / f"{key}.json"
-    tally = _stored_tally(counts)
+    tally = _stored_tally(counts, rows)
     dataset = None if tally is None else _stored_rows(arrow)
     if tally is not None and dataset is not None:
         encoder.on_rows(tally.rows)
@@ -44,7 +44,7 @@ def counted(key: str, rows: Any, encoder: RowEncoder) -> Tally:
 
     Raises StorageError when the counts cannot be written, and what the encoder raises.
     """
-    tally = known_tally(key)
+    tally = known_tally(key, rows)
     if tally is not None:
         encoder.on_rows(tally.rows)
         return tally
@@ -55,9 +55,9 @@ def counted(key: str, rows: Any, encoder: RowEncoder) -> Tally:
     return encoder.tally
 
 
-def known_tally(key: str) -> Tally | None:
-    """The tally of `key` when its rows were tokenized or counted before."""
-    return _stored_tally(folder() / f"{key}.json") or _stored_tally(folder() / f"{key}.counts")
+def known_tally(key: str, rows: Any) -> Tally | None:
+    """The tally of `key` when its `rows` were tokenized or counted before."""
+    return _stored_tally(folder() / f"{key}.json", rows) or _stored_tally(folder() / f"{key}.counts", rows)
 
 
 def _make_folder() -> None:
@@ -67,11 +67,12 @@ def _make_folder() -> None:
         sweep(folder(), lambda file: not file.suffix)
 
 
-def _stored_tally(counts: Path) -> Tally | None:
+def _stored_tally(counts: Path, rows: Any) -> Tally | None:
     try:
         tally = Tally.from_json(json.loads(counts.read_bytes()))
+        tally.locate(rows.select_columns(["origin"])["origin"])
         counts.touch()
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, LookupError, ValueError, TypeError, AttributeError):
         return None
     return tally
 

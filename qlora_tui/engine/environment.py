@@ -11,7 +11,6 @@ _DEFAULTS = {
     "DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "warning",
     "OMP_WAIT_POLICY": "passive",
 }
@@ -19,12 +18,14 @@ _DEFAULTS = {
 
 
 def prepare(*, allow_download: bool) -> None:
-    """Switch telemetry and progress bars off, and every download too unless it was allowed.
+    """Switch telemetry and progress bars off, and every download too unless it was allowed; number GPUs as the driver.
 
-    Must run before transformers, huggingface_hub or datasets is imported: they read the environment once.
+    Must run before torch, transformers, huggingface_hub or datasets is imported: they read the environment once.
     """
     for variable, value in _DEFAULTS.items():
         os.environ.setdefault(variable, value)
+    # CUDA counts the fastest GPU first, unless told otherwise; nvidia-smi, NVML and all of ours count by the bus.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if not allow_download:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -38,12 +39,9 @@ def choose_gpu(device: str) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = hardware.snapshot().gpus
-    free_bytes = {name: gpu.free_bytes for gpu in gpus for name in (gpu.uuid, str(gpu.index))}
-    choice = [gpu.uuid for gpu in gpus] if named is None else [name.strip() for name in named.split(",")]
-    if len(choice) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = max(choice, key=lambda name: free_bytes.get(name, -1))
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = max(gpus, key=lambda gpu: gpu.free_bytes).uuid
 
 
 def import_libraries(*names: str) -> None:

@@ -40,6 +40,8 @@ from qlora_tui.models.location import local_folder
 
 _EVENTS_A_SECOND = 8
 _CUT_PICKS = 5
+_SHOWN_PIECES = 4
+"""Of a row that is split; one of megabytes becomes thousands."""
 _GENERIC_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Tokenizer classes that add nothing to tokenizer.json, so that it can be loaded without the model classes."""
 
@@ -57,8 +59,8 @@ def inspect(
     rows += islice(read.rows, max(0, shown_rows - len(rows)))
     emit("source", _source(read, len(rows)))
     recipe = recipe_of(config, load_tokenizer(config.model, consent))
-    shown = preview(recipe, _batch(rows[:shown_rows])) if rows else []
-    emit("sample", {"rows": [asdict(row) for row in shown], "template": _template(recipe.template)})
+    whole_text = bool(rows) and all(row["text"] is not None for row in rows)
+    emit("sample", _sample(recipe, rows[:shown_rows], whole_text=whole_text))
     tally = first_look(_batch(rows), recipe)
     flags = RedFlags()
     flags.add(_batch(rows))
@@ -71,9 +73,18 @@ def inspect(
             _emit_rows(recipe, longest, emit)
 
 
+def _sample(recipe: Recipe, rows: list[dict[str, Any]], *, whole_text: bool) -> dict[str, Any]:
+    template = {"name": recipe.template.name, "notes": recipe.template.notes}
+    return {"rows": _shown(recipe, rows), "template": template, "whole_text": whole_text}
+
+
+def _shown(recipe: Recipe, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in preview(recipe, _batch(rows), _SHOWN_PIECES)] if rows else []
+
+
 def _emit_rows(recipe: Recipe, rows: list[dict[str, Any]], emit: Emit) -> None:
     if rows:
-        emit("picks", {"rows": [asdict(row) for row in preview(recipe, _batch(rows))]})
+        emit("picks", {"rows": _shown(recipe, rows)})
 
 
 def _picks(recipe: Recipe, rows: list[dict[str, Any]]) -> list[int]:
@@ -104,10 +115,6 @@ def _source(read: Rows, rows: int) -> dict[str, Any]:
         "bad_rows": read.bad.count,
         "first_bad_rows": [asdict(row) for row in read.bad.rows[:3]],
     }
-
-
-def _template(template: Any) -> dict[str, Any]:
-    return {"name": template.name, "notes": template.notes}
 
 
 def _report(

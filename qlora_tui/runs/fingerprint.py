@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from qlora_tui import atomic
+from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.data.registry import is_converted
 from qlora_tui.errors import DataError, ModelError
 from qlora_tui.models.identity import weights_fingerprint
 from qlora_tui.runs.store import RunFolder
@@ -54,6 +56,28 @@ def pinned(run: RunFolder, config: RunConfig) -> RunConfig:
     if not isinstance(commit, str):
         return config
     return config.model_copy(update={"model": config.model.model_copy(update={"revision": commit})})
+
+
+def pinned_data(run: RunFolder, config: RunConfig) -> RunConfig:
+    """The configuration with the commits of the hub sets that the run began with.
+
+    Left as they are: converted copies, whose branch says how they are laid out; a set that is mixed with another
+    revision of itself; and a separate `data.eval_source`, which has no revision.
+    """
+    commits = read_plan(run).get("data_commits")
+    data = config.data
+    sources = (data, *data.mix)
+    if not isinstance(commits, dict):
+        return config
+
+    def commit_of(spec: SourceSpec) -> str | None:
+        alone = len({other.revision for other in sources if other.source == spec.source}) == 1
+        commit = commits.get(spec.source)
+        return commit if alone and isinstance(commit, str) and not is_converted(spec) else spec.revision
+
+    mix = [spec.model_copy(update={"revision": commit_of(spec)}) for spec in data.mix]
+    changed = data.model_copy(update={"revision": commit_of(data), "mix": mix})
+    return config.model_copy(update={"data": changed})
 
 
 def read_plan(run: RunFolder) -> dict[str, Any]:

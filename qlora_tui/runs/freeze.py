@@ -1,9 +1,9 @@
 """Making a configuration independent of the current folder: a worker runs in its run's folder."""
 
 import os
-from pathlib import Path
 from typing import Any
 
+from qlora_tui import paths
 from qlora_tui.config.model import STARTER
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.registry import KNOWN
@@ -29,5 +29,5 @@ def frozen(config: RunConfig) -> RunConfig:
 
 def _source(text: str) -> str:
     """A path that exists as an absolute one, links kept; names of known sets and hub ids as they are."""
-    path = Path(text).expanduser()
-    return text if text == STARTER or text in KNOWN or not path.exists() else os.path.abspath(path)  # noqa: PTH100
+    path = None if text == STARTER or text in KNOWN else paths.existing(text)
+    return text if path is None else os.path.abspath(path)  # noqa: PTH100

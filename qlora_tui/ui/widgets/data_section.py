@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Button, Static
 
-from qlora_tui.config.command_line import value
+from qlora_tui.config.fields import value
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.choices import file_choices, known_choices
 from qlora_tui.errors import QloraError

@@ -111,7 +111,7 @@ def _heading(row: Row, number: int, total: int) -> Content:
     if row["dropped"]:
         return Content.assemble((said, "bold"), (f"  dropped: {printable(row['dropped'])}", "$text-error"))
     cut = f"  {row['cut_tokens']:,} cut away" if row["cut_tokens"] else ""
-    split = f"  in {len(row['pieces'])} pieces" if len(row["pieces"]) > 1 else ""
+    split = f"  in {row['piece_count']:,} pieces" if row["piece_count"] > 1 else ""
     return Content.assemble((said, "bold"), f"  {trained:,} of {tokens:,} trained", (cut + split, "$text-warning"))
 
 
@@ -131,7 +131,7 @@ def _parts(tokens: Sequence[Row], bare: bool) -> list[str | tuple[str, str]]:
         trained = bool(token["trained"])
         if bare and trained != inside:
             parts.append("⟦" if trained else "⟧")
-        elif index and not tokens[index - 1]["text"].endswith("\n"):
+        elif index and _ends_on_the_line(tokens[index - 1]["text"]):
             parts.append(("·", "$foreground 30%"))
         inside = trained
         text = printable(token["text"]).replace("\t", "⇥").replace("\n", "↵\n")
@@ -139,6 +139,11 @@ def _parts(tokens: Sequence[Row], bare: bool) -> list[str | tuple[str, str]]:
     if bare and inside:
         parts.append("⟧")
     return parts
+
+
+def _ends_on_the_line(text: str) -> bool:
+    """Whether a token ends between two characters of a line: one without text is a part of a character."""
+    return bool(text) and not text.endswith("\n")
 
 
 def _style(*, trained: bool, special: bool) -> str:
