@@ -47,7 +47,7 @@ screenshots: $(INSTALLED_DEV) ## Draw the pictures of the screens again; look at
 	$(BIN)/python -m pytest -n 0 -m "long or not long" tests/ui -k snapshots --snapshot-update
 
 programs: $(INSTALLED_DEV) ## Record the memory of training steps again, for the installed libraries.
-	$(BIN)/python -m qlora_tui.engine.simulation.generate
+	PYTHONHASHSEED=0 $(BIN)/python -m qlora_tui.engine.simulation.generate # transformers iterates over sets
 
 memory-grid: $(INSTALLED_DEV) ## Compare the recorded steps with full dry runs, and store the table.
 	@mkdir -p build

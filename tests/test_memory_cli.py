@@ -11,11 +11,17 @@ from typing import Any
 import pytest
 from command_line import Cli, command
 
+from qlora_tui import hardware
 from qlora_tui.config.overrides import resolve
 from qlora_tui.errors import ExitCode
+from qlora_tui.memory.device import card
+from qlora_tui.memory.estimate import estimate
+from qlora_tui.memory.record import before_start
+from qlora_tui.models import describe
 from qlora_tui.runs import events, store
-from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.starter import MODEL_DIR
+from qlora_tui.ui import pricing
 
 __all__ = ["command"]
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -78,18 +84,27 @@ def test_explain_prints_every_formula_with_its_numbers(command: Cli) -> None:
     assert all(len(line) <= 80 for line in done.out.splitlines())
 
 
-def test_the_range_is_around_what_is_needed(command: Cli) -> None:
-    """What can be paged is not in it."""
-    done = command("estimate", LLAMA, "--gpu", "24GB", "--set", "adapter.rank=64", "--json")
-    content = json.loads(done.out)
+def test_the_range_is_around_what_is_needed_and_says_what_paging_leaves_of_it(command: Cli) -> None:
+    same = ("estimate", LLAMA, "--gpu", "24GB", "--set", "adapter.rank=64")
+    content = json.loads(command(*same, "--json").out)
     assert content["paged_bytes"] > 0
     assert content["low_bytes"] <= content["need_bytes"] <= content["high_bytes"]
-    line = command("estimate", LLAMA, "--gpu", "24GB", "--set", "adapter.rank=64").out.splitlines()[2]
-    sizes = [float(size) for size in re.findall(r"([\d.]+) GiB", line)]
-    assert "can be paged" in line
-    assert sizes == pytest.approx(
-        [content[key] / 2**30 for key in ("low_bytes", "high_bytes", "paged_bytes")], abs=0.006
-    )
+    lines = command(*same).out.splitlines()
+    sizes = [float(size) for size in re.findall(r"([\d.]+) GiB", lines[2])]
+    paged = content["paged_bytes"]
+    told = (content["low_bytes"] + paged, content["high_bytes"] + paged, content["need_bytes"])
+    assert "paged" in lines[2] and sizes == pytest.approx([size / 2**30 for size in told], abs=0.006)
+    total = next(line for line in lines if line.startswith("total")).split()[1]
+    assert f"needs {total} GiB" in lines[1]
+    assert any(total in line and "<- the peak" in line for line in lines)
+
+
+def test_the_highest_phase_is_the_peak_where_an_earlier_one_needs_more_than_what_is_not_paged(command: Cli) -> None:
+    """Preparing guanaco-7b needs more than its steps without their optimizer's state, and less than with it."""
+    content = json.loads(command("estimate", "guanaco-7b", "--gpu", "24GB", "--json").out)
+    phases = content["phases"]
+    assert content["need_bytes"] == phases["prepare"] < phases["steady"] == content["full_bytes"]
+    assert sum(term["bytes"] for term in content["terms"]) == phases["steady"]
 
 
 @pytest.mark.parametrize("quantity", ["batch", "length", "rank"])
@@ -99,6 +114,12 @@ def test_fit_prints_a_setting_that_can_be_used(command: Cli, quantity: str) -> N
     assert done.code == 0
     setting = done.out.strip()
     assert command("estimate", small, "--gpu", "8GB", "--set", setting).code == 0
+
+
+def test_fit_says_where_it_ends_when_more_would_fit(command: Cli) -> None:
+    done = command("estimate", "openai-community/gpt2", "--gpu", "24GB", "--fit", "length")
+    assert done.out == "training.max_length_tokens=1024\n"
+    assert "the search ends at the model's context" in done.err
 
 
 def test_fit_of_what_never_fits(command: Cli) -> None:
@@ -121,8 +142,6 @@ def test_a_preset_a_file_a_folder_and_a_model_are_all_understood(command: Cli, t
 
 
 def test_without_a_gpu_it_is_about_ram(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qlora_tui import hardware
-
     monkeypatch.setattr(hardware, "_read_gpus", lambda: (None, ()))
     done = command("estimate", "starter", "--set", "model.device=auto")
     assert done.code == 0 and " on RAM" in done.out
@@ -137,8 +156,8 @@ class Driver:
     class NVMLError(Exception):
         pass
 
-    def __init__(self, lost: bool) -> None:
-        self.lost = lost
+    def __init__(self, lost: bool = False, free_bytes: int = 23 << 30) -> None:
+        self.lost, self.free_bytes = lost, free_bytes
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return 2
@@ -149,7 +168,7 @@ class Driver:
         return index
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(total=24 << 30, free=(23 - 2 * handle) << 30)
+        return SimpleNamespace(total=24 << 30, free=self.free_bytes - (2 * handle << 30))
 
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
         return "570.1"
@@ -170,7 +189,7 @@ class Driver:
 
 
 def test_free_memory_of_the_card_counts_and_a_lost_card_is_said(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Driver(lost=False))
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
     assert "of 23.00 GiB free" in command("estimate", LLAMA, "--gpu", "0").out
     assert " on card 0" in command("estimate", LLAMA).out
     monkeypatch.setitem(sys.modules, "pynvml", Driver(lost=True))
@@ -178,6 +197,28 @@ def test_free_memory_of_the_card_counts_and_a_lost_card_is_said(command: Cli, mo
     refused = command("estimate", LLAMA, "--gpu", "0")
     assert refused.code == ExitCode.ENVIRONMENT
     assert "there is no such GPU" in refused.err and "1 (card 1)" in refused.err
+
+
+def test_the_workbench_and_a_queued_run_have_the_answer_of_the_command(
+    command: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the usual fragmentation would let it fit and what a replay finds does not."""
+    settings = ("training.gradient_checkpointing=on", "training.max_length_tokens=1024")
+    config = resolve(overrides=["model.id=google/gemma-2-2b", *settings])
+    facts = describe(config.model.id, network=False)
+    usual, replayed = (estimate(config, facts, card(24), replay=replay).high_bytes for replay in (False, True))
+    assert usual < replayed
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(free_bytes=(usual + replayed) // 2))
+    flags = [word for setting in settings for word in ("--set", setting)]
+    done = command("estimate", facts.id, "--json", *flags)
+    content = json.loads(done.out)
+    assert done.code == ExitCode.TIGHT and content["verdict"] == "tight"
+    machine = hardware.snapshot()
+    shown = pricing.price(config, facts, machine, replay=True)
+    assert (shown.verdict.answer, shown.estimate.need_bytes) == ("tight", content["need_bytes"])
+    assert pricing.badge(config, facts, machine) == "tight"
+    kept = before_start(config, machine)
+    assert kept is not None and (kept["verdict"], kept["need_bytes"]) == ("tight", content["need_bytes"])
 
 
 def altered(folder: Path, **keys: Any) -> Path:
@@ -230,7 +271,9 @@ def test_an_architecture_of_its_own_has_a_wide_band(command: Cli, tmp_path: Path
     [
         (("estimate",), ExitCode.USAGE, "nothing to estimate"),
         (("estimate", "guanaco-7"), ExitCode.NOT_FOUND, "guanaco-7b"),
+        (("estimate", "gemma-2-9b"), ExitCode.NOT_FOUND, "google/gemma-2-9b"),
         (("estimate", "no/such-model"), ExitCode.MODEL, "no/such-model"),
+        (("estimate", "meta-llama/Llama-3.1-8"), ExitCode.MODEL, "Did you mean meta-llama/Llama-3.1-8B?"),
         (("estimate", "starter", "--gpu", "99"), ExitCode.ENVIRONMENT, "24GB"),
         (("estimate", "starter", "--gpu", "huge"), ExitCode.USAGE, "huge"),
         (("estimate", "starter", "--fit", "speed"), ExitCode.USAGE, "batch, length, rank"),
@@ -276,3 +319,21 @@ def test_history_holds_estimates_against_what_was_measured(command: Cli) -> None
     assert "+10.0%" in command("estimate", "--history").out
     told = command("estimate", "starter", "--gpu", "cpu").err
     assert "Checked here by 2 finished runs: off by 7.5% in the median, 10.0% at most" in told
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "layer-split"])
+def test_what_several_cards_need_is_said_to_be_of_another_trainer(command: Cli, strategy: str) -> None:
+    asked = ("estimate", "guanaco-65b", "--gpu", "2x48GB", "--strategy", strategy)
+    told = command(*asked)
+    assert told.code == ExitCode.OK and max(map(len, told.out.splitlines())) <= 80
+    plain = " ".join(told.out.split())
+    for said in (plain, json.loads(command(*asked, "--json").out)["reason"], command(*asked, "--fit", "batch").err):
+        assert "qlora-tui trains on one card" in said and "--gpu 48GB" in said
+    alone = command("estimate", "guanaco-65b", "--gpu", "80GB", "--json")
+    assert "another trainer" not in alone.out
+
+
+def test_what_does_not_fit_several_cards_is_said_to_be_of_another_trainer(command: Cli) -> None:
+    refused = command("estimate", "guanaco-65b", "--gpu", "2x8GB", "--strategy", "fsdp")
+    assert refused.code == ExitCode.DOES_NOT_FIT
+    assert "qlora-tui trains on one card" in refused.err and "--gpu 8GB" in refused.err

@@ -1,5 +1,6 @@
 """The estimate: what it adds up to, how it moves with the settings, and what it says about the paper's models."""
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from qlora_tui.hardware import Gpu, Machine
 from qlora_tui.memory import context, device
 from qlora_tui.memory.device import GIB, Device, card
 from qlora_tui.memory.estimate import Estimate, estimate, verdict
+from qlora_tui.memory.record import entry
 from qlora_tui.memory.savings import Saving, savings
 from qlora_tui.memory.tensors import explained
 from qlora_tui.memory.terms import Term
@@ -43,10 +45,30 @@ def test_the_terms_add_up_to_the_need_and_the_peak_is_the_highest_phase(model: s
     for settings in ((), ("training.recipe=original",), ("quantization.kind=8bit",), ("quantization.kind=none",)):
         found = of(model, *settings, where=where)
         assert sum(term.bytes for term in found.terms) == found.need_bytes + found.paged_bytes == found.full_bytes
-        assert found.need_bytes == max(found.phases.values())
+        assert found.full_bytes == max(found.phases.values()) == found.phases[found.peak_phase]
         assert found.low_bytes <= found.need_bytes <= found.high_bytes
         assert all(term.bytes > 0 and term.label for term in found.terms)
         assert max(found.per_card) == found.need_bytes and len(found.per_card) == where.count
+
+
+def test_what_a_plan_keeps_adds_up_when_the_optimizer_steps_at_the_peak() -> None:
+    found = of("Qwen/Qwen3-0.6B", "adapter.kind=full", "quantization.kind=none", "training.optimizer=adamw_torch",
+               "training.micro_batch_size=1", "training.max_length_tokens=128")  # fmt: skip
+    kept = [term.bytes for term in found.terms if term.key == "optimizer"]
+    terms = entry(found, card(80))["terms"]
+    assert len(kept) == 2 and terms["optimizer"] == sum(kept)
+    assert sum(terms.values()) == found.full_bytes
+
+
+@pytest.mark.parametrize(
+    ("names", "trained"),
+    [("lm_head", 151936 * 1024), ("head", 151936 * 1024), ("embed_tokens", 151936 * 1024), ("tokens", 151936 * 1024),
+     ("norm", 28 * (2 * 1024 + 2 * 128) + 1024)],
+)  # fmt: skip
+def test_modules_to_save_match_as_peft_matches_them(names: str, trained: int) -> None:
+    """By the end of a path, dots or not; the head of this model is its embedding."""
+    plain, saved = (of("Qwen/Qwen3-0.6B", *more) for more in ((), (f"adapter.modules_to_save={names}",)))
+    assert saved.trainable_parameters - plain.trainable_parameters == trained
 
 
 def test_models_of_every_kind_have_an_estimate_within_its_bounds() -> None:
@@ -147,6 +169,19 @@ def test_experts_are_counted_unquantized_and_said_so() -> None:
     assert any("unquantized" in sentence for sentence in found.warnings)
 
 
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.2-1B", "openai-community/gpt2"])
+def test_a_tied_head_that_is_trained_is_the_embedding(model: str) -> None:
+    """As PEFT's ensure_weight_tying has it: 262,668,288 more parameters of Llama 3.2 1B, whichever name is given."""
+    facts = facts_of(model)
+    table = facts.vocab_size * facts.hidden_size
+    embedding = next(group.name.rpartition(".")[2] for group in facts.modules if group.kind == "embedding")
+    none, *saved = (
+        of(model, f"adapter.modules_to_save={json.dumps(names)}").trainable_parameters
+        for names in ([], ["lm_head"], [embedding], [embedding, "lm_head"])
+    )
+    assert saved == [none + table] * 3
+
+
 def test_several_cards_share_what_the_strategy_shares() -> None:
     alone = of("huggyllama/llama-65b", where=card(80))
     ddp, fsdp, split = (
@@ -200,7 +235,10 @@ def arithmetic(term: Term) -> float | None:
     "settings",
     [(), ("training.recipe=original", "adapter.dropout=0.1"), ("training.gradient_checkpointing=off",),
      ("training.optimizer=paged_adamw_8bit", "quantization.double_quantization=false"),
-     ("quantization.kind=8bit", "training.optimizer=adamw_torch_fused", "adapter.rank=64")],
+     ("quantization.kind=8bit", "training.optimizer=adamw_torch_fused", "adapter.rank=64"),
+     ("quantization.kind=none", "adapter.kind=full", "training.gradient_checkpointing=off"),
+     ("quantization.kind=none", "adapter.kind=full", "training.gradient_accumulation_steps=1"),
+     ("adapter.modules_to_save=lm_head", "adapter.dora=true")],
 )  # fmt: skip
 def test_every_formula_comes_to_what_it_explains(model: str, settings: tuple[str, ...]) -> None:
     """But for what the allocator rounds up: 512 bytes of each tensor."""

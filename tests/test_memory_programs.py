@@ -2,18 +2,29 @@
 
 import json
 import statistics
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from typing import Any
 
 import pytest
 
-from qlora_tui.memory import program
+from qlora_tui.config.run import RunConfig
+from qlora_tui.memory import program, step
 from qlora_tui.memory.allocator import Trace
+from qlora_tui.memory.device import card
+from qlora_tui.memory.estimate import estimate
 from qlora_tui.memory.program import PROGRAMS, Program, ProgramKey, evaluate, expand, find
+from qlora_tui.memory.recorded import from_json, to_json
+from qlora_tui.models import catalogue
+from qlora_tui.models.assemble import assemble
 
 LLAMA_8B = {"h": 4096, "f": 14336, "L": 32, "H": 32, "K": 8, "d": 128, "V": 128256, "B": 2, "S": 2048, "r": 16}
-FAMILIES = ("llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3")
+FAMILIES = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma3_text", "phi3", "olmo2", "granite",
+    "cohere", "cohere2", "smollm3", "qwen2_moe", "gpt_oss",
+)  # fmt: skip
+UNGROUPED = ("phi3", "stablelm", "phi", "gpt_neox")
 GRID = PROGRAMS / "grid.json"
 USUAL = [
     ProgramKey(recipe, checkpointing, dropout)  # type: ignore[arg-type]
@@ -21,8 +32,8 @@ USUAL = [
 ]
 
 
-def shipped(key: ProgramKey, family: str = "llama") -> Program:
-    found = find(family, key)
+def shipped(key: ProgramKey, family: str = "llama", *, grouped: bool = True) -> Program:
+    found = find(family, key, grouped=grouped)
     assert found is not None, f"{family} {key.name}"
     return found
 
@@ -37,8 +48,35 @@ def test_every_usual_recipe_is_shipped(family: str) -> None:
         assert shipped(key, family).blocks["F2"]
 
 
+@pytest.mark.parametrize("family", UNGROUPED)
+def test_every_usual_recipe_is_shipped_for_heads_with_keys_of_their_own(family: str) -> None:
+    for key in USUAL:
+        assert shipped(key, family, grouped=False).blocks["F2"]
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_mixtures_whose_experts_are_adapted_have_no_dropout(family: str) -> None:
+    for key in USUAL:
+        assert (find(family, key) is None) is key.dropout
+
+
+def test_a_model_whose_layers_are_made_otherwise_than_its_familys_gets_the_closed_form() -> None:
+    for changed, source in (({}, "symbolic program"), ({"use_parallel_residual": False}, "closed form")):
+        known = catalogue.find("EleutherAI/pythia-160m")
+        assert known is not None
+        facts = assemble(replace(known, config={**known.config, **changed}))
+        config = RunConfig.model_validate({"model": {"id": "pythia"}})
+        assert estimate(config, facts, card(24), longest_tokens=512).source == source
+
+
 def test_an_unknown_family_has_none() -> None:
     assert find("no_such_family", ProgramKey()) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_program_is_read_as_it_was_written(family: str) -> None:
+    found = shipped(ProgramKey(), family)
+    assert from_json(json.loads(json.dumps(to_json(found)))) == found
 
 
 def test_programs_are_of_the_installed_libraries() -> None:
@@ -61,6 +99,24 @@ def test_categories_sum_up_to_the_peak(key: ProgramKey) -> None:
     for accumulate in (False, True):
         peak = evaluate(shipped(key), LLAMA_8B, accumulate=accumulate)
         assert sum(peak.by_category.values()) == peak.peak_bytes == max(peak.by_phase.values())
+
+
+def test_the_part_of_a_head_that_is_rotated_counts() -> None:
+    """Half of each head where phi-2's config says nothing; all of it saves more of the rotated queries."""
+    known = catalogue.find("microsoft/phi-2")
+    assert known is not None
+    config = RunConfig.model_validate({"model": {"id": "phi"}, "training": {"gradient_checkpointing": "off"}})
+    sizes = []
+    for changed in ({"partial_rotary_factor": 0.4}, {}, {"rope_parameters": {"partial_rotary_factor": 1.0}}):
+        facts = assemble(replace(known, config={**known.config, **changed}))
+        batch = step.shape(config, 1024)
+        key = step.program_key(config, facts, batch, checkpointing=False)
+        dims = step.dims(config, facts, batch)
+        trace = Trace()
+        expand(shipped(key, "phi", grouped=False), dims, trace)
+        sizes.append((dims["rot"], sum(trace.sizes)))
+    assert [rotated for rotated, _ in sizes] == [32, 40, 80]
+    assert sizes == sorted(sizes)
 
 
 def test_nothing_is_left_when_the_step_is_over() -> None:
@@ -115,6 +171,14 @@ def test_layers_without_a_window_need_no_mask() -> None:
     assert often < rarely < evaluate(masked_everywhere, long_row).peak_bytes
 
 
+def test_one_row_keeps_the_fused_projection_alive_where_there_is_one() -> None:
+    single = ProgramKey(checkpointing=False, attention="eager", single=True)
+    row = LLAMA_8B | {"B": 1, "K": LLAMA_8B["H"]}
+    alone = evaluate(shipped(single, "phi3", grouped=False), row).peak_bytes
+    assert alone > 1.02 * evaluate(shipped(replace(single, single=False), "phi3", grouped=False), row).peak_bytes
+    assert shipped(single) is shipped(replace(single, single=False))
+
+
 def test_a_family_without_fused_attention_gets_the_eager_step() -> None:
     assert shipped(ProgramKey(masked=True), "gemma2") is shipped(ProgramKey(attention="eager"), "gemma2")
 
@@ -165,12 +229,18 @@ def test_the_estimate_alone_is_close_to_the_smallest_capacity() -> None:
 def test_the_grid_has_every_switch() -> None:
     rows = grid()
     assert len(rows) >= 60
-    assert len({row["model"] for row in rows}) == 18
+    assert len({row["model"] for row in rows}) >= 35
     assert {row["tokens"] for row in rows} == {512, 1024, 2048, 4096, 8192}
     assert any(row["depth"] is None for row in rows)
     switches = ("rows", "rank", "dropout", "optimizer", "loss", "recipe", "checkpointing", "packing", "attention")
     for switch in switches:
         assert len({row[switch] for row in rows}) >= 2, switch
+
+
+def test_every_family_is_in_the_grid_with_and_without_checkpointing() -> None:
+    held = {(row["family"], row["checkpointing"]) for row in grid()}
+    for archive in PROGRAMS.glob("*.zip"):
+        assert {(archive.stem, "on"), (archive.stem, "off")} <= held, archive.stem
 
 
 def test_the_grid_is_of_the_installed_libraries() -> None:

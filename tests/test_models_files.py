@@ -173,7 +173,13 @@ def sharded(folder: Path) -> None:
 
 
 def outside(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"t": "../secret.safetensors"}}))
+
+
+def index_of_nothing(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model.safetensors.index.json")
+    wrote("model.safetensors.index.json", "{}")(folder)
 
 
 BAD: list[tuple[str, Callable[[Path], None], str]] = [
@@ -192,6 +198,8 @@ BAD: list[tuple[str, Callable[[Path], None], str]] = [
     ("absurdly many layers", changed(num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
     ("a size in words", changed(hidden_size="48"), "hidden_size is '48', not a whole number"),
     ("a fraction", changed(hidden_size=48.5), "hidden_size is 48.5, not a whole number"),
+    ("no share of a head", changed(partial_rotary_factor=float("nan")), "partial_rotary_factor is nan"),
+    ("a share in words", changed(rope_parameters={"partial_rotary_factor": "half"}), "is 'half', not from 0 to 1"),
     ("another width than its weights", changed(hidden_size=96, head_dim=8), "config.json makes it [96, 96]"),
     ("another vocabulary than its weights", changed(vocab_size=97), "is [96, 48], config.json makes it [97, 48]"),
     ("no architecture", changed(architectures=None), "names no architectures"),
@@ -210,7 +218,7 @@ BAD: list[tuple[str, Callable[[Path], None], str]] = [
     ("weights that are none", wrote("model.safetensors", "<html>"), "model.safetensors is damaged"),
     ("shards missing", sharded, "lacks 2 of 3 weight files, first model-00002-of-00003.safetensors"),
     ("shards elsewhere", outside, "names no weight files beside it"),
-    ("an index that is none", wrote("model.safetensors.index.json", "{}"), "index.json cannot be read"),
+    ("an index that is none", index_of_nothing, "index.json cannot be read"),
     ("an adapter", alone("adapter_config.json"), "holds an adapter, not a base model"),
     ("GGUF", alone("model-Q4_K_M.gguf"), "holds GGUF files"),
     ("nothing", alone("notes.txt"), "has no config.json"),
@@ -242,6 +250,15 @@ def copied(complete: Path, folder: Path) -> Path:
     return folder
 
 
+def test_weights_in_another_layout_beside_whole_ones_are_not_read(complete: Path, tmp_path: Path) -> None:
+    folder = copied(complete, tmp_path)
+    (folder / "consolidated.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    shards = {"weight_map": {"t1": "consolidated-00001-of-00002.safetensors"}}
+    (folder / "consolidated.safetensors.index.json").write_text(json.dumps(shards))
+    facts, alone_facts = describe(str(folder)), describe(str(complete))
+    assert (facts.modules, facts.checkpoint_bytes) == (alone_facts.modules, alone_facts.checkpoint_bytes)
+
+
 def test_paths_that_are_no_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         describe(str(tmp_path / "nowhere"))
@@ -268,9 +285,11 @@ def test_no_config_json_whatsoever_ends_in_a_traceback(complete: Path, tmp_path:
     folder = copied(complete, tmp_path)
     without_weights("pytorch_model.bin")(folder)
     original = json.loads((folder / "config.json").read_text())
-    junk = [None, 0, -1, 1, 3, 7.5, "", "x", [], {}, [1], {"a": 1}, True, False, 10**40, "\x1b[31m", [[]]]
+    junk: list[Any] = [None, 0, -1, 1, 3, 7.5, "", "x", [], {}, [1], {"a": 1}, True, False, 10**40, "\x1b[31m", [[]]]
+    junk += [float("nan"), float("inf")]
     keys = [*original, "head_dim", "sliding_window", "layer_types", "text_config", "moe_layers", "mlp_only_layers"]
     keys += ["decoder_sparse_step", "first_k_dense_replace", "num_experts", "rope_scaling", "vision_config"]
+    keys += ["partial_rotary_factor"]
     types = ["llama", "qwen3_moe", "gemma3", "llama4", "deepseek_v3", "falcon", "t5", "mixtral"]
     chooser = random.Random(0)
     outcomes = set()

@@ -125,6 +125,22 @@ def test_what_is_no_base_model_is_said_in_one_sentence(
     assert not result.out
 
 
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("meta-llama/Llama-3.1-8", "meta-llama/Llama-3.1-8B"), ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+     ("Qwen/Qwen3-8b-Bse", "Qwen/Qwen3-8B-Base")],
+)  # fmt: skip
+def test_a_name_that_is_nearly_that_of_a_well_known_model_is_put_right(
+    hub: HubServer, command: Cli, monkeypatch: pytest.MonkeyPatch, wrong: str, meant: str, offline: bool
+) -> None:
+    if offline:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = command("models", "info", wrong)
+    assert result.code == ExitCode.MODEL
+    assert f"Did you mean {meant}?" in result.err and result.err.count("\n") == 2
+
+
 def test_a_revision_that_does_not_exist_is_said(hub: HubServer, command: Cli) -> None:
     result = command("models", "info", "open/small", "--revision", "nowhere")
     assert result.code == ExitCode.MODEL

@@ -24,7 +24,8 @@ Gpu = Annotated[
     str, typer.Option("--gpu", help='"auto", "cpu", a size such as 24GB or 2x24GB, or the index of a GPU here.')
 ]
 Strategy = Annotated[
-    str | None, typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How several cards share the run: ddp.")
+    str | None,
+    typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How several cards share it, in another trainer."),
 ]
 Longest = Annotated[
     int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, where it is known.")
@@ -108,18 +109,21 @@ def _subject(target: str | None, settings: list[str]) -> tuple["RunConfig", "Mod
 
 
 def _split(target: str) -> tuple[str | None, Any, str | None]:
-    """(preset, file, model): exactly one is given. Raises NotFoundError with the nearest preset."""
-    from pathlib import Path
-
+    """(preset, file, model): exactly one is given. Raises NotFoundError with the nearest model or preset."""
+    from qlora_tui import paths
     from qlora_tui.config.presets import find, presets
+    from qlora_tui.errors import NotFoundError
     from qlora_tui.models import catalogue
 
     if target.endswith(".toml"):
-        return None, Path(target).expanduser(), None
+        return None, paths.expanded(target), None
     if target in {preset.name for preset in presets()}:
         return target, None, None
-    if "/" in target or "\\" in target or Path(target).expanduser().exists() or catalogue.find(target):
+    if "/" in target or "\\" in target or paths.existing(target) or catalogue.find(target):
         return None, None, target
+    near = catalogue.near(target)
+    if near and near.lower().endswith(f"/{target.lower()}"):
+        raise NotFoundError(f"no preset or model {target}", hint=f"Did you mean {near}?")
     return find(target).name, None, None
 
 

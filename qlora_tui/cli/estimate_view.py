@@ -12,8 +12,10 @@ from qlora_tui.cli.output import write_table as write_rows
 from qlora_tui.errors import UsageError
 from qlora_tui.memory import advisor, history
 from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
+from qlora_tui.memory.largest import Quantity, largest, limit
 from qlora_tui.memory.phases import PHASE_LABELS
 from qlora_tui.memory.savings import Saving, savings
+from qlora_tui.memory.table import table
 from qlora_tui.memory.tensors import NAMES, explained
 from qlora_tui.memory.terms import Term
 from qlora_tui.terminal import narrate, printable
@@ -27,11 +29,18 @@ GIB = 1 << 30
 _WIDTH = 80
 _LABEL = 32
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_QUANTITIES: dict[str, tuple[advisor.Quantity, str]] = {
-    "batch": ("batch", "training.micro_batch_size"),
-    "length": ("length", "training.max_length_tokens"),
-    "rank": ("rank", "adapter.rank"),
+_STEP_PHASES = {
+    "forward": "the forward pass",
+    "loss": "the loss",
+    "backward": "the backward pass",
+    "step": "the optimizer's step",
 }
+_QUANTITIES: dict[str, tuple[Quantity, str, str]] = {
+    "batch": ("batch", "training.micro_batch_size", "4,096 rows"),
+    "length": ("length", "training.max_length_tokens", "the model's context"),
+    "rank": ("rank", "adapter.rank", "the model's hidden size"),
+}
+"""What `--fit` takes: the quantity, its setting, and what it ends at when more would fit."""
 
 
 def write(
@@ -45,8 +54,8 @@ def write(
 ) -> Verdict:
     """Write the breakdown to stdout; what it rests on goes to stderr. Returns the verdict, with what would help."""
     found = estimate(config, facts, device, longest_tokens=longest, replay=True)
-    decided = verdict(found, device.free_bytes)
-    advice = () if decided.sure else _advice(config, facts, found, longest)
+    decided = _decided(found)
+    advice = advisor.suggestions(config, facts, found, longest_tokens=longest, replay=True)
     saved = savings(config, facts, device, longest_tokens=longest)
     if as_json:
         extra = {"suggestions": [advisor.as_json(each) for each in advice], "savings": [asdict(each) for each in saved]}
@@ -63,14 +72,18 @@ def write(
     return replace(decided, hint=_hint(advice, facts))
 
 
-def _advice(
-    config: "RunConfig", facts: "ModelFacts", found: Estimate, longest: int | None
-) -> tuple[advisor.Suggestion, ...]:
-    """Suggestions that hold if fragmentation is as high as the replay found, not as it usually is."""
-    quick = estimate(config, facts, found.device, longest_tokens=longest)
-    beyond = max(0, found.high_bytes - quick.high_bytes)
-    where = replace(found.device, free_bytes=found.device.free_bytes - beyond)
-    return advisor.suggestions(config, facts, where, longest_tokens=longest)
+def _decided(found: Estimate) -> Verdict:
+    """The verdict; of several cards, it says whose it is."""
+    decided = verdict(found, found.device.free_bytes)
+    whose = _other_trainer(found.device)
+    return replace(decided, reason=f"{decided.reason}. {whose}") if whose else decided
+
+
+def _other_trainer(device: "Device") -> str:
+    if device.count == 1:
+        return ""
+    one = f"ask about one with --gpu {device.total_bytes / GIB:g}GB"
+    return f"That is of each card in another trainer ({device.strategy}): qlora-tui trains on one card; {one}"
 
 
 def as_plain(found: Estimate, facts: "ModelFacts", decided: Verdict) -> dict[str, Any]:
@@ -97,17 +110,18 @@ def _hint(advice: tuple[advisor.Suggestion, ...], facts: "ModelFacts") -> str:
 def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
     device = found.device
     cards = f"{device.count} x {device.name} ({device.strategy})" if device.count > 1 else device.name
-    _say(f"{facts.id} on {cards}, batch of {found.rows} x {found.row_tokens:,} tokens")
-    _say(f"{decided.answer}: {decided.reason}")
-    paged = f", + {gib(found.paged_bytes)} that can be paged" if found.paged_bytes else ""
-    _say(f"{gib(found.low_bytes)} to {gib(found.high_bytes)}{paged}, from a {found.source}")
+    _say(f"{facts.id} on {cards}, batch of {found.rows:,} x {found.row_tokens:,} tokens")
+    _say(textwrap.fill(f"{decided.answer}: {decided.reason}", _WIDTH))
+    low, high = found.low_bytes + found.paged_bytes, found.high_bytes + found.paged_bytes
+    paged = f", {gib(found.need_bytes)} when paged" if found.paged_bytes else ""
+    _say(f"{gib(low)} to {gib(high)}{paged}, from a {found.source}")
     typer.echo()
     whole = max(found.full_bytes, 1)
     for term in found.terms:
         _say(_bar_line(term, whole))
     _say(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
     if found.paged_bytes:
-        _say("* leaves the card when the room is needed; not counted below")
+        _say("* leaves the card when the room is needed")
     typer.echo()
     _write_phases(found)
 
@@ -115,7 +129,8 @@ def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
 def _bar_line(term: Term, whole: int) -> str:
     share = term.bytes / whole
     label = f"{term.label} *" if term.paged else term.label
-    return f"{label[: _LABEL - 1]:{_LABEL}}{gib(term.bytes):>10} {share:>4.0%} {bar(share, _WIDTH - _LABEL - 17)}"
+    line = f"{label[: _LABEL - 1]:{_LABEL}}{gib(term.bytes):>10} {share:>4.0%} {bar(share, _WIDTH - _LABEL - 17)}"
+    return line.rstrip()
 
 
 def bar(share: float, width: int) -> str:
@@ -128,8 +143,8 @@ def bar(share: float, width: int) -> str:
 
 def _write_phases(found: Estimate) -> None:
     for phase, size in found.phases.items():
-        mark = f"  <- the peak, in the {found.step_phase} pass" if phase == found.peak_phase == "steady" else ""
-        mark = mark or ("  <- the peak" if phase == found.peak_phase else "")
+        mark = "  <- the peak" if phase == found.peak_phase else ""
+        mark += f", in {_STEP_PHASES[found.step_phase]}" if mark and phase in ("first_step", "steady") else ""
         _say(f"{PHASE_LABELS[phase]:{_LABEL}}{gib(size):>10}{mark}")
     checkpointing = "on" if found.checkpointing else "off"
     _say(f"{'gradient checkpointing':{_LABEL}}{checkpointing:>10}")
@@ -177,21 +192,26 @@ def write_fit(
     """Write the largest value that fits to stdout. Raises UsageError for an unknown quantity."""
     if quantity not in _QUANTITIES:
         raise UsageError(f"--fit {quantity}: unknown", hint="One of batch, length, rank.")
-    what, key = _QUANTITIES[quantity]
-    value = advisor.largest(config, facts, device, what, longest_tokens=longest, replay=True)
+    what, key, end = _QUANTITIES[quantity]
+    value = largest(config, facts, device, what, longest_tokens=longest, replay=True)
     if as_json:
         write_json({"model": facts.id, "device": device.name, "setting": key, "largest": value})
     else:
         typer.echo(f"{key}={value}" if value else f"{key}: nothing fits")
+    if value == limit(facts, what):
+        narrate(f"note: the search ends at {end}; more may fit")
+    if whose := _other_trainer(device):
+        narrate(f"note: {whose}")
     if value:
         return Verdict("fits", f"up to {key} = {value}")
-    advice = advisor.suggestions(config, facts, device, longest_tokens=longest)
+    now = estimate(config, facts, device, longest_tokens=longest, replay=True)
+    advice = advisor.suggestions(config, facts, now, longest_tokens=longest, replay=True)
     return Verdict("does not fit", f"whatever {key} is", hint=_hint(advice, facts))
 
 
 def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *, as_json: bool) -> None:
     """Write what cards of the usual sizes can do."""
-    rows = advisor.table(config, facts, longest_tokens=longest, told=lambda size_gb: narrate(f"{size_gb:g} GB ..."))
+    rows = table(config, facts, longest_tokens=longest, told=lambda size_gb: narrate(f"{size_gb:g} GB ..."))
     if as_json:
         write_json(
             [

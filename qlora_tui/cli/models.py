@@ -63,7 +63,7 @@ def info(model: Model, revision: Revision = None, modules: Modules = False, as_j
         return
     write_facts(_shown(facts))
     if modules:
-        columns = ["modules", "kind", "shape", "count", "bias", "dtype", "4-bit"]
+        columns = ["modules", "kind", "shape", "count", "bias", "4-bit"]
         typer.echo()
         write_table(columns, [_module_row(group) for group in facts.modules])
     for note in facts.notes:
@@ -203,7 +203,7 @@ def _as_json(facts: "ModelFacts") -> dict[str, Any]:
 def _module_row(group: Any) -> list[str]:
     shape = " x ".join(map(str, group.shape))
     bias = str(group.bias_elements) if group.bias_elements else "-"
-    return [group.name, group.kind, shape, str(group.count), bias, group.dtype, "yes" if group.quantized else "no"]
+    return [group.name, group.kind, shape, str(group.count), bias, "yes" if group.quantized else "no"]
 
 
 def _shown(facts: "ModelFacts") -> dict[str, str]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from qlora_tui.errors import UsageError
+from qlora_tui.memory import trainable
 from qlora_tui.memory.phases import Phase, Run
 from qlora_tui.memory.terms import Term, shared
 from qlora_tui.models.facts import ModelFacts, ModuleGroup
@@ -60,14 +61,15 @@ def _slice(facts: ModelFacts, layers: int, first: bool, last: bool) -> ModelFact
 def held(run: Run, phase: Phase) -> list[Term]:
     """What a card holds at the peak of a phase.
 
-    ddp: everything, and a second copy of the gradients in buckets. fsdp: an equal share of weights, adapter, gradients
-    and optimizer state, but all quantization constants, and two layers gathered in full. layer split: its layers.
+    ddp: everything, and buckets for the gradients, which are there as long as it trains. fsdp: an equal share of
+    weights, adapter, gradients and optimizer state, but all quantization constants, and two layers gathered in full.
+    layer split: its layers.
     """
     terms, count, strategy = run.terms(phase), run.device.count, run.device.strategy
     if count == 1 or strategy == "single":
         return terms
     if strategy == "ddp":
-        return [*terms, *_buckets(terms)]
+        return [*terms, *_buckets(run)] if phase not in ("load", "prepare") else terms
     if strategy == "fsdp":
         return [*(shared(term, count) if term.key in _SHARDED else term for term in terms), _gathered(run, terms)]
     return terms if run.facts.vocab_size else _without_loss(run, terms)
@@ -83,11 +85,9 @@ def _without_loss(run: Run, terms: list[Term]) -> list[Term]:
     ]
 
 
-def _buckets(terms: list[Term]) -> list[Term]:
-    gradients = next((term for term in terms if term.key == "gradients"), None)
-    if gradients is None:
-        return []
-    return [Term("buckets", "gradient buckets", gradients.bytes, "gradients", {"gradients": gradients.bytes})]
+def _buckets(run: Run) -> list[Term]:
+    size = trainable.total_bytes(run.trained)
+    return [Term("buckets", "gradient buckets", size, "trained bytes", {"trained bytes": size})] if size else []
 
 
 def _gathered(run: Run, terms: list[Term]) -> Term:

@@ -1,5 +1,6 @@
 """What an estimate is held against: a card or a host, how much of it is free, and how many of them share the run."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -123,6 +124,8 @@ def _numbered(index: int, machine: hardware.Machine) -> Device:
     if index in found:
         return gpu(found[index])
     reason = "the NVIDIA driver does not answer (NVML)" if machine.driver is None else "there is no such GPU"
+    if machine.driver is not None and "CUDA_VISIBLE_DEVICES" in os.environ:
+        reason = f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} shows no such GPU"
     known = ", ".join(f"{number} ({each.name})" for number, each in found.items()) or "none"
     raise EnvironmentProblem(
         f"--gpu {index}: {reason}", hint=f"GPUs of this machine: {known}. For a card of 24 GB write --gpu 24GB."

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from qlora_tui.errors import StorageError
 from qlora_tui.memory.device import Kind
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.fingerprint import read_plan
@@ -51,7 +52,10 @@ def _checked(run: RunFolder) -> Checked | None:
     estimated, kind = expected.get("peak_bytes"), expected.get("kind")
     if not isinstance(estimated, int) or kind not in ("cuda", "cpu"):
         return None
-    finished = jobs.replay(run).finished
+    try:
+        finished = jobs.replay(run).finished
+    except StorageError:
+        return None
     if finished is None or not finished.peak_bytes:
         return None
     return Checked(

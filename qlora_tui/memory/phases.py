@@ -69,6 +69,8 @@ class Run:
     choices: Choices
     batch: Shape
     checkpointing: bool
+    eval_tokens: int = 0
+    """Of the longest batch that is evaluated; 0: as in `batch`."""
 
     @property
     def on_gpu(self) -> bool:
@@ -184,7 +186,7 @@ class Run:
 
     def _forward_bytes(self) -> int:
         facts, item = self.facts, max(self.choices.compute_bytes, 4 if self.original else 0)
-        tokens = self.batch.tokens
+        tokens = self.eval_tokens or self.batch.tokens
         layer = tokens * (4 * facts.hidden_size + 3 * facts.mlp_width) * item
         scored = min(tokens, TOKEN_TILE) * min(facts.vocab_size, VOCABULARY_TILE) * item
         dequantized = self.step.peak.by_category.get("dequantization", 0)

@@ -18,20 +18,26 @@ from qlora_tui.memory.expansion import Expansion
 from qlora_tui.memory.recorded import GRADIENTS, Program, ProgramKey, from_json, sequence
 from qlora_tui.memory.symbols import dimensions
 
-__all__ = ["PROGRAMS", "Program", "ProgramKey", "StepPeak", "evaluate", "expand", "families", "find", "gradient_bytes"]
+__all__ = ["PROGRAMS", "Program", "ProgramKey", "StepPeak", "evaluate", "expand", "find", "gradient_bytes", "named"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 
-_ALIKE = {"mistral": "llama", "smollm3": "llama", "gemma3": "gemma3_text"}
+_ALIKE = {"mistral": "llama", "gemma3": "gemma3_text"}
 """Families whose layers allocate exactly as those of another one."""
 
 UNGROUPED = "_ungrouped"
-_TELLS_GROUPS_APART = frozenset({"phi3"})
-"""Families that allocate otherwise when every head has keys and values of its own: with them, these stay parts of one
-tensor with the queries. Their programs bear the family's name with the suffix."""
+_TELLS_GROUPS_APART = frozenset({"phi3", "stablelm", "phi", "gpt_neox"})
+"""Families that allocate otherwise when every head has keys and values of its own, or were recorded in that form alone.
+Their programs bear the family's name with the suffix."""
+
+TAKES_TURNS: Mapping[str, int] = {"cohere2": 4, "smollm3": 4}
+"""Families in which one of so many layers rotates no positions, and so is of another kind whatever the row."""
 
 WITHOUT_SDPA = frozenset({"bloom", "gemma2", "gpt_oss"})
 """Families for which transformers has no scaled-dot-product attention: it takes the eager one in its place."""
+
+FUSED_PROJECTION = frozenset({"phi3", "gpt_neox"})
+"""Families in which one matrix makes queries, keys and values."""
 
 _PHASES: Mapping[str, Literal["forward", "loss", "backward", "step"]] = {
     "E": "forward",
@@ -63,17 +69,13 @@ class StepPeak:
 
 def find(family: str, key: ProgramKey, *, grouped: bool = True) -> Program | None:
     """The program of a `model_type`, None when none is shipped. `grouped`: several heads share keys and values."""
+    eager = key.attention == "eager" or family in WITHOUT_SDPA
+    key = replace(key, single=key.single and eager and family in FUSED_PROJECTION)
     if not grouped and family in _TELLS_GROUPS_APART:
         family += UNGROUPED
-    if key.attention == "eager" or family in WITHOUT_SDPA:
+    if eager:
         key = replace(key, attention="eager", masked=False, windowed=False)  # Eager attention always builds its masks.
     return named(_ALIKE.get(family, family), key.name)
-
-
-def families() -> list[str]:
-    """`model_type`s that have shipped programs."""
-    shipped = {path.stem for path in PROGRAMS.glob("*.zip") if not path.stem.endswith(UNGROUPED)}
-    return sorted(shipped | {name for name, like in _ALIKE.items() if like in shipped})
 
 
 @cache
@@ -103,17 +105,13 @@ def evaluate(
 ) -> StepPeak:
     """The peak of one step above the stored bytes.
 
-    `dims`: h hidden, f MLP width, L layers (at least 6), H heads, K key-value heads, d head size, V vocabulary, B rows,
-    S tokens a row, r LoRA rank; optional dq, 1 (default) with double quantization, 0 without; optional every, each so
-    many layers comes one without a sliding window.
+    `dims`: what `symbols.dimensions` takes, with at least 6 layers.
     `accumulate`: several micro-batches a step, so that gradients live through the forward pass.
     `optimizer_step_bytes`: what the optimizer holds only while it steps, such as foreach AdamW's copy of all adapters.
     """
-    full = dimensions(dims)
-    base = 0
+    full, base = dimensions(dims), 0
     if accumulate:
-        base = gradient_bytes(program, dims)
-        program = program.accumulating()
+        base, program = gradient_bytes(program, dims), program.accumulating()
     blocks = _Sized(program, full)
     level, peak, by_phase = base, -1, dict[str, int]()
     done, where, layer = Counter[str](), "", None

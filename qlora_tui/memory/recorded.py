@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from qlora_tui.memory.symbols import SizeSymbols, charged_bytes
 
-FORMAT = 1
+FORMAT = 2
 MINIATURE_LAYERS = 6
 BLOCKS = ("E", "F0", "F1", "F2", "F3", "F4", "F5", "H", "G", "B5", "B4", "B3", "B2", "B1", "B0", "O")
 GRADIENTS = "gradients"
@@ -43,6 +43,10 @@ class ProgramKey:
     windowed: bool = False
     """Whether it gets one in the layers with a sliding window alone, which others follow."""
 
+    single: bool = False
+    """Whether the batch is one row. Eager attention of a fused projection then keeps all of it alive, for its values
+    are a part of it; of several rows it keeps a copy of them alone."""
+
     loss: Literal["tiled", "full"] = "tiled"
     targets: Literal["all-linear"] = "all-linear"
 
@@ -54,7 +58,9 @@ class ProgramKey:
                 self.recipe,
                 "checkpointing" if self.checkpointing else "stored",
                 "dropout" if self.dropout else "plain",
-                self.attention + ("-masked" if self.masked else "-windowed" if self.windowed else ""),
+                self.attention
+                + ("-masked" if self.masked else "-windowed" if self.windowed else "")
+                + ("-single" if self.single else ""),
                 self.loss,
                 self.targets,
             )
@@ -129,7 +135,7 @@ def from_json(data: Mapping[str, Any]) -> Program:
         symbols=tuple((item, tuple(names)) for item, names in data["symbols"]),
         categories=tuple(data["categories"]),
         tensors=tuple((size, category) for size, category in data["tensors"]),
-        blocks={name: tuple(events) for name, events in data["blocks"].items()},
+        blocks=_absolute(data["blocks"]),
     )
 
 
@@ -143,8 +149,35 @@ def to_json(program: Program) -> dict[str, Any]:
         "symbols": program.symbols,
         "categories": program.categories,
         "tensors": program.tensors,
-        "blocks": program.blocks,
+        "blocks": _relative(program.blocks),
     }
+
+
+def _relative(blocks: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Events as 0 (the next tensor is made) and n (the tensor made n before goes), by which equal layers read equal.
+
+    They take a quarter of the room in an archive that way. Tensors must be numbered in the order of the blocks.
+    """
+    made = 0
+    found: dict[str, list[int]] = {}
+    for name, events in blocks.items():
+        found[name] = []
+        for event in events:
+            made = max(made, event)
+            found[name].append(0 if event > 0 else made + event + 1)
+    return found
+
+
+def _absolute(blocks: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    made = 0
+    found: dict[str, tuple[int, ...]] = {}
+    for name, back in blocks.items():
+        events = []
+        for distance in back:
+            made += not distance
+            events.append(distance - made - 1 if distance else made)
+        found[name] = tuple(events)
+    return found
 
 
 def sequence(layers: int, every: int = 0) -> Iterator[tuple[str, int | None]]:

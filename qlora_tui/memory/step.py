@@ -7,10 +7,11 @@ from typing import Literal
 from qlora_tui.config.run import RunConfig
 from qlora_tui.memory import closed_form, program, stored, trainable
 from qlora_tui.memory.choices import Choices
+from qlora_tui.memory.full_weights import full_weights
 from qlora_tui.memory.program import Program, ProgramKey, StepPeak
 from qlora_tui.memory.targets import targets
 from qlora_tui.memory.trainable import State, Trained
-from qlora_tui.models.facts import ModelFacts
+from qlora_tui.models.facts import ModelFacts, MoeShape
 
 _SMALLEST_PROGRAM_LAYERS = 6
 _RECORDED = "sum of the recorded step's tensors"
@@ -83,18 +84,17 @@ def measure(
         peak = program.evaluate(
             found, dims(config, facts, batch), accumulate=batch.accumulate, optimizer_step_bytes=state.step_bytes
         )
-        unpadded = config.model.attention in _OWN_KERNELS and batch.rows > 1
-        band = _UNPADDED_BAND if unpadded else _PROGRAM_BAND
-        return Measured(peak, found, band, dict.fromkeys(peak.by_category, _RECORDED), {})
+        return Measured(peak, found, _program_band(config, batch), dict.fromkeys(peak.by_category, _RECORDED), {})
     form = _closed(config, facts, choices, batch, trained, state, checkpointing)
     peak = closed_form.peak(form)
     formulas = closed_form.formulas(form, peak)
-    return Measured(peak, None, _band(config, facts, choices), formulas, closed_form.numbers(form))
+    return Measured(peak, None, _band(config, facts, choices), formulas, closed_form.numbers(form, peak))
 
 
 def dims(config: RunConfig, facts: ModelFacts, batch: Shape) -> dict[str, int]:
     """The dimensions that a program is evaluated with."""
     unbound = facts.layers - facts.sliding_layers
+    every = facts.layers // unbound if unbound and windowed(config, facts, batch) else 0
     return {
         "h": facts.hidden_size,
         "f": facts.mlp_width,
@@ -107,8 +107,17 @@ def dims(config: RunConfig, facts: ModelFacts, batch: Shape) -> dict[str, int]:
         "S": batch.row_tokens,
         "r": config.adapter.rank,
         "dq": int(config.quantization.double_quantization),
-        "every": facts.layers // unbound if unbound and windowed(config, facts, batch) else 0,
+        "every": every or program.TAKES_TURNS.get(facts.model_type, 0),
+        "rot": facts.rotary_dim or facts.head_dim,
+        **_of_experts(facts.moe),
     }
+
+
+def _of_experts(moe: MoeShape | None) -> dict[str, int]:
+    if moe is None:
+        return {}
+    shared = moe.shared_mlp_width
+    return {"E": moe.experts, "t": moe.experts_per_token, "m": moe.expert_mlp_width, "ms": shared}
 
 
 def masked(config: RunConfig, facts: ModelFacts, batch: Shape) -> bool:
@@ -142,9 +151,11 @@ def _program(
         and adapter.target_modules == "all-linear"
         and not adapter.dora
         and not adapter.modules_to_save
-        and facts.moe is None
+        and (facts.moe is None or facts.moe.moe_layers == facts.layers)
+        and facts.usual
         and facts.layers >= _SMALLEST_PROGRAM_LAYERS
         and bool(facts.heads and facts.kv_heads and facts.head_dim)
+        and facts.head_dim % 8 == 0  # Others are padded for the flash kernel, which was not recorded.
     )
     if not fits or (facts.model_type in program.WITHOUT_SDPA and config.model.attention in _OWN_KERNELS):
         return None
@@ -163,6 +174,7 @@ def program_key(
         attention="eager" if config.model.attention == "eager" else "sdpa",
         masked=masked(config, facts, batch),
         windowed=windowed(config, facts, batch),
+        single=batch.rows == 1,
         loss=loss,
     )
 
@@ -178,15 +190,13 @@ def _closed(
 ) -> closed_form.Step:
     moe, has_mask = facts.moe, masked(config, facts, batch) or windowed(config, facts, batch)
     q, k = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    mlp = facts.mlp_width
-    if moe is not None:
-        mlp = moe.experts_per_token * moe.expert_mlp_width + moe.shared_mlp_width
+    of_experts = moe.experts_per_token * moe.expert_mlp_width + moe.shared_mlp_width if moe else 0
     return closed_form.Step(
         rows=batch.rows,
         row_tokens=batch.row_tokens,
         layers=max(facts.layers, 1),
         hidden=facts.hidden_size,
-        mlp=mlp or 4 * facts.hidden_size,
+        mlp=of_experts or facts.mlp_width or 4 * facts.hidden_size,
         gated=facts.mlp_kind != "plain",
         q=q or facts.hidden_size,
         k=k or facts.hidden_size,
@@ -207,6 +217,8 @@ def _closed(
         gradients_kept=batch.accumulate,
         experts_per_token=moe.experts_per_token if moe else 0,
         optimizer_step_bytes=state.step_bytes,
+        dora=config.adapter.dora and config.adapter.kind == "lora",
+        full=full_weights(config, facts, choices),
     )
 
 
@@ -221,11 +233,18 @@ def _dequantized(config: RunConfig, facts: ModelFacts, choices: Choices) -> int:
         )
     elif config.quantization.kind == "8bit":
         found = 2 * largest * choices.compute_bytes
+    if config.adapter.dora and config.quantization.kind != "none":
+        # The norm of a weight with its adapter takes both, their sum and its square, in float32, the first in both.
+        found += 18 * largest
     experts = [target.group for target in targets(facts, config.adapter) if target.group.kind == "expert"]
     if experts:
         # PEFT adds the adapter of fused experts to all of them and keeps both for the backward pass of the layer.
         found += 3 * max(group.weight_elements // group.count for group in experts) * choices.weight_bytes
     return found
+
+
+def _program_band(config: RunConfig, batch: Shape) -> float:
+    return _UNPADDED_BAND if config.model.attention in _OWN_KERNELS and batch.rows > 1 else _PROGRAM_BAND
 
 
 def _band(config: RunConfig, facts: ModelFacts, choices: Choices) -> float:

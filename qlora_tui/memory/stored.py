@@ -85,11 +85,6 @@ def weights(facts: ModelFacts, spec: QuantizationSpec, dtypes: Dtypes, *, charge
     return dict(found)
 
 
-def largest_weight(facts: ModelFacts) -> ModuleGroup:
-    """The group with the largest single weight."""
-    return max(facts.modules, key=lambda group: group.weight_elements // max(group.count, 1))
-
-
 def _module(group: ModuleGroup, spec: QuantizationSpec, dtypes: Dtypes) -> dict[Part, tuple[int, ...]]:
     elements = group.weight_elements // group.count if group.count else 0
     if group.quantized and spec.kind != "none":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.models.facts import ModelFacts, ModuleGroup
 
-_EXPERT_NAMES: Mapping[str, tuple[str, str, str]] = {
+EXPERT_NAMES: Mapping[str, tuple[str, str, str]] = {
     "mixtral": ("w1", "w3", "w2"),
     "deepseek_v2": ("gate_proj", "up_proj", "down_proj"),
     "deepseek_v3": ("gate_proj", "up_proj", "down_proj"),
@@ -36,7 +36,7 @@ def targets(facts: ModelFacts, spec: AdapterSpec) -> list[Target]:
     """The adapted groups; none in full finetuning, or when nothing matches."""
     if spec.kind == "full":
         return []
-    former = _EXPERT_NAMES.get(facts.model_type) if facts.moe else None
+    former = EXPERT_NAMES.get(facts.model_type) if facts.moe else None
     if former is not None:
         return list(_with_experts(facts, spec, former))
     matches = _matcher(spec.target_modules)
@@ -56,6 +56,11 @@ def paths(group: ModuleGroup) -> Iterator[str]:
 def is_named(path: str, names: list[str]) -> bool:
     """Whether a path is, or ends in, one of the names."""
     return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def is_saved(path: str, names: list[str]) -> bool:
+    """Whether `modules_to_save` trains a module in full: PEFT holds the end of its path, dots or not, against them."""
+    return path.endswith(tuple(names))
 
 
 def _matcher(wanted: str | list[str]) -> Callable[[str], bool]:

@@ -31,6 +31,12 @@ NAMES: Mapping[str, str] = {
     "K": "key-value heads",
     "B": "rows",
     "S1": "predicted tokens a row",
+    "rot": "rotated features of a head",
+    "E": "experts",
+    "m": "width of an expert",
+    "ms": "width of the shared expert",
+    "t": "experts for each token",
+    "nt": "tokens x experts for each",
 }
 """What the dimensions are that say little by their names."""
 

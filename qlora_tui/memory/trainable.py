@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.memory.allocator import rounded
-from qlora_tui.memory.targets import Target, is_named, paths, targets
+from qlora_tui.memory.targets import Target, is_saved, paths, targets
 from qlora_tui.models.facts import ModelFacts, ModuleGroup
 
 PAGED_ELEMENTS = 100_000
@@ -14,6 +14,7 @@ PAGED_ELEMENTS = 100_000
 EIGHT_BIT_ELEMENTS = 4096
 """bitsandbytes keeps states of smaller tensors in 32 bits."""
 
+_HEAD = "lm_head"
 STATE_BLOCK = 256
 CODE_BYTES = 1024
 """Of one table that 8-bit states are coded by."""
@@ -60,9 +61,34 @@ def tensors(facts: ModelFacts, spec: AdapterSpec, adapter_bytes: int) -> list[Tr
     for target in targets(facts, spec):
         found += _matrices(target, spec, adapter_bytes)
     for group in facts.modules:
-        if any(is_named(path, spec.modules_to_save) for path in paths(group)):
+        if _is_saved(group, facts, spec):
             found += _whole(group, adapter_bytes)
     return found
+
+
+def trains_head(facts: ModelFacts, spec: AdapterSpec) -> bool:
+    """Whether the weight that words are scored with is trained in full."""
+    return _trains(facts, spec, "embedding" if facts.tied else "head")
+
+
+def trains_embedding(facts: ModelFacts, spec: AdapterSpec) -> bool:
+    """Whether the embedding of the words is trained in full."""
+    return _trains(facts, spec, "embedding")
+
+
+def _trains(facts: ModelFacts, spec: AdapterSpec, kind: str) -> bool:
+    tables = (group for group in facts.modules if group.kind == kind and group.shape[0] == facts.vocab_size)
+    return any(spec.kind == "full" or _is_saved(group, facts, spec) for group in tables)
+
+
+def _is_saved(group: ModuleGroup, facts: ModelFacts, spec: AdapterSpec) -> bool:
+    names = [*paths(group), _HEAD] if _is_head(group, facts) else paths(group)
+    return any(is_saved(path, spec.modules_to_save) for path in names)
+
+
+def _is_head(group: ModuleGroup, facts: ModelFacts) -> bool:
+    """Whether a group is the embedding that is the head, too: who trains one trains the other."""
+    return facts.tied and group.kind == "embedding" and group.shape[0] == facts.vocab_size
 
 
 def _matrices(target: Target, spec: AdapterSpec, item_bytes: int) -> list[Trained]:

@@ -14,6 +14,8 @@ from qlora_tui.models.layers import moe_layer_count, sliding_window
 from qlora_tui.models.tensors import Tensors
 
 _CONTEXT_KEYS = ("context", "max_position_embeddings", "n_positions", "seq_length")
+_ROPE_KEYS = ("rope_scaling", "rope_parameters")
+_ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
 _DTYPE_UNSAID = "float32"
 
 
@@ -123,7 +125,21 @@ def _facts(source: Source, family: Family | None, dimensions: Dimensions, module
         download_bytes=source.download_bytes,
         licence=source.licence,
         gated=source.gated,
+        rotary_dim=_rotary_dim(dimensions),
+        usual=all(dimensions.holds(condition) for condition in dimensions.family.usual),
     )
+
+
+def _rotary_dim(dimensions: Dimensions) -> int:
+    tables = (dimensions.config, *(dimensions.config.get(key) for key in _ROPE_KEYS))
+    named = [table[key] for table in tables if isinstance(table, Mapping) for key in _ROTARY_KEYS if key in table]
+    share = next((share for share in named if share is not None), dimensions.family.rotary)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ModelError(
+            f"config.json of {dimensions.origin}: {_ROTARY_KEYS[0]} is {share!r}, not from 0 to 1",
+            hint="Compare it with the config.json of the original model, or download the model again.",
+        )
+    return int((dimensions.optional("head_dim") or 0) * share)
 
 
 def _mlp_kind(dimensions: Dimensions) -> Any:
@@ -153,7 +169,7 @@ def _latent_attention(dimensions: Dimensions) -> LatentAttention | None:
 
 
 def _rope_scaling(config: Mapping[str, Any]) -> str | None:
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in _ROPE_KEYS:
         table = config.get(key)
         if isinstance(table, Mapping):
             kind = table.get("rope_type", table.get("type"))

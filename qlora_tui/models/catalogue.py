@@ -5,6 +5,7 @@ the model is published to have: what is loaded, a tied head counted once, a visi
 """
 
 import json
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ def find(model_id: str) -> Source | None:
 def ids() -> list[str]:
     """Hub ids of all entries."""
     return [model_id for model_id, _ in _entries().values()]
+
+
+def near(model_id: str) -> str | None:
+    """The hub id most like `model_id`, which may be without its owner; None when none is."""
+    names = {known.rpartition("/")[2].lower(): known for known in reversed(ids())}
+    names |= {known.lower(): known for known in ids()}
+    close = get_close_matches(model_id.lower(), names, n=1, cutoff=0.8)
+    return names[close[0]] if close else None
 
 
 def published_parameters(model_id: str) -> int:

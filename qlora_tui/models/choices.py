@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from qlora_tui import paths
 from qlora_tui.config.model import STARTER
 from qlora_tui.errors import QloraError
 from qlora_tui.models.facts import DTYPE_BYTES, ModelFacts
@@ -61,15 +62,10 @@ def local_choices() -> list[Choice]:
 
 def folder_choices(text: str) -> list[Choice]:
     """Model folders at, in and beginning like the path `text`."""
-    path = Path(text).expanduser()
-    inside = path if path.is_dir() else path.parent
-    wanted = "" if path.is_dir() else path.name
-    try:
-        folders = sorted(each for each in inside.iterdir() if each.name.startswith(wanted) and each.is_dir())
-    except OSError:
-        return []
-    candidates = [path, *folders] if path.is_dir() else folders
-    models = [each for each in candidates if (each / "config.json").is_file()]
+    path = paths.existing(text)
+    candidates = [path] if path is not None else []
+    candidates += paths.beginning_like(text)
+    models = [each for each in candidates if paths.existing(str(each / "config.json")) is not None]
     return [_folder(each) for each in models[:_SHOWN_FOLDERS]]
 
 

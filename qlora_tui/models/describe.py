@@ -8,7 +8,7 @@ from qlora_tui.errors import ModelError
 from qlora_tui.models import catalogue, places
 from qlora_tui.models.assemble import assemble
 from qlora_tui.models.facts import ModelFacts
-from qlora_tui.models.hub import GatedModelError, HubUnreachableError
+from qlora_tui.models.hub import GatedModelError, HubUnreachableError, MissingModelError
 from qlora_tui.models.location import local_folder
 
 
@@ -17,7 +17,7 @@ def describe(id_or_path: str, revision: str | None = None, *, network: bool = Tr
 
     A hub model that is complete in the hub cache is not asked for on the hub. A well-known one that the hub does not
     give away (gated, no connection, `network` false, HF_HUB_OFFLINE) comes from the shipped catalogue, with a note.
-    Raises ModelError for what does not exist or cannot be a base model.
+    Raises ModelError for what does not exist, with the nearest well-known id, or cannot be a base model.
     """
     spec = ModelSpec(id=id_or_path, revision=revision)
     folder = local_folder(spec)
@@ -37,12 +37,20 @@ def describe(id_or_path: str, revision: str | None = None, *, network: bool = Tr
         if cached is not None:
             return assemble(cached)
         return _from_catalogue(spec, error)
+    except MissingModelError as error:
+        raise _with_nearest(spec, error) from error
 
 
 def _from_catalogue(spec: ModelSpec, error: ModelError) -> ModelFacts:
     known = catalogue.find(spec.id)
     if known is None:
-        raise error
+        raise _with_nearest(spec, error) from error
     facts = assemble(known)
     hint = error.hint if isinstance(error, GatedModelError) else ""
     return replace(facts, notes=(*facts.notes, f"Not asked on the hub: {error.message}. {hint}".strip()))
+
+
+def _with_nearest(spec: ModelSpec, error: ModelError) -> ModelError:
+    """The error with a hint at the well-known model that may have been meant."""
+    near = None if isinstance(error, GatedModelError) else catalogue.near(spec.id)
+    return error if near is None else ModelError(error.message, hint=f"Did you mean {near}? {error.hint}".strip())

@@ -161,6 +161,12 @@ class ModelFacts:
     notes: tuple[str, ...] = ()
     """What is uncertain or surprising, one sentence each."""
 
+    rotary_dim: int = 0
+    """Features of a head that its position rotates, `head_dim` where all are."""
+
+    usual: bool = True
+    """Whether the switches in config.json that change a layer stand as in most models of the family."""
+
     @property
     def parameters(self) -> int:
         return sum(group.parameters for group in self.modules)

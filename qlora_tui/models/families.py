@@ -42,6 +42,8 @@ class Family:
     transposed: bool = False
     quantized: bool = True
     encoder_decoder: bool = False
+    rotary: float = 1.0
+    usual: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Prefixes of tensor names in published checkpoints, and what transformers makes of them."""
 
@@ -101,6 +103,7 @@ def _family(model_type: str, table: dict[str, Any]) -> Family:
         stacks=tuple(_stack(stack) for stack in stacks.values()),
         ignored=tuple(table.pop("ignored", ())),
         notes=tuple(table.pop("notes", ())),
+        usual=tuple(table.pop("usual", ())),
         **table,
     )
 

@@ -10,7 +10,9 @@ from qlora_tui.models.location import local_folder
 from qlora_tui.models.tensors import Tensors, read_headers
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_INDEX = "*.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+"""What transformers 5.23 looks for, in this order; other safetensors beside them are not read."""
 _HINT = "Give the folder with config.json and safetensors."
 
 
@@ -117,10 +119,12 @@ def stored_tensors(path: Path) -> Tensors:
 
 def weight_files(path: Path) -> list[Path]:
     """The safetensors that loading reads; empty without any. Raises ModelError when shards are missing."""
-    indexes = sorted(path.glob(_INDEX))
-    if not indexes:
-        return sorted(path.glob("*.safetensors"))
-    names = sorted({shard for index in indexes for shard in parse_index(index.read_bytes(), str(index))})
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    index = path / WEIGHTS_INDEX
+    if not index.is_file():
+        return []
+    names = sorted(parse_index(index.read_bytes(), str(index)))
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         raise ModelError(

@@ -11,12 +11,16 @@ from qlora_tui.data.downloads import Download, offline
 from qlora_tui.data.hub_errors import Repositories
 from qlora_tui.data.hub_errors import hub_errors as translated
 from qlora_tui.errors import ModelError
-from qlora_tui.models.folder import no_config, refuse_quantized
+from qlora_tui.models.folder import WEIGHTS, WEIGHTS_INDEX, no_config, refuse_quantized
 from qlora_tui.models.location import local_folder
 
 
 class GatedModelError(ModelError):
     """The model exists, but its owner lets in only those who accepted its conditions."""
+
+
+class MissingModelError(ModelError):
+    """The hub has no such model, or does not show it."""
 
 
 class HubUnreachableError(ModelError):
@@ -27,6 +31,7 @@ _MODELS = Repositories(
     noun="model",
     pages="",
     error=ModelError,
+    missing=MissingModelError,
     gated=GatedModelError,
     unreachable=HubUnreachableError,
     no_id="is neither a folder nor a hub id",
@@ -34,9 +39,8 @@ _MODELS = Repositories(
 )
 
 _TEXT_FILES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-_WEIGHTS = "model.safetensors"
-_WEIGHTS_INDEX = "model.safetensors.index.json"
 _PICKLES = "pytorch_model"
+_PICKLES_INDEX = "pytorch_model.bin.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -130,6 +134,9 @@ def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
     if "config.json" not in names:
         raise no_config(names, f"model {spec.id}")
     weights = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
+    if WEIGHTS in weights:
+        weights = [WEIGHTS]
+    index = WEIGHTS_INDEX if weights else _PICKLES_INDEX
     if not weights:
         weights = [name for name in names if name.startswith(_PICKLES) and name.endswith(".bin")]
         if weights and not spec.allow_pickle:
@@ -140,17 +147,25 @@ def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
     if not weights:
         raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
     kinds = (*_TEXT_FILES, ".py") if spec.trust_remote_code else _TEXT_FILES
-    others = [name for name in names if "/" not in name and name.endswith(kinds) and not name.startswith(_PICKLES)]
-    return [*weights, *others]
+    others = [name for name in names if "/" not in name and name.endswith(kinds) ]
+    other_indexes = {name for name in others if name.endswith(".index.json") and name != index}
+    return [*weights, *(name for name in others if name not in other_indexes)]
 
 
 def is_complete(spec: ModelSpec) -> bool:
     """Whether configuration, tokenizer and all weights are in the hub cache."""
     if _cached(spec, "config.json") is None or all(_cached(spec, name) is None for name in _TOKENIZERS):
         return False
-    if _cached(spec, _WEIGHTS) is not None:
+    if _is_whole(spec, WEIGHTS, WEIGHTS_INDEX):
         return True
-    index = _cached(spec, _WEIGHTS_INDEX)
+    return spec.allow_pickle and _is_whole(spec, f"{_PICKLES}.bin", _PICKLES_INDEX)
+
+
+def _is_whole(spec: ModelSpec, single: str, index_name: str) -> bool:
+    """Whether weights are in the hub cache as one file, or as all the shards of an index."""
+    if _cached(spec, single) is not None:
+        return True
+    index = _cached(spec, index_name)
     if index is None:
         return False
     try:

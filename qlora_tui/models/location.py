@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from qlora_tui import paths
 from qlora_tui.config.model import STARTER, ModelSpec
 
 
@@ -11,6 +12,5 @@ def local_folder(spec: ModelSpec) -> Path | None:
         from qlora_tui.starter import MODEL_DIR
 
         return MODEL_DIR
-    path = Path(spec.id).expanduser()
     written_as_path = spec.id.startswith((".", "/", "~")) or spec.id.count("/") > 1
-    return path if written_as_path or path.exists() else None
+    return paths.expanded(spec.id) if written_as_path else paths.existing(spec.id)

@@ -10,6 +10,8 @@ from qlora_tui.models.assemble import Source
 from qlora_tui.models.facts import Origin
 from qlora_tui.models.folder import (
     PICKLES,
+    WEIGHTS,
+    WEIGHTS_INDEX,
     check_config,
     no_config,
     parse_config,
@@ -24,7 +26,6 @@ from qlora_tui.models.tensors import Tensors, stored
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-_INDEX = "model.safetensors.index.json"
 _CONNECTIONS = 8
 
 
@@ -101,8 +102,10 @@ def from_hub(spec: ModelSpec) -> Source:
 
 
 def _remote_weights(repo_id: str, names: list[str], commit: str) -> list[str]:
-    if _INDEX in names:
-        shards = sorted(parse_index(content(repo_id, _INDEX, commit), f"{_INDEX} of {repo_id}"))
+    if WEIGHTS in names:
+        return [WEIGHTS]
+    if WEIGHTS_INDEX in names:
+        shards = sorted(parse_index(content(repo_id, WEIGHTS_INDEX, commit), f"{WEIGHTS_INDEX} of {repo_id}"))
         missing = [name for name in shards if name not in names]
         if missing:
             raise ModelError(
@@ -110,7 +113,7 @@ def _remote_weights(repo_id: str, names: list[str], commit: str) -> list[str]:
                 hint="Its upload is incomplete: choose another revision or another copy of the model.",
             )
         return shards
-    return [name for name in names if name == "model.safetensors"]
+    return []
 
 
 def _remote_tensors(repo_id: str, files: list[str], commit: str) -> Tensors:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from training_material import Runs
 
+from qlora_tui.config.overrides import resolve
+from qlora_tui.engine import oom
 from qlora_tui.errors import ExitCode
 from qlora_tui.memory import history
 from qlora_tui.runs import events, jobs, store
-from qlora_tui.runs.events import EventReader
+from qlora_tui.runs.event_log import EventReader
 
 _LIMIT_KIB = 3_600_000
 """Address space of the worker: enough to load PyTorch and the starter, too little for 1,024 rows at once."""
@@ -39,6 +41,19 @@ def test_running_out_of_memory_says_what_would_fit(tmp_path: Path) -> None:
     assert failed.peak_bytes > 0
     assert "GiB" in failed.message
     assert "training.micro_batch_size=512" in failed.hint
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulation", "plan"),
+    [(16, 1, (8, 2)), (6, 2, (3, 4)), (3, 2, (1, 6)), (15, 1, (5, 3)), (1, 4, None)],
+)
+def test_a_smaller_micro_batch_keeps_the_effective_one(
+    rows: int, accumulation: int, plan: tuple[int, int] | None
+) -> None:
+    settings = {"training.micro_batch_size": rows, "training.gradient_accumulation_steps": accumulation}
+    config = resolve(overrides=[f"{key}={value}" for key, value in settings.items()])
+    changes = oom.smaller(config, checkpointing=True)
+    assert changes == (dict(zip(settings, plan, strict=True)) if plan else {})
 
 
 @pytest.mark.long

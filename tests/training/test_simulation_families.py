@@ -34,12 +34,14 @@ def families() -> dict[str, dict[str, Any]]:
     return {name: keys for name, keys in found.items() if name not in _REFUSED}
 
 
-def step(keys: dict[str, Any], workload: Any, *, rows: int = 2) -> Any:
+def step(keys: dict[str, Any], workload: Any, *, rows: int = 2, recipe: str = "lean") -> Any:
     from qlora_tui.engine.simulation.hf_config import from_keys
     from qlora_tui.engine.simulation.simulate import simulate
 
     training = {"micro_batch_size": rows, "gradient_accumulation_steps": 1, "gradient_checkpointing": "off"}
-    config = RunConfig.model_validate({"model": {"id": "shallow", "attention": "sdpa"}, "training": training})
+    config = RunConfig.model_validate(
+        {"model": {"id": "shallow", "attention": "sdpa"}, "training": {**training, "recipe": recipe}}
+    )
     return simulate(config, from_keys(keys), workload)
 
 
@@ -61,6 +63,23 @@ def test_heads_whose_values_are_smaller_can_be_simulated_without_a_mask(family: 
     assert keys["qk_nope_head_dim"] + keys["qk_rope_head_dim"] > keys["v_head_dim"]
     short, long = (step(keys, Workload(tokens=tokens), rows=1) for tokens in (64, 512))
     assert long.peak_bytes > short.peak_bytes > 0
+
+
+def test_heads_of_an_odd_size_are_padded_for_the_flash_kernel() -> None:
+    from qlora_tui.engine.simulation.simulate import Workload
+
+    odd, even = (step(families()["llama"] | {"head_dim": size}, Workload(tokens=512), rows=1) for size in (100, 104))
+    assert odd.by_category["activations"] > even.by_category["activations"]
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss", "qwen2_moe"])
+def test_experts_that_were_made_float32_are_multiplied_as_a_gpu_does(family: str) -> None:
+    from qlora_tui.engine.simulation.simulate import Workload
+
+    keys = families()[family]
+    lean, original = (step(keys, Workload(tokens=128), rows=1, recipe=recipe) for recipe in ("lean", "original"))
+    assert original.stored_bytes > 1.5 * lean.stored_bytes
+    assert original.peak_bytes > lean.peak_bytes
 
 
 def test_packed_rows_are_one_sequence_with_a_mask() -> None:

@@ -71,7 +71,8 @@ def _stored(
     module: nn.Module, name: str, parameter: nn.Parameter, config: RunConfig, settings: Settings, tracker: Tracker
 ) -> nn.Parameter:
     if not (isinstance(module, Linear4bit) and name == "weight"):
-        made = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=False)
+        trained = config.adapter.kind == "full"
+        made = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=trained)
         tracker.label(made, "weights")
         return made
     spec = config.quantization

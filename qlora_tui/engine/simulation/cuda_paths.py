@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import accelerate.accelerator
+import bitsandbytes.functional
+import peft.tuners.lora.dora
 import torch
 import torch.cuda.amp.common
 import torch.nn.functional
@@ -16,6 +18,9 @@ import trl.trainer.utils
 
 aten = torch.ops.aten
 _FLASH_HEAD_LIMIT = 256
+_FLASH_HEAD_MULTIPLE = 8
+"""To which PyTorch pads the heads it gives the flash kernel."""
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -49,9 +54,14 @@ def scaled_dot_product_attention(
     """What PyTorch picks on Ampere and newer: the flash kernel without a mask, the memory-efficient one with one."""
     if torch.is_autocast_enabled("cuda") and query.dtype == torch.float32:
         query, key, value = (tensor.to(torch.get_autocast_dtype("cuda")) for tensor in (query, key, value))
-    size = query.shape[-1]
-    if query.dtype in _HALF and attn_mask is None and size <= _FLASH_HEAD_LIMIT and size % 8 == 0:
-        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+    # The flash kernel refuses heads whose values are smaller, as those of DeepSeek's latent attention
+    # (check_head_dim_size_flash in ATen/native/transformers/cuda/sdp_utils.cpp); the memory-efficient one takes them.
+    size, flash_head = query.shape[-1], query.shape[-1] == key.shape[-1] == value.shape[-1] <= _FLASH_HEAD_LIMIT
+    if query.dtype in _HALF and attn_mask is None and flash_head:
+        if missing := -size % _FLASH_HEAD_MULTIPLE:
+            query, key, value = (torch.nn.functional.pad(tensor, (0, missing)) for tensor in (query, key, value))
+        found = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+        return found[..., :size] if missing else found
     if enable_gqa:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -103,6 +113,12 @@ def _sequence_numbers(position_ids: Any) -> Any:
     return (torch.diff(position_ids, prepend=before_first, dim=-1) != 1).cumsum(-1)
 
 
+def _dequantized(module: Any) -> Any:
+    """PEFT's `dequantize_module_weight`, which knows a 4-bit weight by the name of its class."""
+    weight, state = module.weight, getattr(module.weight, "quant_state", None)
+    return weight if state is None else bitsandbytes.functional.dequantize_4bit(weight.data, state)
+
+
 @contextmanager
 def cuda_paths(*, padded: bool, autocast: torch.dtype | None, packed: bool = False) -> Iterator[None]:
     """Inside it CPU tensors are treated as a GPU's.
@@ -110,26 +126,7 @@ def cuda_paths(*, padded: bool, autocast: torch.dtype | None, packed: bool = Fal
     `padded`: some row of the batch has padding, so attention gets a mask. `packed`: a sequence holds several rows, so
     it gets one, too. `autocast`: the dtype of mixed precision.
     """
-    loss = sys.modules["trl.kernels.chunked_logprob"]
-    masking = transformers.masking_utils
-    replaced: list[tuple[Any, str, Any]] = [
-        (torch.nn.functional, "scaled_dot_product_attention", scaled_dot_product_attention),
-        (torch.nn.functional, "dropout", _dropout),
-        (torch.nn.Module, "_apply", _apply),
-        (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
-        (torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True),
-        (torch.amp, "is_autocast_available", lambda device: True),
-        (torch.utils.checkpoint, "_infer_device_type", lambda *args: "cuda"),
-        (masking, "find_packed_sequence_indices", _sequence_numbers if packed else lambda *args, **kwargs: None),
-        (masking, "is_tracing", lambda tensor=None: False),
-        (masking, "fast_all", lambda mask: not padded),
-        (loss, "_use_triton", lambda device: True),
-        (trl.trainer.utils, "_use_triton", lambda device: True),
-        (loss, "_forward_kernel", _Kernel()),
-        (loss, "_backward_kernel", _Kernel()),
-        (loss, "triton", SimpleNamespace(cdiv=lambda a, b: -(-a // b))),
-        (loss, "_addmm_fp32", _accumulate),
-    ]
+    replaced = _replaced(padded, packed)
     if autocast is not None:
         replaced.append(
             (accelerate.accelerator, "get_mixed_precision_context_manager", lambda *args: BothAutocasts(autocast))
@@ -146,3 +143,27 @@ def cuda_paths(*, padded: bool, autocast: torch.dtype | None, packed: bool = Fal
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
+
+
+def _replaced(padded: bool, packed: bool) -> list[tuple[Any, str, Any]]:
+    """What stands in the place of what: module or class, name, value."""
+    loss, masking = sys.modules["trl.kernels.chunked_logprob"], transformers.masking_utils
+    return [
+        (torch.nn.functional, "scaled_dot_product_attention", scaled_dot_product_attention),
+        (torch.nn.functional, "dropout", _dropout),
+        (torch.nn.Module, "_apply", _apply),
+        (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        (torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True),
+        (torch.amp, "is_autocast_available", lambda device: True),
+        (torch.utils.checkpoint, "_infer_device_type", lambda *args: "cuda"),
+        (masking, "find_packed_sequence_indices", _sequence_numbers if packed else lambda *args, **kwargs: None),
+        (masking, "is_tracing", lambda tensor=None: False),
+        (masking, "fast_all", lambda mask: not padded),
+        (peft.tuners.lora.dora, "dequantize_module_weight", _dequantized),
+        (loss, "_use_triton", lambda device: True),
+        (trl.trainer.utils, "_use_triton", lambda device: True),
+        (loss, "_forward_kernel", _Kernel()),
+        (loss, "_backward_kernel", _Kernel()),
+        (loss, "triton", SimpleNamespace(cdiv=lambda a, b: -(-a // b))),
+        (loss, "_addmm_fp32", _accumulate),
+    ]

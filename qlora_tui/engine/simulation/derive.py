@@ -22,7 +22,7 @@ _COUNTED = 4
 
 _BLOCK_OF_PHASE = {"forward": "E", "loss": "H", "loss_backward": "G", "step": "O"}
 _CONSTANT_OPERATIONS = ("dequantize_blockwise", "add", "empty_like", "scratch:absmax")
-_QUANTIZED_PAIRS = (("q", "h"), ("k", "h"), ("f", "h"), ("qkv", "h"), ("f2", "h"))
+_QUANTIZED_PAIRS = (("q", "h"), ("k", "h"), ("f", "h"), ("qkv", "h"), ("f2", "h"), ("h", "h"), ("ms", "h"))
 
 
 def versions() -> dict[str, str]:
@@ -34,9 +34,9 @@ class UnnamedSizeError(Exception):
     """A size of the miniature that no dimension explains."""
 
 
-def run_config(key: ProgramKey) -> RunConfig:
+def run_config(family: str, key: ProgramKey) -> RunConfig:
     """The configuration of the miniature's step."""
-    dims = miniature.DIMS
+    dims = miniature.dims(family, single=key.single)
     return RunConfig.model_validate(
         {
             "model": {"id": "miniature", "attention": key.attention},
@@ -55,18 +55,18 @@ def run_config(key: ProgramKey) -> RunConfig:
 def derive(family: str, key: ProgramKey) -> Program:
     """The program of a family. Raises UnnamedSizeError when a size cannot be named."""
     workload = Workload(
-        tokens=miniature.DIMS["S"],
+        tokens=miniature.dims(family, single=key.single)["S"],
         padded=key.masked,
         full_loss=key.loss == "full",
     )
     with always_dequantize(), miniature.small_tiles():
-        found = simulate(run_config(key), miniature.config(family, windowed=key.windowed), workload)
+        found = simulate(run_config(family, key), miniature.config(family, windowed=key.windowed), workload)
     return _program(family, key, found)
 
 
 def _program(family: str, key: ProgramKey, found: Simulation) -> Program:
     ledger = found.ledger
-    names = miniature.symbols_of_values(family)
+    names = miniature.symbols_of_values(family, single=key.single)
     numbers: dict[int, int] = {}
     tensors: list[tuple[int, int]] = []
     symbols: dict[SizeSymbols, int] = {}

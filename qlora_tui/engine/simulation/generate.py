@@ -15,10 +15,15 @@ from typing import Any  # noqa: E402
 from qlora_tui import atomic  # noqa: E402
 from qlora_tui.engine.simulation import miniature  # noqa: E402
 from qlora_tui.engine.simulation.derive import derive  # noqa: E402
-from qlora_tui.memory.program import PROGRAMS, WITHOUT_SDPA  # noqa: E402
+from qlora_tui.memory.program import FUSED_PROJECTION, PROGRAMS, UNGROUPED, WITHOUT_SDPA  # noqa: E402
 from qlora_tui.memory.recorded import Program, ProgramKey, to_json  # noqa: E402
+from qlora_tui.memory.targets import EXPERT_NAMES  # noqa: E402
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "phi3_ungrouped")
+FAMILIES = (
+    "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "phi3_ungrouped", "olmo2", "granite", "cohere",
+    "cohere2", "smollm3", "stablelm_ungrouped", "phi_ungrouped", "gpt_neox_ungrouped",
+    "mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss",
+)  # fmt: skip
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """Time of every member, so that the same programs give the same bytes."""
 
@@ -26,6 +31,8 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 def keys(family: str) -> list[ProgramKey]:
     """What is shipped for a family, the most used first."""
     eager: list[dict[str, Any]] = [{"attention": "eager"}]
+    if family.removesuffix(UNGROUPED) in FUSED_PROJECTION:
+        eager.append({"attention": "eager", "single": True})
     fused: list[dict[str, Any]] = [{}, {"masked": True}]
     if family in miniature.WINDOWED:
         fused.append({"windowed": True})
@@ -33,10 +40,11 @@ def keys(family: str) -> list[ProgramKey]:
     full = [kind | {"loss": "full"} for kind in kinds]
     if kinds is fused:
         kinds = fused + eager
+    dropouts = (False,) if family in EXPERT_NAMES else (False, True)  # PEFT's adapters of experts have none.
     return [
         ProgramKey(recipe, checkpointing, dropout, **kind)  # type: ignore[arg-type]
         for kind in kinds + full
-        for recipe, checkpointing, dropout in product(("lean", "original"), (True, False), (False, True))
+        for recipe, checkpointing, dropout in product(("lean", "original"), (True, False), dropouts)
     ]
 
 

@@ -1,6 +1,7 @@
-"""The cases in which the shipped programs are held against full dry runs: 18 models, four times, other switches."""
+"""The cases in which the shipped programs are held against full dry runs: 35 models, four times, other switches."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,30 @@ MODELS = (
     "huggyllama/llama-7b", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B", "google/gemma-2-9b",
     "meta-llama/Llama-3.2-3B", "microsoft/phi-4", "Qwen/Qwen2.5-14B", "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-70B",
 )  # fmt: skip
+FURTHER_MODELS = (
+    "HuggingFaceTB/SmolLM3-3B", "CohereLabs/c4ai-command-r7b-12-2024", "google/gemma-7b", "allenai/OLMo-2-0425-1B",
+    "allenai/OLMo-2-1124-7B", "EleutherAI/gpt-neox-20b", "CohereLabs/aya-expanse-8b", "google/gemma-2b",
+    "stabilityai/stablelm-2-1_6b", "stabilityai/stablelm-3b-4e1t", "microsoft/phi-2", "EleutherAI/pythia-1.4b",
+    "ibm-granite/granite-3.1-2b-base",
+)  # fmt: skip
+MIXTURES = (
+    "Qwen/Qwen3-30B-A3B", "openai/gpt-oss-20b", "Qwen/Qwen1.5-MoE-A2.7B", "mistralai/Mixtral-8x7B-v0.1",
+)  # fmt: skip
+_WITHOUT_DROPOUT = ("Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
+"""PEFT's adapters of experts have none."""
+
 ROUNDS = 4
 MOST_TOKENS = 16384
 DEPTHS = (12, 18)
-"""Layers of a model after the first round, in which each has all of its own."""
+"""Layers of a model after its first round, in which it has all of its own."""
 
 _SEED = 11
+_GROUPS = (MODELS, FURTHER_MODELS, MIXTURES)
+_CHECKPOINTING = ("on", "off", "on", "off")
+"""In each round of the later groups, whose models take few cases, so that each has both."""
+_SINGLE_ROWS = ("EleutherAI/gpt-neox-20b", "microsoft/phi-4", "microsoft/Phi-3-mini-4k-instruct")
+"""Models of a fused projection, which eager attention keeps alive of a single row."""
+
 _KINDS = ("plain", "plain", "packed", "eager", "full loss", "plain", "plain", "full loss", "packed")
 Case = dict[str, Any]
 
@@ -31,14 +50,15 @@ def cases() -> list[Case]:
     """Every model in each round with other switches, always the same ones."""
     choose = random.Random(_SEED)  # noqa: S311 - a sample, no secret
     found: list[Case] = []
-    for number in range(ROUNDS * len(MODELS)):
+    order = [(turn, model) for models in _GROUPS for turn in range(ROUNDS) for model in models]
+    for number, (turn, model) in enumerate(order):
         tokens, rows = choose.choice((512, 1024, 2048, 4096, 8192)), choose.choice((1, 2, 4))
         kind = _KINDS[(number + number // len(MODELS)) % len(_KINDS)]
         found.append(
             {
                 "number": number,
-                "model": MODELS[number % len(MODELS)],
-                "depth": choose.choice(DEPTHS) if number >= len(MODELS) else None,
+                "model": model,
+                "depth": choose.choice(DEPTHS) if turn else None,
                 "tokens": tokens,
                 "rows": 1 if kind == "full loss" or rows * tokens > MOST_TOKENS else rows,
                 "packing": kind == "packed",
@@ -46,16 +66,25 @@ def cases() -> list[Case]:
                 "loss": "full" if kind == "full loss" else "tiled",
                 "accumulate": choose.choice((1, 16)),
                 "rank": choose.choice((8, 16, 64)),
-                "dropout": choose.choice((0.0, 0.05)),
+                "dropout": 0.0 if model in _WITHOUT_DROPOUT else choose.choice((0.0, 0.05)),
                 "recipe": choose.choice(("lean", "lean", "original")),
-                "checkpointing": choose.choice(("on", "on", "off")),
+                "checkpointing": choose.choice(("on", "on", "off")) if model in MODELS else _CHECKPOINTING[turn],
                 "double_quantization": choose.choice((True, True, False)),
                 "optimizer": choose.choice(
                     ("paged_adamw_32bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_fused", "adamw_torch")
                 ),
             }
         )
-    return found
+    return found + [case | {"number": len(found) + more} for more, case in enumerate(_single_rows())]
+
+
+def _single_rows() -> Iterator[Case]:
+    for model, checkpointing, depth in zip(_SINGLE_ROWS * 2, _CHECKPOINTING * 2, DEPTHS * 3, strict=False):
+        yield {
+            "model": model, "depth": depth, "tokens": 2048, "rows": 1, "packing": False, "attention": "eager",
+            "loss": "tiled", "accumulate": 1, "rank": 16, "dropout": 0.05, "recipe": "lean",
+            "checkpointing": checkpointing, "double_quantization": True, "optimizer": "paged_adamw_8bit",
+        }  # fmt: skip
 
 
 def run_config(case: Case) -> RunConfig:

@@ -12,12 +12,18 @@ from qlora_tui.models.hub import snapshot
 from qlora_tui.models.location import local_folder
 
 _ROPE = ("rope_parameters", "rope_scaling")
-"""How positions are encoded changes no size, and the catalogue does not hold all of it."""
+"""How positions are encoded changes no size but by its share of a head; the catalogue does not hold all of it."""
+
+_SHARE = "partial_rotary_factor"
 
 
 def from_keys(keys: Mapping[str, Any]) -> Any:
     """The config with the keys of a config.json. Raises ValueError, TypeError or KeyError for what is none."""
-    return AutoConfig.for_model(**{name: value for name, value in keys.items() if name not in _ROPE})
+    sizes = {name: value for name, value in keys.items() if name not in _ROPE}
+    for table in map(keys.get, _ROPE):
+        if isinstance(table, Mapping) and _SHARE in table:
+            sizes[_SHARE] = table[_SHARE]
+    return AutoConfig.for_model(**sizes)
 
 
 def of_model(spec: ModelSpec, given: Mapping[str, Any] | None = None) -> Any:

@@ -1,5 +1,6 @@
 """The optimizer's states, as each optimizer allocates them. The optimizers themselves need data, so they do not run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,8 +26,8 @@ class OptimizerStates:
     """Whether a step holds one more copy of every trained weight (foreach implementations)."""
 
 
-def states(optimizer: str, weights: list[torch.Tensor]) -> OptimizerStates:
-    """All states of `optimizer` (a name of transformers) for the trained weights."""
+def states(optimizer: str, weights: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = ()) -> OptimizerStates:
+    """All states of `optimizer` (a name of transformers) for the trained weights. `embeddings`: those of embeddings."""
     if optimizer in ("adamw_torch", "adamw_torch_fused"):
         found = OptimizerStates([torch.zeros_like(weight) for weight in weights for _ in range(2)])
         # torch's implementations count steps in a float32 each; only the fused one has the count on the GPU.
@@ -38,16 +39,17 @@ def states(optimizer: str, weights: list[torch.Tensor]) -> OptimizerStates:
         return OptimizerStates()
     if optimizer == "adafactor":
         return OptimizerStates([torch.zeros(side) for weight in weights for side in weight.shape])
-    return _bitsandbytes(optimizer, weights)
+    return _bitsandbytes(optimizer, weights, {id(weight) for weight in embeddings})
 
 
-def _bitsandbytes(optimizer: str, weights: list[torch.Tensor]) -> OptimizerStates:
+def _bitsandbytes(optimizer: str, weights: list[torch.Tensor], embeddings: set[int]) -> OptimizerStates:
     found = OptimizerStates()
     count = next(count for name, count in _STATES.items() if name in optimizer)
     eight_bit, paged = "8bit" in optimizer, optimizer.startswith("paged")
     for weight in weights:
         elements = weight.numel()
-        small = eight_bit and elements >= EIGHT_BIT_ELEMENTS
+        # transformers keeps embeddings in 32 bits by `GlobalOptimManager.register_module_override`.
+        small = eight_bit and elements >= EIGHT_BIT_ELEMENTS and id(weight) not in embeddings
         dtype = torch.uint8 if small else torch.float32
         if paged and elements >= PAGED_ELEMENTS:
             found.paged_bytes += count * elements * dtype.itemsize

@@ -32,10 +32,13 @@ def announce_layers(model: Any, ledger: Ledger, *, checkpointing: bool) -> None:
 
 
 def _first_module(layer: nn.Module) -> nn.Module:
+    """The module that a layer runs first. Hooks on the layer itself would keep its input alive while it runs."""
     norm = getattr(layer, "input_layernorm", None)
     if isinstance(norm, nn.Module):
         return norm
-    return next(child for child in layer.children() if "norm" in type(child).__name__.lower())
+    norms = [name for name, child in layer.named_children() if "norm" in type(child).__name__.lower()]
+    first = next((name for name in norms if not name.startswith("post_")), "self_attn.q_proj")
+    return layer.get_submodule(first)
 
 
 def _announce(ledger: Ledger, number: int) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import bitsandbytes.functional
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Trainer
 
@@ -75,6 +76,13 @@ class Simulation:
     """Events before the step."""
 
 
+class _OneMode(FakeTensorMode):
+    """The mode that all tensors without data belong to. A copied module's would count anew in a copy of it."""
+
+    def __deepcopy__(self, memo: object) -> "_OneMode":
+        return self
+
+
 def simulate(
     config: RunConfig,
     hf_config: Any,
@@ -86,9 +94,7 @@ def simulate(
 
     Raises ModelError for what cannot be simulated.
     """
-    began = time.monotonic()
-    settings = on_gpu(config)
-    ledger = Ledger()
+    began, settings, ledger = time.monotonic(), on_gpu(config), Ledger()
     tracker = Tracker(ledger, workload.gpu, answers=not workload.real)
     tell("building")
     with ExitStack() as stack, tempfile.TemporaryDirectory() as output:
@@ -99,28 +105,31 @@ def simulate(
         stack.enter_context(quiet_collector())
         model = base_model.on_meta(hf_config, config, settings)
         if not workload.real:
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            stack.enter_context(_OneMode(allow_non_fake_inputs=True))
         stack.enter_context(tracker)
         run = Run(config, settings, workload, tracker, model, tell)
         run.prepare(Path(output))
-        step_began = len(ledger.events)
-        stored = ledger.level_bytes
+        step_began, stored = len(ledger.events), ledger.level_bytes
         ledger.reset_peak()
         run.step(observe)
-        phase = ledger.phases[ledger.peak_event - 1] if ledger.peak_event else "step"
-        return Simulation(
-            peak_bytes=ledger.peak_bytes,
-            stored_bytes=stored,
-            by_category=ledger.by_category(ledger.peak_event),
-            phase=phase,
-            phase_peaks=ledger.phase_peaks(),
-            paged_bytes=run.states.paged_bytes,
-            trainable_parameters=sum(weight.numel() for weight in run.weights),
-            operations=tracker.operations,
-            seconds=time.monotonic() - began,
-            ledger=ledger,
-            step_began=step_began,
-        )
+        return _outcome(run, tracker, stored, step_began, time.monotonic() - began)
+
+
+def _outcome(run: "Run", tracker: Tracker, stored: int, step_began: int, seconds: float) -> Simulation:
+    ledger = tracker.ledger
+    return Simulation(
+        peak_bytes=ledger.peak_bytes,
+        stored_bytes=stored,
+        by_category=ledger.by_category(ledger.peak_event),
+        phase=ledger.phases[ledger.peak_event - 1],
+        phase_peaks=ledger.phase_peaks(),
+        paged_bytes=run.states.paged_bytes,
+        trainable_parameters=sum(weight.numel() for weight in run.weights),
+        operations=tracker.operations,
+        seconds=seconds,
+        ledger=ledger,
+        step_began=step_began,
+    )
 
 
 def _autocast(settings: GpuSettings) -> torch.dtype | None:
@@ -140,6 +149,18 @@ def quiet_collector() -> Iterator[None]:
         gc.enable()
         bitsandbytes.functional.name2qmap.clear()
         bitsandbytes.functional.name2qmap.update(maps)
+
+
+def _embeddings(model: Any) -> list[torch.Tensor]:
+    """Weights of embeddings, whose 8-bit states transformers makes 32-bit ones."""
+    return [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+
+
+def _trained_twice(model: Any) -> torch.Size | None:
+    """Shape of the embedding if it is trained and is the head, too."""
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding and embedding.requires_grad
+    return embedding.shape if tied else None
 
 
 class Run:
@@ -166,13 +187,14 @@ class Run:
             self._trainer.compute_loss = MethodType(Trainer.compute_loss, self._trainer)
         gc.collect()
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._tracker.summed = _trained_twice(model)
+        adapted = self._config.adapter.kind == "lora"
         for weight in model.parameters():
             four_bit = getattr(weight, "quant_state", None) is not None
-            self._tracker.label(
-                weight, "adapter" if weight.requires_grad else "packed weights" if four_bit else "weights"
-            )
+            added = adapted and weight.requires_grad
+            self._tracker.label(weight, "adapter" if added else "packed weights" if four_bit else "weights")
         self._ledger.category = "optimizer"
-        self.states = optimizer.states(self._settings.optimizer, self.weights)
+        self.states = optimizer.states(self._settings.optimizer, self.weights, _embeddings(model))
         self._ledger.category = None
         for thread in ("forward", "backward"):
             if self._workload.gpu.multiprocessors:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch._meta_registrations import _create_grouped_mm_output_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +24,8 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.ledger = ledger
         self.operations = 0
+        self.summed: torch.Size | None = None
+        """Shape of a weight whose gradients autograd adds up: that of a trained embedding that is the head, too."""
         self._gpu = gpu
         self._answers = answers
         self._numbers: dict[int, int] = {}
@@ -55,6 +58,9 @@ class Tracker(TorchDispatchMode):
             func, args, kwargs, answer = _without_data(name, func, args, kwargs)
             if answer is not None:
                 return answer
+        if name == "aten::add" and args[0].shape == self.summed and "backward" in self.ledger.phase:
+            # Autograd adds in place, but beneath a dispatch mode it would make a third tensor.
+            func = torch.ops.aten.add_.Tensor
         taken = []
         if self._gpu.multiprocessors:
             taken = self._take_scratch(name, args, kwargs)
@@ -103,4 +109,11 @@ def _without_data(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         mask = args[1][0]
         kept = args[0].shape[mask.dim() :]
         return torch.ops.aten.clone.default, (args[0].reshape(mask.numel(), *kept),), {}, None
+    if name == "aten::_grouped_mm" and args[0].dtype != torch.bfloat16:
+        # PyTorch's own shape function refuses what a GPU multiplies group by group (ATen/native/GroupedMMUtils.h).
+        return _grouped_product, args, kwargs, None
     return func, args, kwargs, None
+
+
+def _grouped_product(first: torch.Tensor, second: torch.Tensor, offsets: torch.Tensor, *_: Any) -> torch.Tensor:
+    return _create_grouped_mm_output_tensor(first, second, offsets, first.dtype)
