@@ -15,7 +15,7 @@ from qlora_tui.config.overrides import resolve
 from qlora_tui.evaluation import comparison
 from qlora_tui.evaluation.paired import difference
 from qlora_tui.runs import events, store
-from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.store import RunFolder
 
 __all__ = ["command"]

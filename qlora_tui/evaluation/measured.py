@@ -80,7 +80,7 @@ def _row_marks(row: Any, side: str) -> Iterator[tuple[str, float, float]]:
         yield metric, float(said == row["expected"]), 1.0
     elif isinstance(said, dict) and "nats" in said:
         tokens = float(said.get("tokens") or 0)
-        if tokens:
+        if tokens and said["nats"] is not None:
             yield "trained_loss", float(said["nats"]) / tokens, tokens
     else:
         for metric, value in _numbers(said).items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from qlora_tui import paths
 from qlora_tui.errors import DataError, NotFoundError
 from qlora_tui.evaluation.questions import GENERAL, row_id, written_id
 from qlora_tui.runs.store import RunFolder
@@ -78,6 +79,11 @@ def predictions_file(run: RunFolder, question_set: str, side: Side) -> Path:
     return run.path / "eval" / "answers" / f"{question_set}.{side}.predictions.jsonl"
 
 
+def settings_file(run: RunFolder, question_set: str, side: Side) -> Path:
+    """What decided those answers: seed, sampling and, of an adapter, its weights."""
+    return run.path / "eval" / "answers" / f"{question_set}.{side}.settings.json"
+
+
 def read_answers(path: Path) -> dict[str, Answer]:
     """Answers by question id, from generation files with or without a truncated text, and from predictions.jsonl.
 
@@ -133,13 +139,14 @@ def find(text: str, question_set: str) -> tuple[str, Path]:
     from qlora_tui.runs import store
 
     name, equals, rest = text.partition("=")
-    path = Path(rest if equals else text).expanduser()
+    path = paths.existing(rest if equals else text)
     if equals and not name:
         raise UsageError(f"{text!r}: no name before '='", hint="Write it as NAME=FILE.")
-    if path.is_file():
+    if path is not None and path.is_file():
         return (name if equals else path.name.partition(".jsonl")[0]), path
     run_name, colon, side = (rest if equals else text).partition(":")
     if "/" in run_name or run_name.endswith((".jsonl", ".json", ".csv")):
+        path = paths.expanded(rest if equals else text)
         raise NotFoundError(f"no such file: {path}", hint="Give a file of answers, or the name of a run.")
     if colon and side not in {"adapter", "base"}:
         raise UsageError(f"{text!r}: {side!r} is no side of a run", hint="Write RUN:adapter or RUN:base.")

@@ -1,16 +1,18 @@
 """The evaluation process as its parent sees it."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError
 from qlora_tui.evaluation.tasks import Task
+from qlora_tui.runs import gpus
 from qlora_tui.runs.store import RunFolder
 
 PROCESS = "qlora_tui.engine.evaluation"
@@ -23,9 +25,12 @@ STUDY = "qlora_tui.engine.evaluation.quantization_study"
 def measure(run: RunFolder, task: Task, *, allow_download: bool = False) -> Iterator[dict[str, Any]]:
     """Start the process and yield what it says; the last message has the kind "result".
 
-    Raises the error that it reports, or EnvironmentProblem when it ends without one. It has a session of its own, so
-    Ctrl-C reaches the parent alone, which ends it.
+    Raises the error that it reports, EnvironmentProblem when it ends without one, or RunConflictError when its device
+    is "auto" and runs are training on every GPU. It has a session of its own, so Ctrl-C reaches the parent alone, which
+    ends it.
     """
+    is_choosing = task.device == "auto" and run.load_config().model.device != "cpu"
+    environment = os.environ | (gpus.beside_training() if is_choosing else {})
     log = run.path / "eval" / "stdio.log"
     command = [sys.executable, "-m", PROCESS, str(run.path), task.model_dump_json()]
     command += ["--allow-download"] if allow_download else []
@@ -33,7 +38,7 @@ def measure(run: RunFolder, task: Task, *, allow_download: bool = False) -> Iter
         log.parent.mkdir(exist_ok=True)
         noise = log.open("ab")
     with noise:
-        yield from _messages(command, noise, f"Its output is in {log}.")
+        yield from _messages(command, noise, f"Its output is in {log}.", environment)
 
 
 def study_quantization(model: str, text: Path | None, *, allow_download: bool = False) -> Iterator[dict[str, Any]]:
@@ -45,8 +50,12 @@ def study_quantization(model: str, text: Path | None, *, allow_download: bool = 
         yield from _messages(command, noise, "Is there enough memory to load it in float32?")
 
 
-def _messages(command: list[str], noise: IO[bytes], hint: str) -> Iterator[dict[str, Any]]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=noise, start_new_session=True) as child:
+def _messages(
+    command: list[str], noise: IO[bytes], hint: str, environment: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=noise, start_new_session=True, env=environment
+    ) as child:
         assert child.stdout is not None
         try:
             for line in child.stdout:

@@ -10,17 +10,21 @@ import pytest
 import torch
 from chat_material import make_run
 from command_line import Cli, command
+from transformers import LlamaForCausalLM
 
 from qlora_tui.chat.protocol import Sampling
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.engine import generate
 from qlora_tui.engine.evaluation import answers, loss, mmlu, partial, quantization_study
+from qlora_tui.engine.evaluation.__main__ import Teller, run_task
 from qlora_tui.engine.evaluation.pair import Pair, load
-from qlora_tui.errors import DataError, ExitCode, ModelError
-from qlora_tui.evaluation import judge_local, row_log
+from qlora_tui.errors import DataError, ExitCode, ModelError, RunConflictError
+from qlora_tui.evaluation import judge_local, results, row_log
+from qlora_tui.evaluation.measured import measured
 from qlora_tui.evaluation.predictions import answers_file, predictions_file, read_answers
 from qlora_tui.evaluation.questions import Question, questions_of
 from qlora_tui.evaluation.tasks import AnswersTask, GenerateTask, LossTask, MmluTask
+from qlora_tui.runs.store import RunFolder
 from qlora_tui.starter import HELDOUT_DATA, MODEL_DIR
 
 __all__ = ["command"]
@@ -133,6 +137,57 @@ def test_an_interrupted_generation_goes_on_with_the_same_answers(pair: Pair) -> 
     assert path.read_bytes() == whole
     with row_log.opened(path) as log:
         assert [row["question_id"] for row in log.rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sampling": Sampling(max_tokens=5, temperature=0)}, "temperature 0.7, now 0.0"),
+        ({"seed": 4}, "seed 3, now 4"),
+        ({"checkpoint": 500}, "checkpoint none, now 500"),
+    ],
+)
+def test_answers_made_with_other_settings_are_not_taken_for_new_ones(
+    pair: Pair, change: dict[str, Any], said: str
+) -> None:
+    run = make_run("asked", checkpoint=500)
+    questions = [Question(str(number), f"Question {number}?") for number in range(2)]
+    task = GenerateTask(name="two", questions="", sampling=Sampling(max_tokens=5), seed=3, batch_rows=2)
+    answers.generate_all(run, pair, questions[:1], task, silent)
+    files = {path: path.read_bytes() for path in (run.path / "eval" / "answers").iterdir()}
+    with pytest.raises(RunConflictError, match=said) as raised:
+        answers.generate_all(run, pair, questions, task.model_copy(update=change), silent)
+    assert "--name" in raised.value.hint
+    assert {path: path.read_bytes() for path in (run.path / "eval" / "answers").iterdir()} == files
+    other = answers.generate_all(run, pair, questions, task.model_copy(update={**change, "name": "other"}), silent)
+    assert len(Path(other["files"]["adapter"]).read_bytes().splitlines()) == 2
+    more = answers.generate_all(run, pair, questions, task.model_copy(update={"batch_rows": 1}), silent)
+    assert len(Path(more["files"]["adapter"]).read_bytes().splitlines()) == 2
+
+
+def test_answers_of_an_adapter_that_trained_on_or_to_other_questions_are_not_taken_for_new_ones(pair: Pair) -> None:
+    run = make_run("asked")
+    task = GenerateTask(name="one", questions="", sampling=Sampling(max_tokens=2), sides=("adapter", "base"))
+    answers.generate_all(run, pair, [Question("1", "Who?")], task, silent)
+    with pytest.raises(RunConflictError, match=r"question 1 'Who\?', now 'What\?'"):
+        answers.generate_all(run, pair, [Question("1", "What?")], task, silent)
+    weights = run.adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    with pytest.raises(RunConflictError, match="other weights"):
+        answers.check_kept(run, ("base", "adapter"), [Question("1", "Who?")], task)
+    answers.check_kept(run, ("base",), [Question("1", "Who?")], task)
+
+
+def test_a_conflict_with_earlier_answers_is_said_before_the_model_is_loaded(pair: Pair, tmp_path: Path) -> None:
+    run = make_run("asked")
+    file = tmp_path / "q.txt"
+    file.write_text("Who?\n")
+    task = GenerateTask(name="q", questions=str(file), sampling=Sampling(max_tokens=2), sides=("adapter",))
+    answers.generate_all(run, pair, questions_of(task.source, None), task, silent)
+    teller = Teller(run, "q")
+    with pytest.raises(RunConflictError, match="seed 0, now 1"):
+        run_task(run, task.model_copy(update={"seed": 1}), teller, lambda download: False)
+    assert "loading" not in (run.path / "eval" / "events.jsonl").read_text()
 
 
 def test_a_base_model_without_a_run_says_what_the_base_of_a_run_says(pair: Pair) -> None:
@@ -284,3 +339,77 @@ def test_long_multiple_choice_prompts_keep_their_end_within_the_context(pair: Pa
         list(mmlu.letters(model, pair.tokenizer, [question], 1))
         hook.remove()
     assert 500 < max(seen) <= pair.context_max_tokens
+
+
+QUESTIONS = [
+    mmlu.Question("s", f"{'full ' * words}lamp?\nA. red\nB. blue\nC. old\nD. new\nAnswer:", "A")
+    for words in (1, 30, 7, 30)
+]
+
+
+def test_multiple_choice_computes_the_logits_of_the_last_places_alone(pair: Pair) -> None:
+    """Those of every place of a batch would take gigabytes with a large vocabulary."""
+    heads: list[torch.Size] = []
+    with pair.side("adapter") as model:
+        hook = model.get_output_embeddings().register_forward_hook(lambda *call: heads.append(call[2].shape))
+        list(mmlu.letters(model, pair.tokenizer, QUESTIONS, batch_rows=4))
+        mmlu._likeliest(model, mmlu._encode(pair.tokenizer, QUESTIONS[0], 2048), pair.tokenizer.pad_token_id)
+        hook.remove()
+    assert [(rows, places) for rows, places, _ in heads] == [(4, 3), (4, 1)]
+
+
+def test_a_model_that_computes_every_logit_chooses_the_same_letters(pair: Pair) -> None:
+    class EveryLogit(LlamaForCausalLM):
+        def forward(self, input_ids: Any, attention_mask: Any, use_cache: bool) -> Any:
+            return super().forward(input_ids, attention_mask, use_cache=use_cache)
+
+    rows = [mmlu._encode(pair.tokenizer, question, 2048).prompt for question in QUESTIONS]
+    ends = [range(len(row) - 2, len(row)) for row in rows]
+    found = []
+    for kind in (LlamaForCausalLM, EveryLogit):
+        model = kind.from_pretrained(MODEL_DIR, dtype=torch.float32)
+        with torch.inference_mode():
+            logits = torch.stack(mmlu._logits(model, rows, ends, pair.tokenizer.pad_token_id))
+            found.append((list(mmlu.letters(model, pair.tokenizer, QUESTIONS, batch_rows=4)), logits))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def kept(pair: Pair, monkeypatch: pytest.MonkeyPatch, weight: str, value: float) -> tuple[RunFolder, dict[str, Any]]:
+    """The loss of a run whose weights were destroyed, measured twice from the rows on disk, and its result file."""
+    run = make_run("diverged")
+    task = LossTask(name="loss", data=str(HELDOUT_DATA), limit=4, batch_rows=2)
+    rows = loss.rows_of(run.load_config(), pair.tokenizer, task)
+    tensor = next(tensor for name, tensor in pair.model.named_parameters() if weight in name)
+    monkeypatch.setattr(tensor, "data", torch.full_like(tensor, value))
+    for _ in range(2):
+        found = loss.measure(pair, rows, task, silent, partial.on_disk(run, task, rows))
+    monkeypatch.undo()
+    return run, json.loads(results.write(run, task.name, found).read_text())
+
+
+def test_an_adapter_of_no_numbers_has_no_loss_and_its_base_keeps_its_own(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, found = kept(pair, monkeypatch, "lora_B", math.nan)
+    assert found["adapter"]["trained_loss"] is None and found["adapter"]["all_perplexity"] is None
+    assert found["adapter"]["trained_tokens"] == found["base"]["trained_tokens"] > 0
+    assert found["base"]["trained_loss"] > 0
+    metrics = {one.side: one.metrics for one in measured(run)}
+    assert "trained_loss" in metrics["base"] and "trained_loss" not in metrics["adapter"]
+
+
+def test_a_model_that_diverged_cannot_be_sampled_from(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("diverged")
+    norm = next(tensor for name, tensor in pair.model.named_parameters() if "model.norm" in name)
+    monkeypatch.setattr(norm, "data", torch.full_like(norm, math.nan))
+    task = GenerateTask(name="q", questions="", sampling=Sampling(max_tokens=2))
+    with pytest.raises(ModelError, match="not finite numbers") as raised:
+        answers.generate_all(run, pair, [Question("1", "Who?")], task, silent)
+    assert "--checkpoint" in raised.value.hint
+
+
+def test_a_perplexity_too_large_for_a_number_leaves_the_loss(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = kept(pair, monkeypatch, "model.norm", 1e5)
+    assert found["adapter"]["trained_loss"] > 700
+    assert found["adapter"]["trained_perplexity"] is None

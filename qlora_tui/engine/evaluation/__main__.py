@@ -22,7 +22,7 @@ from qlora_tui.evaluation import tasks
 from qlora_tui.evaluation.questions import questions_of
 from qlora_tui.evaluation.results import write
 from qlora_tui.evaluation.text_scores import left_out
-from qlora_tui.runs.fingerprint import pinned
+from qlora_tui.runs.fingerprint import pinned, pinned_data
 from qlora_tui.runs.store import RunFolder
 
 _TELL_EVERY_S = 0.5
@@ -97,6 +97,8 @@ def run_task(run: RunFolder, task: tasks.Task, teller: Teller, consent: Consent)
     questions = mmlu.read(Path(task.file), task.limit) if isinstance(task, tasks.MmluTask) else []
     expected = answers.read(task.source, task.limit, consent) if isinstance(task, tasks.AnswersTask) else []
     asked = questions_of(task.source, task.limit, consent) if isinstance(task, tasks.GenerateTask) else []
+    if isinstance(task, tasks.GenerateTask):
+        answers.check_kept(run, task.sides, asked, task)
     if isinstance(task, tasks.HarnessTask):
         harness.check()
     if isinstance(task, tasks.AnswersTask) and left_out():
@@ -105,7 +107,8 @@ def run_task(run: RunFolder, task: tasks.Task, teller: Teller, consent: Consent)
     teller.stage("measuring")
     match task:
         case tasks.LossTask():
-            rows = loss.rows_of(pinned(run, run.load_config()), loaded.tokenizer, task, consent)
+            config = pinned_data(run, pinned(run, run.load_config()))
+            rows = loss.rows_of(config, loaded.tokenizer, task, consent)
             found = loss.measure(loaded, rows, task, teller.progress, partial.on_disk(run, task, rows))
         case tasks.MmluTask():
             found = mmlu.measure(loaded, questions, task, teller.progress, partial.on_disk(run, task, questions))

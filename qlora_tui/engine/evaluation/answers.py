@@ -1,7 +1,8 @@
 """Answers to questions: greedy ones scored against the expected, and sampled ones for a judge."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -16,11 +17,20 @@ from qlora_tui.data.load import read_rows, to_example
 from qlora_tui.engine import generate
 from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_text
+from qlora_tui.engine.evaluation import partial
 from qlora_tui.engine.evaluation.pair import Pair
 from qlora_tui.engine.evaluation.partial import Keep, forgotten
-from qlora_tui.errors import DataError
+from qlora_tui.errors import DataError, ModelError, RunConflictError
 from qlora_tui.evaluation import row_log
-from qlora_tui.evaluation.predictions import Answer, answer_row, answers_file, prediction_row, predictions_file
+from qlora_tui.evaluation.predictions import (
+    Answer,
+    Side,
+    answer_row,
+    answers_file,
+    prediction_row,
+    predictions_file,
+    settings_file,
+)
 from qlora_tui.evaluation.questions import Question
 from qlora_tui.evaluation.tasks import AnswersTask, GenerateTask
 from qlora_tui.evaluation.text_scores import scores
@@ -83,17 +93,23 @@ def generate_all(
     """Answer every question that has no answer yet, each batch kept as soon as it is there.
 
     The seed of a batch follows from the task's and its first question, so that a resumed run says the same.
+    Raises RunConflictError as `check_kept`.
     """
+    check_kept(run, pair.sides, questions, task)
     files = {}
     for side in pair.sides:
         path = answers_file(run, task.name, side)
         with row_log.opened(path) as log, pair.side(side) as model:
+            if not log.rows:
+                atomic.write_json(settings_file(run, task.name, side), _settings(run, task, side))
             known = {str(row["question_id"]) for row in log.rows}
             for start in range(0, len(questions), task.batch_rows):
                 batch = [one for one in questions[start : start + task.batch_rows] if one.question_id not in known]
                 if batch:
                     torch.manual_seed(task.seed * 1_000_003 + start)
-                    for question, prompt, text in _sampled(model, pair.tokenizer, batch, task):
+                    with _told_when_diverged():
+                        sampled = _sampled(model, pair.tokenizer, batch, task)
+                    for question, prompt, text in sampled:
                         log.append(answer_row(_answer(question, prompt, text)))
                 progress(side, min(start + task.batch_rows, len(questions)), len(questions))
             files[side] = str(path)
@@ -103,12 +119,81 @@ def generate_all(
     return {"questions": len(questions), "files": files, "sampling": task.sampling.model_dump(), "seed": task.seed}
 
 
+def check_kept(run: RunFolder, sides: Sequence[Side], questions: Sequence[Question], task: GenerateTask) -> None:
+    """Raise RunConflictError when answers of that name are kept that this task would not have given."""
+    for side in sides:
+        path = answers_file(run, task.name, side)
+        if not path.is_file():
+            continue
+        with row_log.opened(path) as log:
+            other = _differences(run, log.rows, questions, task, side) if log.rows else []
+        if other:
+            raise RunConflictError(
+                f"run {run.name!r} has answers to {task.name!r} of its {side} that were made otherwise: "
+                + "; ".join(other),
+                hint=f"Give the new ones a name of their own with --name, or remove {path}.",
+            )
+
+
+def _differences(
+    run: RunFolder, rows: Sequence[dict[str, Any]], questions: Sequence[Question], task: GenerateTask, side: Side
+) -> list[str]:
+    """In which way these rows are no answers of the task, each as a few words."""
+    try:
+        before = json.loads(settings_file(run, task.name, side).read_bytes())
+    except (OSError, ValueError):
+        return ["with which settings is not known"]
+    now = _settings(run, task, side)
+    found = [
+        "other weights" if key == "weights" else f"{key} {_text(before.get(key))}, now {_text(value)}"
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
+    asked = {one.question_id: _as_written(one.text) for one in questions}
+    for row in rows:
+        new = asked.get(str(row["question_id"]), row["text"])
+        if new != row["text"]:
+            return [*found, f"question {row['question_id']} {row['text'][:40]!r}, now {new[:40]!r}"]
+    return found
+
+
+def _settings(run: RunFolder, task: GenerateTask, side: Side) -> dict[str, Any]:
+    """What decides an answer beside the question and the base; the base itself is the run's for good."""
+    decides = {"seed": task.seed, **task.sampling.model_dump(mode="json")}
+    if side == "adapter":
+        decides |= {"checkpoint": task.checkpoint, "weights": partial.weights_identity(run, task)}
+    return decides
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _as_written(text: str) -> str:
+    """A lone surrogate cannot be written."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("question_id", "text", "category")}
 
 
 def _answer(question: Question, prompt: str, text: str) -> Answer:
     return Answer(question.question_id, question.text, text, question.category, prompt=prompt, generation=text)
+
+
+@contextmanager
+def _told_when_diverged() -> Iterator[None]:
+    """Turn PyTorch's refusal to draw from what is no distribution into a ModelError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise ModelError(
+            "the model's outputs are not finite numbers: its training diverged",
+            hint="Evaluate an earlier checkpoint with --checkpoint, or train again with a lower learning rate.",
+        ) from error
 
 
 def _sampled(

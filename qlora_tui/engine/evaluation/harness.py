@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from qlora_tui.engine.evaluation.pair import Pair
+from qlora_tui.engine.session import finite
 from qlora_tui.errors import EnvironmentProblem, NotFoundError, nearest
 from qlora_tui.evaluation.tasks import HarnessTask
 
@@ -16,7 +17,10 @@ def check() -> None:
 
 
 def measure(pair: Pair, task: HarnessTask, say: Callable[[str], None]) -> dict[str, Any]:
-    """lm-eval's `results` of each side. Raises NotFoundError for a task that lm-eval does not have."""
+    """lm-eval's `results` of each side, None for a number that is not finite.
+
+    Raises NotFoundError for a task that lm-eval does not have.
+    """
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -46,7 +50,7 @@ def measure(pair: Pair, task: HarnessTask, say: Callable[[str], None]) -> dict[s
             )
         found[side] = {
             name: {
-                key.removesuffix(",none"): value
+                key.removesuffix(",none"): finite(value) if isinstance(value, float) else value
                 for key, value in values.items()
                 if isinstance(value, int | float) and key != "sample_len"
             }

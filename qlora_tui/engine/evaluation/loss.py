@@ -12,12 +12,19 @@ from qlora_tui.data.downloads import Consent
 from qlora_tui.data.prepare import prepare
 from qlora_tui.engine.evaluation.pair import Pair
 from qlora_tui.engine.evaluation.partial import Keep, forgotten
+from qlora_tui.engine.session import finite
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation.tasks import LossTask
 
 _IGNORED = -100
 _LOGIT_ROWS = 1024
 """Positions whose logits are widened to float32 at once."""
+
+_LARGEST_EXPONENT = 700
+"""Its exponential is about the largest number there is."""
+
+Nats = tuple[float | None, int]
+"""Summed negative log-likelihood, None where it is not finite, and the tokens that it is of."""
 
 Rows = Sequence[tuple[list[int], list[int]]]
 """input_ids and labels of each row; a label of -100 is not trained."""
@@ -49,9 +56,12 @@ def _all_of(source: SourceSpec, trained: DataSpec) -> DataSpec:
 def measure(
     pair: Pair, rows: Rows, task: LossTask, progress: Callable[[str, int, int], None], keep: Keep = forgotten
 ) -> dict[str, Any]:
-    """Loss (mean negative log-likelihood in nats) and perplexity (its exponential) of each side, per token."""
+    """Loss (mean negative log-likelihood in nats) and perplexity (its exponential) of each side, per token.
+
+    None for a model whose weights have diverged.
+    """
     found: dict[str, Any] = {"rows": len(rows)}
-    per_row: dict[str, list[dict[str, float]]] = {}
+    per_row: dict[str, list[dict[str, float | None]]] = {}
     for side in pair.sides:
         with keep(side) as log, pair.side(side) as model:
             for trained, everything in _row_sums(
@@ -62,23 +72,25 @@ def measure(
             sums = list(log.rows)
         found[side] = {}
         for part in ("trained", "all"):
-            found[side] |= _per_token(part, *(sum(one[part][number] for one in sums) for number in (0, 1)))
+            found[side] |= _per_token(part, [one[part] for one in sums])
         per_row[side] = [{"nats": one["trained"][0], "tokens": one["trained"][1]} for one in sums]
     found["per_row"] = per_row
     return found
 
 
-def _per_token(name: str, nats: float, tokens: float) -> dict[str, float]:
-    loss = nats / max(tokens, 1)
+def _per_token(name: str, rows: Sequence[Nats]) -> dict[str, float | None]:
+    """None where a number would not be finite, which JSON does not have."""
+    nats, tokens = [row[0] for row in rows if row[0] is not None], sum(row[1] for row in rows)
+    loss = sum(nats) / max(tokens, 1) if len(nats) == len(rows) else None
     return {
         f"{name}_loss": loss,
-        f"{name}_perplexity": math.exp(loss) if loss < 700 else math.inf,
+        f"{name}_perplexity": math.exp(loss) if loss is not None and loss < _LARGEST_EXPONENT else None,
         f"{name}_tokens": tokens,
     }
 
 
-def _row_sums(model: Any, rows: Rows, batch_rows: int, pad_id: int) -> Iterator[tuple[tuple[float, int], ...]]:
-    """For each row: (nats, tokens) of trained tokens, and of all but the first."""
+def _row_sums(model: Any, rows: Rows, batch_rows: int, pad_id: int) -> Iterator[tuple[Nats, Nats]]:
+    """For each row: that of its trained tokens, and of all but the first."""
     for start in range(0, len(rows), batch_rows):
         batch = rows[start : start + batch_rows]
         width = max(len(ids) for ids, _ in batch)
@@ -93,8 +105,8 @@ def _row_sums(model: Any, rows: Rows, batch_rows: int, pad_id: int) -> Iterator[
             nats = token_nats(logits[number, : len(row) - 1], ids[number, 1 : len(row)].to(device)).cpu()
             is_trained = torch.tensor(labels[1:]) != _IGNORED
             yield (
-                (float(nats[is_trained].sum()), int(is_trained.sum())),
-                (float(nats.sum()), len(row) - 1),
+                (finite(float(nats[is_trained].sum())), int(is_trained.sum())),
+                (finite(float(nats.sum())), len(row) - 1),
             )
 
 

@@ -4,13 +4,16 @@ The prompt is a row's `input` as it stands, which ends with "Answer:"; what is c
 " D" behind it. A letter of several tokens is compared by the sum of their log-likelihoods.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 
 from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.evaluation.loss import token_nats
@@ -115,9 +118,10 @@ def _encode(tokenizer: Any, question: Question, max_source_tokens: int) -> Encod
 def choose(model: Any, batch: Sequence[Encoded], pad_id: int) -> list[str]:
     """The likeliest letter of each question."""
     if all(len(letter) == 1 for encoded in batch for letter in encoded.letters):
-        last = _logits(model, [encoded.prompt for encoded in batch], pad_id)
+        prompts = [encoded.prompt for encoded in batch]
+        last = _logits(model, prompts, [range(len(prompt) - 1, len(prompt)) for prompt in prompts], pad_id)
         return [
-            LETTERS[int(torch.stack([logits[-1, letter[0]] for letter in encoded.letters]).argmax())]
+            LETTERS[int(torch.stack([logits[0, letter[0]] for letter in encoded.letters]).argmax())]
             for logits, encoded in zip(last, batch, strict=True)
         ]
     return [_likeliest(model, encoded, pad_id) for encoded in batch]
@@ -125,20 +129,39 @@ def choose(model: Any, batch: Sequence[Encoded], pad_id: int) -> list[str]:
 
 def _likeliest(model: Any, encoded: Encoded, pad_id: int) -> str:
     rows = [encoded.prompt + letter for letter in encoded.letters]
+    # The logits of a token are those at the place before it.
+    before = [
+        range(len(row) - len(letter) - 1, len(row) - 1) for row, letter in zip(rows, encoded.letters, strict=True)
+    ]
     nats = []
-    for logits, row, letter in zip(_logits(model, rows, pad_id), rows, encoded.letters, strict=True):
-        targets = torch.tensor(row[-len(letter) :], device=logits.device)
-        nats.append(float(token_nats(logits[-len(letter) - 1 : -1], targets).sum()))
+    for logits, letter in zip(_logits(model, rows, before, pad_id), encoded.letters, strict=True):
+        nats.append(float(token_nats(logits, torch.tensor(letter, device=logits.device)).sum()))
     return LETTERS[nats.index(min(nats))]
 
 
-def _logits(model: Any, rows: Sequence[list[int]], pad_id: int) -> list[torch.Tensor]:
-    """Logits [length, vocabulary] of each row, in float32."""
+def _logits(model: Any, rows: Sequence[list[int]], wanted: Sequence[range], pad_id: int) -> list[torch.Tensor]:
+    """Logits [wanted places, vocabulary] of each row, in float32.
+
+    The model computes no others if it can leave them out: those of all places of a batch may take gigabytes.
+    """
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros_like(ids)
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row)
         mask[number, : len(row)] = 1
-    output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
-    return [logits[: len(row)].float() for logits, row in zip(output, rows, strict=True)]
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    computed: Sequence[int] = range(width)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if _can_leave_out_logits(type(base).forward):
+        computed = sorted({place for places in wanted for place in places})
+        inputs["logits_to_keep"] = torch.tensor(computed)
+    output = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, use_cache=False).logits
+    index = {place: number for number, place in enumerate(computed)}
+    return [logits[[index[place] for place in places]].float() for logits, places in zip(output, wanted, strict=True)]
+
+
+@cache
+def _can_leave_out_logits(forward: Callable[..., Any]) -> bool:
+    """Whether a model computes the logits of only those places that it is told."""
+    return "logits_to_keep" in inspect.signature(forward).parameters

@@ -46,12 +46,23 @@ def forgotten(side: Side) -> AbstractContextManager[Log]:
 
 def on_disk(run: RunFolder, task: Task, rows: Sequence[Any]) -> Keep:
     """Logs of this task on these rows with this adapter; results of other ones are not taken for its own."""
-    folder = run.adapter if task.checkpoint is None else run.checkpoints / f"checkpoint-{task.checkpoint}"
-    weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
     asked = task.model_dump(mode="json", exclude={"name", "sides", "batch_rows"})
-    parts = json.dumps([asked, weights, [repr(row) for row in rows]]).encode("utf-8", "replace")
-    identity = hashlib.sha256(parts).hexdigest()[:16]
+    identity = _digest([asked, _weights(run, task), [repr(row) for row in rows]])
     return lambda side: row_log.opened(_folder(run) / f"{task.name}.{side}.{identity}.jsonl")
+
+
+def weights_identity(run: RunFolder, task: Task) -> str:
+    """The same for as long as the adapter that the task measures is the same files."""
+    return _digest(_weights(run, task))
+
+
+def _weights(run: RunFolder, task: Task) -> list[tuple[str, int, int]]:
+    folder = run.adapter if task.checkpoint is None else run.checkpoints / f"checkpoint-{task.checkpoint}"
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def remove(run: RunFolder, name: str) -> None:
