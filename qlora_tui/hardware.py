@@ -1,10 +1,13 @@
 """What this machine has, as one immutable snapshot: GPUs through NVML, the host through psutil.
 
-A sensor that a card or a driver lacks is None. No GPU and no driver is a machine with an empty list of GPUs.
+A sensor that a card or a driver lacks is None. No GPU and no driver is a machine with an empty list of GPUs. GPUs that
+CUDA_VISIBLE_DEVICES hides are not there for any program of ours, so that all of them mean the same ones.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,8 +21,12 @@ Reading = TypeVar("Reading")
 @dataclass(frozen=True, slots=True)
 class Gpu:
     index: int
+    """As nvidia-smi counts them, whatever is hidden; of a MIG instance, its card's."""
+
     name: str
     uuid: str
+    """What CUDA_VISIBLE_DEVICES can call it: "GPU-..." or, of a MIG instance, "MIG-..."."""
+
     total_bytes: int
     free_bytes: int
     compute_capability: tuple[int, int] | None
@@ -96,15 +103,61 @@ def _read_gpus() -> tuple[str | None, tuple[Gpu, ...]]:
     try:
         driver = str(pynvml.nvmlSystemGetDriverVersion())
         found = (_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
-        return driver, tuple(gpu for gpu in found if gpu is not None)
+        return driver, _visible(pynvml, tuple(gpu for gpu in found if gpu is not None))
     except pynvml.NVMLError:
         return None, ()
     finally:
         pynvml.nvmlShutdown()
 
 
+def _visible(pynvml: Any, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """Those that CUDA shows, in its order: up to the first name that is none, and none when one is named twice.
+
+    Rules: "CUDA environment variables" in NVIDIA's CUDA programming guide; torch.cuda reads them the same way.
+    """
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is None:
+        return gpus
+    shown: list[Gpu] = []
+    for name in names.split(","):
+        gpu = _named(pynvml, name.strip(), gpus)
+        if gpu is None:
+            break
+        if gpu.uuid in (other.uuid for other in shown):
+            return ()
+        shown.append(gpu)
+    return tuple(shown)
+
+
+def _named(pynvml: Any, name: str, gpus: tuple[Gpu, ...]) -> Gpu | None:
+    """The GPU of that index, or whose UUID begins so, or the MIG instance of that UUID."""
+    if name.startswith("MIG-"):
+        return _read_instance(pynvml, name)
+    if name.startswith("GPU-"):
+        found = [gpu for gpu in gpus if gpu.uuid.startswith(name)]
+        return found[0] if len(found) == 1 else None
+    number = re.match(r"\d+", name)
+    return next((gpu for gpu in gpus if number and gpu.index == int(number[0])), None)
+
+
+def _read_instance(pynvml: Any, uuid: str) -> Gpu | None:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        index = pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle))
+    except pynvml.NVMLError:
+        return None
+    return _read_handle(pynvml, handle, int(index))
+
+
 def _read_gpu(pynvml: Any, index: int) -> Gpu | None:
     """None for a card that fell off the bus: the others are there still."""
+    try:
+        return _read_handle(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index), index)
+    except pynvml.NVMLError:
+        return None
+
+
+def _read_handle(pynvml: Any, handle: Any, index: int) -> Gpu | None:
 
     def sensor(read: Callable[[], Reading]) -> Reading | None:
         try:
@@ -113,7 +166,6 @@ def _read_gpu(pynvml: Any, index: int) -> Gpu | None:
             return None
 
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         name, uuid = str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle))
     except pynvml.NVMLError:

@@ -1,8 +1,8 @@
 """A chat process without torch: speaks the real protocol and answers with what it was asked, in capitals.
 
-FAKE_CHAT decides more: "slow" says one word and waits to be cancelled, "die" ends in the middle of an answer,
-"judge" gives verdicts as the judge server does, "judge 5" dies at the sixth question, "judge hold 3" is slow from the
-fourth on, "refuse" finds every question too long.
+FAKE_CHAT decides more: "mute" is never done with loading, "slow" says one word and waits to be cancelled, "die" ends in
+the middle of an answer, "judge" gives verdicts as the judge server does, "judge 5" dies at the sixth question, "judge
+hold 3" is slow from the fourth on, "refuse" finds every question too long.
 """
 
 import os
@@ -28,6 +28,9 @@ from qlora_tui.chat.protocol import (
 def main() -> None:
     behaviour = os.environ.get("FAKE_CHAT", "")
     send(Stage(text="loading the parrot"))
+    if behaviour == "mute":
+        sys.stdin.buffer.read()
+        return
     sides: tuple[Side, ...] = ("base",) if "--base-only" in sys.argv else ("base", "adapter")
     send(Ready(model="parrot", device="cpu", sides=sides, context_max_tokens=128))
     for line in sys.stdin.buffer:

@@ -17,7 +17,7 @@ from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs import events, jobs
 from qlora_tui.runs.checkpoints import newest_complete, seal
 from qlora_tui.runs.control import ControlReader
-from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.store import RunFolder
 
 TOTAL_STEPS = 4

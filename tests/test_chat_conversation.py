@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from nvml_material import install_cards
 
-from qlora_tui import hardware
 from qlora_tui.chat.client import ChatClient, Choice, check
 from qlora_tui.chat.commands import COMMANDS, obey
 from qlora_tui.chat.protocol import Message, Sampling
@@ -12,9 +12,8 @@ from qlora_tui.chat.session import ChatSession
 from qlora_tui.chat.transcript import Answer, Conversation
 from qlora_tui.config.overrides import resolve
 from qlora_tui.errors import RunConflictError, StorageError, UsageError
-from qlora_tui.hardware import Gpu, Machine
 from qlora_tui.runs import events, jobs, store
-from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.store import RunFolder
 
 
@@ -152,27 +151,26 @@ def test_a_folder_that_is_gone_is_a_storage_error(session):
     assert session.conversation == talk()
 
 
-def machine(gpus: int) -> Machine:
-    cards = tuple(Gpu(n, "card", f"GPU-{n}", 2**34, 2**33, (9, 0), None, None, None) for n in range(gpus))
-    return Machine(cards, "600", cpu_cores=2, cpu_percent=0.0, ram_total_bytes=2**34, ram_available_bytes=2**33)
-
-
 def test_a_gpu_on_which_a_run_is_training_is_left_alone_unless_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("QLORA_TUI_RUNS", str(tmp_path))
     config = resolve("starter", None, ["model.device=auto"])
     finished, training = (store.create(name, config, {}) for name in ("done", "busy"))
     finished.adapter.mkdir()
     writer = EventWriter(training.events)
-    writer.write(events.Resolved(field="model.device", value="cuda:1", reason="most free memory"))
-    monkeypatch.setattr(hardware, "snapshot", lambda: machine(gpus=1))
-    check(Choice(finished))
+    install_cards(monkeypatch, 20, 10, 5)
+    assert check(Choice(finished)) == {}
     with jobs.hold(training):
-        with pytest.raises(RunConflictError, match="'busy' is training on cuda:1") as caught:
+        with pytest.raises(RunConflictError, match="'busy' is training on the GPU"):
+            check(Choice(finished))
+        on_one = {"field": "model.device", "value": "cuda", "reason": "most free memory", "gpu_uuid": "GPU-1"}
+        writer.write(events.Resolved(**on_one))
+        assert check(Choice(finished)) == {"CUDA_VISIBLE_DEVICES": "GPU-0,GPU-2"}
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+        assert check(Choice(finished)) == {}
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        with pytest.raises(RunConflictError, match="'busy' is training on GPU 1") as caught:
             check(Choice(finished))
         assert "--device cpu" in caught.value.hint
-        check(Choice(finished, device="cpu"))
-        check(Choice(finished, device="cuda"))
-        monkeypatch.setattr(hardware, "snapshot", lambda: machine(gpus=2))
-        check(Choice(finished))
-        monkeypatch.setattr(hardware, "snapshot", lambda: machine(gpus=0))
-        check(Choice(finished))
+        assert check(Choice(finished, device="cpu")) == check(Choice(finished, device="cuda")) == {}
+        install_cards(monkeypatch)
+        assert check(Choice(finished)) == {}

@@ -152,6 +152,23 @@ def test_nothing_is_left_when_the_parent_is_killed():
     assert gone == [child]
 
 
+LISTENER = """
+import signal, sys
+from qlora_tui.engine.chat import Line
+Line(sys.stdin.buffer, 1).listen()
+signal.pause()
+"""
+
+
+def test_a_parent_that_dies_in_the_middle_of_a_question_leaves_nothing_behind():
+    with subprocess.Popen([sys.executable, "-c", LISTENER], stdin=subprocess.PIPE) as child:
+        try:
+            child.communicate(b'{"kind": "ask", "messa', timeout=PATIENCE_S)
+        finally:
+            child.kill()
+    assert child.returncode == ExitCode.OK
+
+
 class Terminal:
     """A person at a terminal: types, presses Ctrl-C, and waits for what the screen shows."""
 

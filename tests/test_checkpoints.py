@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine import worker
+from qlora_tui.engine.session import Session
 from qlora_tui.errors import StorageError
-from qlora_tui.runs import checkpoints
+from qlora_tui.runs import checkpoints, events, jobs, store
 from qlora_tui.runs.checkpoints import MARKER, CheckpointFolder
+from qlora_tui.runs.event_log import EventWriter
 
 Damage = Callable[[Path], object]
 
@@ -96,3 +100,69 @@ def test_only_what_was_not_written_to_the_end_is_discarded(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "checkpoint-3", tmp_path / "checkpoint-6", ignore=lambda *_: [MARKER])
     checkpoints.discard_unwritten(tmp_path)
     assert [folder.step for folder in checkpoints.all_checkpoints(tmp_path)] == [3]
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A worker's side of a run that made six steps and was killed."""
+    monkeypatch.setattr(Session, "listen", lambda _: None)  # the signals here are those of the tests
+    run = store.create("one", RunConfig(), {})
+    writer = EventWriter(run.events)
+    writer.write(events.Started(attempt=1, pid=1, process_start_s=1.0))
+    for number in range(1, 7):
+        writer.write(
+            events.Step(step=number, epoch=0, loss=1, learning_rate=1e-4, grad_norm=1, tokens=1, tokens_per_s=1)
+        )
+    writer.close()
+    return Session(run, jobs.replay(run))
+
+
+def test_a_worker_says_that_it_has_begun_before_it_reads_a_checkpoint_whole(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gigabytes on a slow disk take minutes, and whoever started the worker waits for its first word."""
+    newest = written(session.run.checkpoints, 6)
+    read = checkpoints._crc32
+    heard: list[tuple[int, int, str]] = []
+
+    def note(path: Path) -> int:
+        state = jobs.replay(session.run)
+        heard.append((state.attempt, state.step_number, state.stage.stage if state.stage else ""))
+        return read(path)
+
+    monkeypatch.setattr(checkpoints, "_crc32", note)
+    promised, _ = checkpoints.newest_complete(session.run.checkpoints, by_content=False)
+    assert worker._begin(session, promised) == promised == CheckpointFolder(newest, 6)
+    assert heard[:1] == [(2, 6, "verifying")]
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_attempt_begins_at_the_one_before(session: Session) -> None:
+    for step in (3, 6):
+        written(session.run.checkpoints, step)
+    flip_one_byte(session.run.checkpoints / "checkpoint-6" / "optimizer.pt")
+    promised, _ = checkpoints.newest_complete(session.run.checkpoints, by_content=False)
+    found = worker._begin(session, promised)
+    assert [checkpoint and checkpoint.step for checkpoint in (promised, found)] == [6, 3]
+    state = jobs.replay(session.run)
+    assert (state.attempt, state.step_number) == (2, 3)
+    kept = session.run.checkpoints / "damaged-6"
+    assert [warning.message for warning in state.warnings] == [
+        f"checkpoint-6 is not resumed from: optimizer.pt is damaged. What is left of it is in {kept}."
+    ]
+    assert (kept / "adapter_model.safetensors").stat().st_size == 256 * 40
+    assert [folder.step for folder in checkpoints.all_checkpoints(session.run.checkpoints)] == [3]
+
+
+def test_only_the_last_damaged_checkpoints_are_kept_and_none_that_is_half_written(tmp_path: Path) -> None:
+    for step in (3, 6, 9):
+        written(tmp_path, step)
+    (tmp_path / "checkpoint-9" / MARKER).unlink()
+    cut(tmp_path / "checkpoint-6" / "optimizer.pt")
+    said = checkpoints.put_aside(checkpoints.newest_complete(tmp_path)[1])
+    assert ["was deleted" in said[0], "damaged-6" in said[1]] == [True, True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "damaged-6"]
+    cut(tmp_path / "checkpoint-3" / "optimizer.pt")
+    checkpoints.put_aside(checkpoints.newest_complete(tmp_path)[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-3"]
+    checkpoints.put_aside([])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-3"]

@@ -95,10 +95,18 @@ def test_with_a_yes_the_worker_may_download(typed: Typed) -> None:
 def test_a_model_that_is_here_needs_neither_a_yes_nor_the_hub(typed: Typed) -> None:
     fetch = "import sys, huggingface_hub as hub; [hub.hf_hub_download('open/model', name) for name in sys.argv[1:]]"
     assert typed.python(fetch, "config.json", "tokenizer.json", "model.safetensors").code == 0
-    for variables in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
+    for variables in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}, {"TRANSFORMERS_OFFLINE": "1"}):
         result = typed("train", "starter", "--model", "open/model", "--detach", **variables)
         assert result.code == 0, result.err
     assert jobs.replay(store.find("starter-1")).warnings[0].message == ""
+
+
+def test_trusted_pickles_that_are_here_need_no_hub_either(typed: Typed) -> None:
+    fetch = "import sys, huggingface_hub as hub; [hub.hf_hub_download('old/model', name) for name in sys.argv[1:]]"
+    assert typed.python(fetch, "config.json", "tokenizer.json", "pytorch_model.bin").code == 0
+    trusting = ("train", "starter", "--model", "old/model", "--set", "model.allow_pickle=true", "--detach")
+    result = typed(*trusting, HF_HUB_OFFLINE="1")
+    assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize(

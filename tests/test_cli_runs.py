@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from command_line import PROGRAM, Cli, command, fake_worker, kill, until
 
+from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import ExitCode
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
@@ -159,6 +161,23 @@ def test_a_live_run_is_listed_and_neither_removed_nor_resumed(command: Cli, wait
     assert "qlora-tui stop one" in removed.err
     assert command("resume", "one").code == 5
     assert jobs.is_alive(waiting)
+
+
+def test_a_run_whose_log_cannot_be_read_is_listed_beside_the_others(command: Cli) -> None:
+    for name in ("one", "two"):
+        store.create(name, RunConfig(), {"model": "starter"})
+    log = store.find("two").events
+    log.mkdir()
+    listed = command("runs", "list")
+    assert listed.code == 0
+    assert sorted(line.split("\t")[:2] for line in listed.out.splitlines()) == [
+        ["one", "created"],
+        ["two", "unreadable"],
+    ]
+    assert f"two is unreadable: cannot read {log}" in listed.err
+    shown = command("runs", "show", "two")
+    assert (shown.code, shown.out) == (ExitCode.STORAGE, "")
+    assert f"cannot read {log}" in shown.err
 
 
 def test_cancel_needs_a_yes_and_ends_the_run(command: Cli, waiting: RunFolder) -> None:

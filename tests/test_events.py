@@ -7,7 +7,7 @@ import pytest
 
 from qlora_tui.errors import StorageError
 from qlora_tui.runs import events
-from qlora_tui.runs.events import EventReader, EventWriter
+from qlora_tui.runs.event_log import EventReader, EventWriter
 
 
 def step(number: int) -> events.Step:
@@ -76,6 +76,13 @@ def test_a_reader_of_a_run_that_has_not_begun_sees_nothing(tmp_path: Path) -> No
     assert list(EventReader(tmp_path / "events.jsonl").read()) == []
 
 
+def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    log.mkdir()
+    with pytest.raises(StorageError, match=r"cannot read .*events\.jsonl"):
+        list(EventReader(log).read())
+
+
 def test_text_of_any_kind_stays_on_one_line_of_ascii_compatible_json(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
     text = "a\nb\x1b[31m\u2028 ü 漢\x00"
@@ -83,6 +90,20 @@ def test_text_of_any_kind_stays_on_one_line_of_ascii_compatible_json(tmp_path: P
     lines = log.read_bytes().split(b"\n")
     assert len(lines) == 2
     assert json.loads(lines[0])["message"] == text
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.Warned(code="x", message="k\udce9.jsonl"),
+        events.DatasetReady(train_rows=1, eval_rows=0, report={"longest": [1, "k\udce9.jsonl:3"]}),
+    ],
+)
+def test_a_file_name_that_is_no_utf_8_is_said_with_a_mark_in_its_place(tmp_path: Path, event: events.AnyEvent) -> None:
+    log = tmp_path / "events.jsonl"
+    EventWriter(log).write(event)
+    (read,) = EventReader(log).read()
+    assert "k?.jsonl" in read.model_dump_json()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

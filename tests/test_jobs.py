@@ -1,8 +1,11 @@
 """Workers as processes: alive or dead, asked, stopped, killed, two on one folder."""
 
 import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -11,11 +14,12 @@ from command_line import fake_worker, kill, until
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import EnvironmentProblem, RunConflictError, StorageError
 from qlora_tui.runs import control, events, jobs, store
-from qlora_tui.runs.events import EventReader
+from qlora_tui.runs.event_log import EventReader
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.requests import Request
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.ui import run_actions
 
 __all__ = ["fake_worker"]
 Behave = Callable[[str], None]
@@ -65,7 +69,7 @@ def test_a_killed_worker_is_a_crash_until_it_is_resumed(run: RunFolder, fake_wor
     fake_worker("wait")
     jobs.start(run)
     until(run, stepped)
-    request = Request(run, "save_now")
+    request = Request(run, "save_now", jobs.replay(run))
     until(run, lambda state: bool(state.checkpoints))
     kill(run)
     assert jobs.look(run).status == "crashed"
@@ -134,6 +138,25 @@ def test_a_worker_that_cannot_start_says_why_and_the_folder_stays(run: RunFolder
     assert store.find("one") == run
 
 
+def test_a_worker_that_says_nothing_does_not_go_on_unattended(
+    run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            began.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.0)
+    fake_worker("wait")
+    with pytest.raises(EnvironmentProblem, match="said nothing for 0 s and was ended"):
+        jobs.start(run)
+    assert [process.returncode for process in began] == [-signal.SIGKILL]
+    assert not jobs.is_alive(run)
+
+
 def test_cancel_is_an_answer_when_the_worker_listens(run: RunFolder, fake_worker: Behave) -> None:
     fake_worker("wait")
     jobs.start(run)
@@ -187,16 +210,43 @@ def test_a_pid_that_now_belongs_to_somebody_else_is_not_signalled(run: RunFolder
     assert jobs._worker_process(myself) is not None
 
 
-def test_a_request_nobody_hears_is_sent_again(
-    run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
+def messages(run: RunFolder) -> list[control.Control]:
+    """Everything that was sent to the run's workers."""
+    reader = control.ControlReader(run.control)
+    reader._offset = 0
+    return reader.read()
+
+
+def test_a_request_is_sent_again_to_the_next_worker_and_to_nobody_twice(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qlora_tui.runs.requests._REPEAT_S", 0.0)
+    """A worker obeys each message: one that is between two steps must not find the same one many times."""
+    monkeypatch.setattr("qlora_tui.runs.requests._SILENCE_S", 0.0)
+    state = RunState(attempt=1, pid=7)
     with jobs.hold(run):
-        request = Request(run, "stop_and_save")
-        assert not request.heard(jobs.replay(run))
-        sent = control.ControlReader(run.control)
-        sent._offset = 0
-        messages = sent.read()
-    assert [message.action for message in messages] == ["stop_and_save", "stop_and_save"]
-    answer = events.ControlAcknowledged(id=messages[1].id, action="stop_and_save")
-    assert request.heard(RunState(acknowledged=(answer.id,)))
+        request = Request(run, "stop_and_save", state)
+        for _ in range(3):
+            assert not request.heard(state)
+        assert len(messages(run)) == 1
+        replanned = RunState(attempt=2, pid=7)
+        for _ in range(3):
+            assert not request.heard(replanned)
+    assert [message.action for message in messages(run)] == ["stop_and_save", "stop_and_save"]
+    for message in messages(run):
+        assert request.heard(RunState(acknowledged=(message.id,)))
+
+
+def test_asking_from_the_screen_ends_with_the_answer_and_when_the_screen_does(
+    run: RunFolder, fake_worker: Behave
+) -> None:
+    fake_worker("deaf")
+    jobs.start(run)
+    until(run, lambda state: state.warnings[-1:] != () and state.warnings[-1].code == "deaf")
+    looks = iter([False, True])
+    run_actions.ask(run, "save_now", print, lambda: next(looks))
+    kill(run)
+    fake_worker("wait")
+    jobs.start(run)
+    run_actions.ask(run, "stop_and_save", print, lambda: False)
+    assert followed(run).status == "stopped"
+    assert len(messages(run)) == 2

@@ -1,6 +1,8 @@
 """The queue: runs that wait, a loop that starts them one after another, and one loop at a time."""
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +11,9 @@ from command_line import Cli, command, fake_worker
 
 from qlora_tui import hardware
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import NotFoundError, RunConflictError
+from qlora_tui.errors import NotFoundError, RunConflictError, StorageError
 from qlora_tui.hardware import Gpu
-from qlora_tui.runs import jobs, queue, store
+from qlora_tui.runs import jobs, labels, queue, store
 from qlora_tui.runs.fingerprint import read_plan
 
 __all__ = ["command", "fake_worker"]
@@ -21,6 +23,7 @@ Behave = Callable[[str], None]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "_POLL_S", 0.05)
+    monkeypatch.setattr(queue, "_LOOK_S", 0.1)
 
 
 def test_runs_start_in_turn_each_when_the_one_before_has_ended(fake_worker: Behave) -> None:
@@ -49,6 +52,53 @@ def test_a_run_that_cannot_start_does_not_hold_up_the_others(fake_worker: Behave
     assert any("gone was not started" in line for line in said)
     assert jobs.wait_until_dead(store.find("two"), 10)
     assert jobs.look(store.find("two")).status == "finished"
+
+
+def test_a_run_that_was_resumed_by_hand_is_not_started_again(fake_worker: Behave) -> None:
+    for name in ("one", "two"):
+        store.create(name, RunConfig(), {})
+        queue.add(name)
+    one = store.find("one")
+    jobs.start(one)
+    assert jobs.wait_until_dead(one, 10)
+    said: list[str] = []
+    queue.work_off(said.append)
+    assert jobs.wait_until_dead(store.find("two"), 10)
+    assert any("run 'one' has begun already" in line for line in said)
+    assert [jobs.look(store.find(name)).state.attempt for name in ("one", "two")] == [1, 1]
+
+
+def test_a_run_that_is_added_at_the_last_moment_is_started(
+    fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds it sees a process that works the queue off, and starts none."""
+    store.create("late", RunConfig(), {})
+    look = queue.waiting
+    seen: list[bool] = []
+
+    def look_and_be_late() -> list[queue.Waiting]:
+        found = look()
+        if not seen:
+            seen.append(queue.is_running())
+            queue.add("late")
+        return found
+
+    monkeypatch.setattr(queue, "waiting", look_and_be_late)
+    said: list[str] = []
+    queue.work_off(said.append)
+    assert (seen, said) == ([True], ["started late"])
+    assert jobs.wait_until_dead(store.find("late"), 10)
+
+
+def test_a_waiting_run_keeps_its_place_under_another_name() -> None:
+    for name in ("one", "two"):
+        queue.add(store.create(name, RunConfig(), {}).name, allow_download=True)
+    labels.rename(store.find("one"), "first")
+    assert queue.waiting() == [queue.Waiting("first", True), queue.Waiting("two", True)]
+    store.create("three", RunConfig(), {})
+    with pytest.raises(RunConflictError):
+        labels.rename(store.find("first"), "three")
+    assert [entry.name for entry in queue.waiting()] == ["first", "two"]
 
 
 def machine(*, free: int, total: int = 100, gpu: bool = True) -> hardware.Machine:
@@ -91,6 +141,17 @@ def test_what_a_waiting_run_needs_is_estimated_when_it_is_added() -> None:
     assert read_plan(run)["model"] == "starter"
 
 
+def test_a_fault_of_the_estimator_keeps_no_run_from_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("qlora_tui.memory.record.estimate", broken)
+    run = store.create("next", RunConfig(), {"model": "starter"})
+    queue.add("next")
+    assert [entry.name for entry in queue.waiting()] == ["next"]
+    assert read_plan(run) == {"model": "starter"}
+
+
 def test_what_cannot_wait_is_refused() -> None:
     with pytest.raises(NotFoundError):
         queue.add("nobody")
@@ -129,3 +190,26 @@ def test_only_one_process_works_it_off() -> None:
         with pytest.raises(RunConflictError, match="another process"):
             queue.work_off(print)
     assert not queue.is_running()
+
+
+def test_somebody_who_looks_is_not_taken_for_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue._lock().parent.mkdir(parents=True, exist_ok=True)
+    looker = os.open(queue._lock(), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(looker, fcntl.LOCK_UN))  # gone before the next try
+    queue.work_off(print)
+    os.close(looker)
+
+
+def test_a_queue_that_cannot_be_changed_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock
+
+    store.create("one", RunConfig(), {})
+    queue.add("one")
+    monkeypatch.setattr(queue, "_PATIENCE_S", 0.0)
+    with FileLock(queue._file().with_suffix(".changing")), pytest.raises(RunConflictError, match="another process"):
+        queue.remove("one")
+    queue._file().with_suffix(".changing").unlink()
+    queue._file().with_suffix(".changing").mkdir()
+    with pytest.raises(StorageError, match="queue"):
+        queue.remove("one")

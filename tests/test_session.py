@@ -14,7 +14,8 @@ from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.runs import control, events, jobs, store
 from qlora_tui.runs.control import Control, ControlReader
-from qlora_tui.runs.events import AnyEvent, EventReader, EventWriter
+from qlora_tui.runs.event_log import EventReader, EventWriter
+from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 

@@ -7,7 +7,7 @@ from qlora_tui.config.overrides import resolve
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import NotFoundError, RunConflictError, UsageError
 from qlora_tui.runs import events, jobs, labels, store
-from qlora_tui.runs.events import EventWriter
+from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.shelf import Shelf
 from qlora_tui.runs.store import RunFolder
 
@@ -55,6 +55,38 @@ def test_a_run_that_has_not_changed_is_not_read_again() -> None:
     write(run, a_step(4))
     (later,) = shelf.read()
     assert later.step == 4
+
+
+def test_a_run_that_cannot_be_read_is_named_among_the_others() -> None:
+    """As one of a colleague in a shared folder, who keeps his log to himself."""
+    log = made("one", 3).events
+    log.rename(log.with_suffix(".kept"))
+    log.mkdir()
+    made("two", 3)
+    shelf = Shelf()
+    for _ in range(2):
+        two, one = sorted(shelf.read(), key=lambda glimpse: glimpse.step, reverse=True)
+        assert (two.name, two.step) == ("two", 3)
+        assert (one.name, one.status, one.live, one.model) == ("one", "unreadable", False, "starter")
+        assert f"cannot read {log}" in one.doing
+    log.rmdir()
+    log.with_suffix(".kept").rename(log)
+    assert [glimpse.step for glimpse in shelf.read()] == [3, 3]
+
+
+def test_a_run_that_is_removed_and_made_again_is_read_from_its_start() -> None:
+    """Also when nobody looked in between, and whatever is the same about both."""
+    shelf = Shelf()
+    with jobs.hold(made("one", 9)):
+        assert [glimpse.step for glimpse in shelf.read()] == [9]
+    store.remove(store.find("one"))
+    with jobs.hold(made("one", 2)):
+        (glimpse,) = shelf.read()
+    assert (glimpse.step, glimpse.curve) == (2, (1, 1 / 2))
+    store.remove(store.find("one"))
+    store.create("one", RunConfig(), {"model": "other"})
+    (glimpse,) = shelf.read()
+    assert (glimpse.step, glimpse.model) == (0, "other")
 
 
 def test_a_long_curve_is_short_in_a_glimpse() -> None:

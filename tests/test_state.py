@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -79,6 +80,34 @@ def test_time_spent_training_adds_up_over_attempts() -> None:
         ]
     )
     assert state.earlier_train_s == pytest.approx(7.0 + 2.5)
+
+
+def test_the_mean_loss_is_that_of_every_step_however_long_the_run_and_wherever_it_was_resumed() -> None:
+    def lost(number: int) -> float | None:
+        return None if number % 1000 == 13 else (number * 7919 % 1009) / 100
+
+    def trained(first: int, last: int) -> list[events.AnyEvent]:
+        return [step(number, lost(number)) for number in range(first, last + 1)]
+
+    log = [
+        started(1), *trained(1, 5_001), checkpoint(5_001), *trained(5_002, 9_333), checkpoint(9_333),
+        *trained(9_334, 9_900),
+        started(2, resumed_from_step=9_333), *trained(9_334, 9_777),  # its next checkpoint was sealed, but not told of
+        started(3, resumed_from_step=9_777), *trained(9_778, 9_800),
+        started(4, resumed_from_step=9_777), *trained(9_778, 9_790),
+        started(5, resumed_from_step=5_001), *trained(5_002, 6_100),
+    ]  # fmt: skip
+    for count, event in enumerate(log, start=1):
+        if isinstance(event, events.Started):
+            left = [lost(number) for number in range(1, (event.resumed_from_step or 0) + 1)]
+            assert_mean(folded(log[:count]), left)
+    assert_mean(folded(log), [lost(number) for number in range(1, 6_101)])
+    assert_mean(folded([*log, started(6)]), [])
+
+
+def assert_mean(state: RunState, losses: list[float | None]) -> None:
+    counted = [loss for loss in losses if loss is not None]
+    assert state.mean_loss == (pytest.approx(fmean(counted), rel=1e-12) if counted else None)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_folders_that_are_no_runs_are_not_listed() -> None:
     os.utime(newer.config, (2e9, 2e9))
     (paths.runs() / "notes").mkdir()
     shutil.copytree(newer.path, paths.runs() / ".creating-x")
+    shutil.copytree(newer.path, paths.runs() / "renamed by hand")
     assert [run.name for run in store.all_runs()] == ["newer", "older"]
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from qlora_tui import hardware
 from qlora_tui.atomic import storage_errors
 from qlora_tui.chat.protocol import Ask, Cancel, Failed, FromChild, encode, read_by_parent
 from qlora_tui.errors import EnvironmentProblem, ExitCode, NotFoundError, QloraError, RunConflictError
-from qlora_tui.runs import checkpoints, jobs, store
+from qlora_tui.runs import checkpoints, gpus, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.store import RunFolder
 
@@ -42,18 +41,19 @@ class Choice:
     """The base model as it is, without an adapter, which need not be there."""
 
 
-def check(choice: Choice) -> None:
-    """Refuse what cannot be loaded, before a process is started.
+def check(choice: Choice) -> dict[str, str]:
+    """Refuse what cannot be loaded, before a process is started; what the process needs in its environment.
 
     Raises NotFoundError for a checkpoint that is missing, RunConflictError for one that is not whole, for a run without
-    an adapter, and for a GPU on which a run is training.
+    an adapter, and when runs are training on every GPU.
     """
     if choice.checkpoint is not None:
         _check_checkpoint(choice.run, choice.checkpoint)
     elif not choice.base_only and not choice.run.adapter.is_dir():
         raise _no_adapter(choice.run)
     if choice.device == "auto" and choice.run.load_config().model.device != "cpu":
-        _check_gpu_is_free()
+        return gpus.beside_training()
+    return {}
 
 
 def _check_checkpoint(run: RunFolder, step: int) -> None:
@@ -87,37 +87,7 @@ def _checkpoint_hint(run: RunFolder) -> str:
 
 def _whole_checkpoints(run: RunFolder) -> list[CheckpointFolder]:
     found = checkpoints.all_checkpoints(run.checkpoints)
-    return [folder for folder in found if checkpoints.why_incomplete(folder) is None]
-
-
-def _check_gpu_is_free() -> None:
-    """Refuse to load a model beside a training run, which could then run out of memory.
-
-    With several GPUs the chat takes the one with most free memory, so only a run on each of them is in its way.
-    """
-    gpus = hardware.snapshot().gpus
-    if not gpus:
-        return
-    training: dict[str, str] = {}
-    for run in store.all_runs():
-        if jobs.is_alive(run):
-            device = _training_device(run)
-            if device.startswith("cuda"):
-                training[device] = run.name
-    if "cuda" in training or len(training) >= len(gpus):
-        device, name = next(iter(training.items()))
-        raise RunConflictError(
-            f"run {name!r} is training on {device}, and a chat beside it could take the memory that it needs",
-            hint="Chat on the CPU with --device cpu, or share the GPU with --device cuda.",
-        )
-
-
-def _training_device(run: RunFolder) -> str:
-    """Such as "cpu" or "cuda:0"; "cuda" when only that much is known."""
-    device = run.load_config().model.device
-    decisions = jobs.replay(run).resolved
-    chosen = next((decision.value for decision in decisions if decision.field == "model.device"), device)
-    return "cuda" if chosen == "auto" else chosen
+    return [folder for folder in found if checkpoints.why_incomplete(folder, by_content=False) is None]
 
 
 class ChatClient:
@@ -125,7 +95,7 @@ class ChatClient:
 
     def __init__(self, choice: Choice) -> None:
         """Start the process. Raises what `check` raises, and StorageError when its log cannot be written."""
-        check(choice)
+        environment = os.environ | check(choice)
         self.choice = choice
         self.log = choice.run.chats / _LOG_NAME
         command = [sys.executable, "-m", PROCESS, str(choice.run.path), "--device", choice.device]
@@ -143,6 +113,7 @@ class ChatClient:
                     # A session of its own, so that Ctrl-C in the terminal reaches the parent alone.
                     start_new_session=True,
                     cwd=choice.run.path,
+                    env=environment,
                 )
 
     @property

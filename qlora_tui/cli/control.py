@@ -27,7 +27,7 @@ def stop(name: Run, as_json: Json = False) -> None:
 
     run = store.find(name)
     follower = _caught_up(run)
-    request = Request(run, "stop_and_save")
+    request = Request(run, "stop_and_save", follower.state)
     narrate(f"asked {run.name} to stop; it writes a checkpoint first")
     patient = True
     for _ in follower.batches():
@@ -45,7 +45,7 @@ def save(name: Run, as_json: Json = False) -> None:
 
     run = store.find(name)
     follower = _caught_up(run)
-    request = Request(run, "save_now")
+    request = Request(run, "save_now", follower.state)
     heard = False
     for batch in follower.batches():
         for event in batch:

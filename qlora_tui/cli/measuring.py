@@ -148,12 +148,12 @@ def _tell_differences(rows: "Sequence[MetricRow]") -> None:
             )
 
 
-def _flat(numbers: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
+def _flat(numbers: dict[str, Any], prefix: str = "") -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
     for name, value in numbers.items():
         if isinstance(value, dict):
             found |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
+        elif value is None or isinstance(value, int | float):
             found[f"{prefix}{name}"] = value
     return found
 

@@ -37,7 +37,7 @@ def crash(run: RunFolder, state: RunState) -> str:
 
 
 def how_to_resume(run: RunFolder) -> str:
-    checkpoint, _ = newest_complete(run.checkpoints)
+    checkpoint, _ = newest_complete(run.checkpoints, by_content=False)
     origin = f"from step {checkpoint.step}" if checkpoint else "from the start: there is no checkpoint yet"
     return f"`qlora-tui resume {run.name}` continues {origin}."
 

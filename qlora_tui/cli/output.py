@@ -29,7 +29,9 @@ def write_table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in plain:
         table.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(table)

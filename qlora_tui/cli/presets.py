@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli.options import Json, Settings
 from qlora_tui.terminal import narrate, printable
 
 if TYPE_CHECKING:
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")
-
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as training.learning_rate=1e-4. Repeatable."),
-]
 
 
 @app.command("list")
@@ -62,7 +57,7 @@ def show(
 def new(
     name: str,
     base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to begin with.")] = None,
-    settings: Set = None,
+    settings: Settings = None,
     model: Annotated[str | None, typer.Option("--model", help="Base model: a hub id or a folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace your preset of that name.")] = False,
 ) -> None:

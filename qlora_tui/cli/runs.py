@@ -11,6 +11,7 @@ from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
     from qlora_tui.runs.jobs import Job
+    from qlora_tui.runs.store import RunFolder
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove runs.")
 compare.register(app)
@@ -21,10 +22,9 @@ def list_runs(as_json: Json = False) -> None:
     """List all runs, newest first."""
     from qlora_tui import paths
     from qlora_tui.cli.output import write_json, write_table
-    from qlora_tui.runs import jobs, store
-    from qlora_tui.runs.summary import brief
+    from qlora_tui.runs import store
 
-    rows = [brief(jobs.look(run)) for run in store.all_runs()]
+    rows = [_listed(run) for run in store.all_runs()]
     if as_json:
         write_json(rows)
     elif rows:
@@ -63,6 +63,20 @@ def rm(name: Run, yes: Yes = False) -> None:
     with jobs.hold(run):
         store.remove(run)
     narrate(f"deleted {run.name}")
+
+
+def _listed(run: "RunFolder") -> dict[str, Any]:
+    """A run in the list, whether its log can be read or not."""
+    from qlora_tui.errors import StorageError
+    from qlora_tui.runs import jobs
+    from qlora_tui.runs.state import RunState
+    from qlora_tui.runs.summary import brief
+
+    try:
+        return brief(jobs.look(run))
+    except StorageError as error:
+        narrate(f"{run.name} is unreadable: {error.message}")
+        return {**brief(jobs.Job(run, RunState(), alive=False)), "status": "unreadable"}
 
 
 def _row(summary: dict[str, Any]) -> list[str]:

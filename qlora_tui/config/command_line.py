@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qlora_tui.config.fields import Field, fields
+from qlora_tui.config.fields import Field, fields, value
 from qlora_tui.config.overrides import parse, resolve
 from qlora_tui.errors import QloraError
 
@@ -42,14 +42,6 @@ class CommandLine(NamedTuple):
             flag = _FLAGS.get(key)
             lines.append(f"{flag} {shlex.quote(_plain(text))}" if flag else f"--set {shlex.quote(f'{key}={text}')}")
         return lines
-
-
-def value(config: RunConfig, key: str) -> Any:
-    """The value of a setting by its dotted key."""
-    found: Any = config
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
 
 
 def text_of(field: Field, found: Any) -> str:

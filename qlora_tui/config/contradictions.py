@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qlora_tui.config.fields import value
+
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
 
@@ -36,8 +38,8 @@ def refuse_contradictions(config: RunConfig) -> None:
 def without_effect(config: RunConfig) -> list[str]:
     """One sentence for each setting that somebody chose and that does nothing beside another one."""
     return [
-        f"{idle.key} = {_text(_value(config, idle.key))} has no effect with "
-        f"{idle.because_of} = {_text(_value(config, idle.because_of))}: {idle.reason}."
+        f"{idle.key} = {_text(value(config, idle.key))} has no effect with "
+        f"{idle.because_of} = {_text(value(config, idle.because_of))}: {idle.reason}."
         for idle in _idle(config)
         if _chosen(config, idle.key)
     ]
@@ -60,11 +62,11 @@ def _adapter(config: RunConfig) -> Iterator[Contradiction]:
         for name, unset in (
             ("dora", False), ("rank_stabilized", False), ("init", "default"), ("lora_plus_ratio", None)
         ):  # fmt: skip
-            value = getattr(adapter, name)
-            if value != unset:
+            found = getattr(adapter, name)
+            if found != unset:
                 yield Contradiction(
                     (f"adapter.{name}", "adapter.kind"),
-                    f"adapter.{name} = {_text(value)} is a kind of LoRA, so it excludes adapter.kind = full",
+                    f"adapter.{name} = {_text(found)} is a kind of LoRA, so it excludes adapter.kind = full",
                     f"Remove adapter.{name}, or set adapter.kind to lora.",
                 )
         if config.model.dtype == "float16":
@@ -92,7 +94,7 @@ def _cpu(config: RunConfig) -> Iterator[Contradiction]:
     if config.model.device != "cpu":
         return
     for key in ("model.dtype", "quantization.compute_dtype"):
-        if _value(config, key) == "float16":
+        if value(config, key) == "float16":
             yield Contradiction(
                 (key, "model.device"),
                 f"{key} = float16 excludes model.device = cpu: float16 training needs a GPU",
@@ -116,19 +118,19 @@ def _cpu(config: RunConfig) -> Iterator[Contradiction]:
 def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
     training = config.training
     for key in ("training.best_checkpoint", "training.early_stopping_evals"):
-        if not _value(config, key):
+        if not value(config, key):
             continue
         if not config.data.has_evaluation:
             yield Contradiction(
                 (key, "data.eval_rows"),
-                f"{key} = {_text(_value(config, key))} needs evaluation data, but data.eval_rows = 0 and neither "
+                f"{key} = {_text(value(config, key))} needs evaluation data, but data.eval_rows = 0 and neither "
                 "data.eval_source nor data.eval_split is set",
                 "Set data.eval_rows, such as 100, or data.eval_source or data.eval_split.",
             )
         elif training.eval_every_steps is None:
             yield Contradiction(
                 (key, "training.eval_every_steps"),
-                f"{key} = {_text(_value(config, key))} compares evaluations during training, "
+                f"{key} = {_text(value(config, key))} compares evaluations during training, "
                 "but training.eval_every_steps is empty",
                 "Set training.eval_every_steps.",
             )
@@ -203,7 +205,7 @@ def _idle_evaluation(config: RunConfig) -> Iterator[Idle]:
         for key in ("training.eval_every_steps", "training.mmlu_file", "data.max_eval_rows", "data.split_seed"):
             yield Idle(key, "data.eval_rows", "there is no evaluation data")
     for key in ("data.eval_source", "data.eval_split"):
-        if _value(config, key) is not None:
+        if value(config, key) is not None:
             yield Idle("data.eval_rows", key, "nothing is cut from the training rows")
             break
     if not training.sample_prompts:
@@ -220,24 +222,17 @@ def _idle_rows(config: RunConfig) -> Iterator[Idle]:
         yield Idle("data.truncation_side", "data.length_policy", "nothing is cut")
 
 
-def _value(config: RunConfig, key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def _chosen(config: RunConfig, key: str) -> bool:
     """Whether somebody set the value: it is not the default, or was written although it is."""
     table, _, name = key.partition(".")
     spec = getattr(config, table)
     default = type(spec).model_fields[name].get_default(call_default_factory=True)
-    value = getattr(spec, name)
+    found = getattr(spec, name)
     written = table in config.model_fields_set and name in spec.model_fields_set
-    return value is not None and (written or value != default)
+    return found is not None and (written or found != default)
 
 
-def _text(value: Any) -> str:
-    if value is None:
+def _text(found: Any) -> str:
+    if found is None:
         return "empty"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(found).lower() if isinstance(found, bool) else str(found)

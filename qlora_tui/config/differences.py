@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from qlora_tui.config.fields import fields
+from qlora_tui.config.fields import fields, value
 from qlora_tui.config.run import RunConfig
 
 
@@ -11,14 +11,7 @@ def differences(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     """Settings that are not the same everywhere: dotted key to the value of each configuration, in their order."""
     found = {}
     for key in fields():
-        values = [_value(config, key) for config in configs]
-        if any(value != values[0] for value in values):
+        values = [value(config, key) for config in configs]
+        if any(each != values[0] for each in values):
             found[key] = values
     return found
-
-
-def _value(config: RunConfig, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value

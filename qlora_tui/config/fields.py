@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ def fields() -> Mapping[str, Field]:
     from qlora_tui.config.run import RunConfig
 
     return {field.key: field for field in _walk(RunConfig, "")}
+
+
+def value(config: RunConfig, key: str) -> Any:
+    """The value of a setting by its dotted key."""
+    found: Any = config
+    for name in key.split("."):
+        found = getattr(found, name)
+    return found
 
 
 @cache

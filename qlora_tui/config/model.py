@@ -34,4 +34,4 @@ class ModelSpec(Spec):
     """Dtype of weights that are not quantized. "auto": bfloat16 on GPUs that have it, float32 on CPU."""
 
     device: Device = "auto"
-    """Where to train. "auto": the GPU with the most free memory, else the CPU."""
+    """Where to train. "auto": the GPU with most free memory, else the CPU. CUDA_VISIBLE_DEVICES=1 leaves it GPU 1."""

@@ -96,7 +96,7 @@ def find(name: str) -> Preset:
 def split_target(target: str) -> tuple[str | None, Path | None]:
     """(preset, file) of what a person typed: a file if it has a path separator or ends in .toml, else a preset."""
     if target.endswith(".toml") or "/" in target or "\\" in target:
-        return None, Path(target).expanduser()
+        return None, paths.expanded(target)
     return target, None
 
 

@@ -26,6 +26,7 @@ PISSA_ITERATIONS = 16
 
 def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
     """PEFT's configuration of our adapter for a base model."""
+    spec = spec.model_copy(deep=True)  # PEFT writes into the lists it is given.
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.rank,

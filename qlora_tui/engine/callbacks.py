@@ -60,7 +60,6 @@ class RunCallback(TrainerCallback):
         if self.session.stop_reason is not None:
             control.should_save = state.global_step < state.max_steps
             control.should_training_stop = True
-        self._save_began_s = 0.0
 
     def on_log(
         self,
@@ -76,10 +75,10 @@ class RunCallback(TrainerCallback):
             every = self.spec.sample_every_steps
             if every and state.global_step % every == 0:
                 self.sample(kwargs["model"], state.global_step)
-        self._save_began_s = time.perf_counter()
+        self._step_began_s = self._save_began_s = time.perf_counter()
 
     def _emit_step(self, state: TrainerState, logs: dict[str, float], *, is_scaled: bool) -> None:
-        now_s = time.perf_counter()
+        step_s = time.perf_counter() - self._step_began_s
         tokens = int(state.num_input_tokens_seen)
         loss, grad_norm = finite(logs["loss"]), logs.get("grad_norm")
         cuda = torch.cuda.is_available()
@@ -91,7 +90,7 @@ class RunCallback(TrainerCallback):
                 learning_rate=logs.get("learning_rate", 0.0),
                 grad_norm=finite(grad_norm),
                 tokens=tokens,
-                tokens_per_s=round((tokens - self._tokens) / max(now_s - self._step_began_s, 1e-9), 1),
+                tokens_per_s=round((tokens - self._tokens) / max(step_s, 1e-9), 1),
                 allocated_bytes=torch.cuda.memory_allocated() if cuda else 0,
                 reserved_bytes=torch.cuda.memory_reserved() if cuda else 0,
                 peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
@@ -106,7 +105,7 @@ class RunCallback(TrainerCallback):
                 "lower training.learning_rate, or resume from an earlier checkpoint",
                 once_by_code=True,
             )
-        self._tokens, self._step_began_s = tokens, now_s
+        self._tokens = tokens
 
     def on_evaluate(
         self,
@@ -133,7 +132,7 @@ class RunCallback(TrainerCallback):
             control.should_save = True  # or the best weights would be lost where no checkpoint is due
         if not self.spec.sample_every_steps:
             self.sample(kwargs["model"], state.global_step)
-        self._step_began_s = time.perf_counter()
+        self._step_began_s = self._save_began_s = time.perf_counter()
 
     def _multiple_choice(self, model: Any) -> dict[str, float]:
         """Accuracy on `training.mmlu_file`: the mean over subjects, over questions, and of each subject."""

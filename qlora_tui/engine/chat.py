@@ -50,13 +50,15 @@ class Line:
         return self._cancelled_id >= ask_id
 
     def _follow(self) -> None:
-        for text in self._incoming:
-            message = read_by_child(text)
-            if isinstance(message, Ask):
-                self._asks.put(message)
-            else:
-                self._cancelled_id = max(self._cancelled_id, message.id)
-        os._exit(ExitCode.OK)
+        try:
+            for text in self._incoming:
+                message = read_by_child(text)
+                if isinstance(message, Ask):
+                    self._asks.put(message)
+                else:
+                    self._cancelled_id = max(self._cancelled_id, message.id)
+        finally:  # a parent that died in the middle of a message leaves a line that is none
+            os._exit(ExitCode.OK)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ Prints one finding a line as JSON; `qlora_tui.checks` reads them.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -51,7 +52,9 @@ def _cuda() -> Finding:
         bf16 = "with" if torch.cuda.is_bf16_supported(including_emulation=False) else "without"
         return Finding("PyTorch on GPU", "ok", f"{build}, {torch.cuda.device_count()} GPUs, {bf16} bfloat16")
     if not gpus:
-        return Finding("PyTorch on GPU", "note", f"{build}; there is no GPU")
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        reason = "there is no GPU" if shown is None else f"CUDA_VISIBLE_DEVICES={shown} shows no GPU"
+        return Finding("PyTorch on GPU", "note", f"{build}; {reason}")
     if not torch.version.cuda:
         remedy = "Install a CUDA build of PyTorch: https://pytorch.org/get-started/locally"
         return Finding("PyTorch on GPU", "broken", f"{build}, but the driver shows {gpus} GPUs", remedy)

@@ -42,13 +42,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def smaller(config: RunConfig, checkpointing: bool) -> dict[str, Any]:
     """The next settings to try, dotted field to value; empty when only other training would help.
 
-    First half the micro batch with twice the accumulation, which keeps the effective batch; then checkpointing.
+    First the micro batch by its smallest divisor, with so many times the accumulation, which keeps the effective batch;
+    then checkpointing.
     """
-    spec = config.training
-    if spec.micro_batch_size % 2 == 0:
+    rows, accumulation = config.training.micro_batch_size, config.training.gradient_accumulation_steps
+    if rows > 1:
+        divisor = next(number for number in range(2, rows + 1) if rows % number == 0)
         return {
-            "training.micro_batch_size": spec.micro_batch_size // 2,
-            "training.gradient_accumulation_steps": spec.gradient_accumulation_steps * 2,
+            "training.micro_batch_size": rows // divisor,
+            "training.gradient_accumulation_steps": accumulation * divisor,
         }
     if not checkpointing:
         return {"training.gradient_checkpointing": "on"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from qlora_tui.engine.resolve import Settings
 
 
+class NoEstimateError(QloraError):
+    """What a run needs cannot be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preflight:
     """An estimate and what it was made for."""
@@ -36,28 +41,48 @@ class Preflight:
 
     def advice(self) -> str:
         """The smallest change that the estimate says would fit, as a sentence; empty when it says that it fits now."""
-        fitting = [each for each in advisor.suggestions(self.config, self.facts, self.device) if each.fits]
+        now = self.estimate
+        try:
+            changes = advisor.suggestions(self.config, self.facts, now, longest_tokens=now.row_tokens, replay=True)
+        except Exception:  # A fault of the estimator must not hide that memory ran out.
+            traceback.print_exc()
+            return ""
+        fitting = [each for each in changes if each.fits]
         if not fitting:
             return ""
         best = fitting[0]
         return f"Try {advisor.as_flags(best.changes)}: that needs about {_gib(best.need_bytes)} ({best.why})."
 
 
-def preflight(config: RunConfig, settings: Settings, longest_tokens: int | None = None) -> Preflight | None:
-    """The estimate for a run with these settings; None when too little is known of the model."""
-    facts = _facts(config)
-    if facts is None:
-        return None
-    settled = _settled(config, settings)
-    where = device_now(settings.device)
-    return Preflight(settled, facts, where, estimate(settled, facts, where, longest_tokens=longest_tokens))
+def preflight(
+    config: RunConfig, settings: Settings, longest_tokens: int | None = None, longest_eval_tokens: int = 0
+) -> Preflight:
+    """The estimate for a run with these settings and longest rows of training and of evaluation.
+
+    Raises NoEstimateError when too little is known of the model, and for any fault of the estimator: a run can do
+    without.
+    """
+    try:
+        facts = describe(config.model.id, config.model.revision)
+        settled = _settled(config, settings)
+        where = device_now(settings.device)
+        found = estimate(
+            settled, facts, where, longest_tokens=longest_tokens, longest_eval_tokens=longest_eval_tokens, replay=True
+        )
+        return Preflight(settled, facts, where, found)
+    except QloraError as error:
+        raise NoEstimateError(error.message) from error
+    except Exception as error:
+        traceback.print_exc()
+        raise NoEstimateError(f"{type(error).__name__}: {error}") from error
 
 
 def checkpointing(config: RunConfig, settings: Settings) -> tuple[bool, str]:
     """Whether "auto" means to recompute activations, and why: only when it does not fit otherwise."""
     undecided = config.training.model_copy(update={"gradient_checkpointing": "off"})
-    found = preflight(config.model_copy(update={"training": undecided}), settings)
-    if found is None:
+    try:
+        found = preflight(config.model_copy(update={"training": undecided}), settings)
+    except NoEstimateError:
         on_gpu = settings.device.type == "cuda"
         return on_gpu, "saves GPU memory" if on_gpu else "on a CPU time is scarcer than memory"
     stored, free = found.estimate, found.device.free_bytes
@@ -85,13 +110,6 @@ def device_now(where: torch.device) -> Device:
         native_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         compute_capability=(capability[0], capability[1]),
     )
-
-
-def _facts(config: RunConfig) -> ModelFacts | None:
-    try:
-        return describe(config.model.id, config.model.revision)
-    except QloraError:
-        return None  # the loader says what is wrong with the model
 
 
 def _settled(config: RunConfig, settings: Settings) -> RunConfig:

@@ -43,7 +43,8 @@ def _measured(settings: dict[str, Any], tokens: int) -> dict[str, Any]:
     config = _short(RunConfig.model_validate(settings))
     chosen = resolve_to_train(config)
     try:
-        _train(config, chosen, tokens)
+        with tempfile.TemporaryDirectory() as folder:
+            _train(config, chosen, tokens, Path(folder))
     except (RuntimeError, MemoryError) as error:
         if not oom.is_out_of_memory(error):
             raise
@@ -70,15 +71,16 @@ def _short(config: Any) -> Any:
         "eval_every_steps": None,
         "best_checkpoint": False,
         "early_stopping_evals": None,
-        "save_every_steps": _STEPS + 1,
+        "group_by_length": False,  # rows are as long as they get already
         "trackers": [],
     }
     return config.model_copy(update={"training": spec.model_copy(update=changes)})
 
 
-def _train(config: Any, settings: Any, tokens: int) -> None:
+def _train(config: Any, settings: Any, tokens: int, folder: Path) -> None:
     from datasets import Dataset
     from transformers import set_seed
+    from transformers.trainer_utils import SaveStrategy
 
     from qlora_tui.engine import adapters, loading
     from qlora_tui.engine.trainer import make_trainer
@@ -93,13 +95,9 @@ def _train(config: Any, settings: Any, tokens: int) -> None:
     ids = [[(row * 7 + place) % vocabulary for place in range(tokens)] for row in range(rows)]
     data = Dataset.from_dict({"input_ids": ids, "labels": ids, "length": [tokens] * rows})
     _tell({"stage": "training"})
-    with tempfile.TemporaryDirectory() as folder:
-        make_trainer(model, tokenizer, data, None, _unsaved(config), settings, Path(folder)).train()
-
-
-def _unsaved(config: Any) -> Any:
-    """Never at a multiple of the steps made, so no checkpoint is written. Rows are as long as they get already."""
-    return config.model_copy(update={"training": config.training.model_copy(update={"group_by_length": False})})
+    trainer = make_trainer(model, tokenizer, data, None, config, settings, folder)
+    trainer.args.save_strategy = SaveStrategy.NO  # else a checkpoint is written after the last step
+    trainer.train()
 
 
 def _context_bytes(device: Any) -> int:

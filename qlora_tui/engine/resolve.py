@@ -51,7 +51,7 @@ def resolve(config: RunConfig) -> Settings:
     def because(key: str, value: object, reason: str) -> None:
         reasons.append(Resolved(field=key, value=str(value).removeprefix("torch."), reason=reason))
 
-    device = _device(config, because)
+    device = _device(config, reasons)
     dtype = _dtype(config, device, because)
     compute_dtype = _compute_dtype(config, device, dtype, because)
     settings = Settings(
@@ -86,20 +86,28 @@ def resolve_to_train(config: RunConfig) -> Settings:
     return settings
 
 
-def _device(config: RunConfig, because: Because) -> torch.device:
-    wanted = config.model.device
-    usable = torch.cuda.is_available()
-    if wanted == "cuda" and not usable:
-        raise EnvironmentProblem(
-            'model.device is "cuda", but PyTorch finds no CUDA device',
-            hint='Run `qlora-tui doctor`, or set model.device = "cpu".',
-        )
-    if wanted == "cpu" or not usable:
-        if wanted == "auto":
-            because("model.device", "cpu", "no CUDA device")
+def _device(config: RunConfig, reasons: list[Resolved]) -> torch.device:
+    wanted, gpus = config.model.device, hardware.snapshot().gpus
+    if wanted == "cpu":
         return torch.device("cpu")
-    if wanted == "auto":
-        because("model.device", "cuda", f"{torch.cuda.get_device_name(0)}, the one with the most free memory")
+    if not torch.cuda.is_available():
+        if wanted == "cuda":
+            raise EnvironmentProblem(
+                'model.device is "cuda", but PyTorch finds no CUDA device',
+                hint='Run `qlora-tui doctor`, or set model.device = "cpu".',
+            )
+        if gpus:
+            raise EnvironmentProblem(
+                f"PyTorch cannot use this machine's GPU ({gpus[0].name}), so the model would go to the CPU",
+                hint='`qlora-tui doctor` says why. To use the CPU all the same: model.device = "cpu", or --device cpu.',
+            )
+        reasons.append(Resolved(field="model.device", value="cpu", reason="no CUDA device"))
+        return torch.device("cpu")
+    if gpus:
+        reason = f"GPU {gpus[0].index}, {gpus[0].name}, the one with the most free memory"
+        reasons.append(Resolved(field="model.device", value="cuda", reason=reason, gpu_uuid=gpus[0].uuid))
+    elif wanted == "auto":
+        reasons.append(Resolved(field="model.device", value="cuda", reason=torch.cuda.get_device_name(0)))
     return torch.device("cuda", 0)
 
 

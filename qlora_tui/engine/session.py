@@ -12,7 +12,8 @@ from qlora_tui import atomic
 from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.runs import events
 from qlora_tui.runs.control import Control, ControlReader
-from qlora_tui.runs.events import AnyEvent, EventWriter
+from qlora_tui.runs.event_log import EventWriter
+from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.state import RunState, fold
 from qlora_tui.runs.store import RunFolder
 

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict, dataclass
-from statistics import fmean
 from typing import Any
 
 from transformers import set_seed
@@ -14,7 +13,7 @@ from qlora_tui.data.prepare import Prepared, prepare
 from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
-from qlora_tui.engine.preflight import Preflight, preflight
+from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
 from qlora_tui.engine.resolve import Settings, resolve_to_train
 from qlora_tui.engine.session import Session
 from qlora_tui.engine.trainer import ExactTrainer, check_trackers, make_trainer
@@ -24,7 +23,7 @@ from qlora_tui.models.hub import missing_files, snapshot
 from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
-from qlora_tui.runs.fingerprint import check_data, pinned, record
+from qlora_tui.runs.fingerprint import check_data, pinned, pinned_data, record
 from qlora_tui.runs.store import RunFolder
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
@@ -65,6 +64,8 @@ def run(
     Raises Exhausted when memory ran out and there is no smaller plan.
     """
     config = pinned(session.run, config)
+    if not accept_changed_data:
+        config = pinned_data(session.run, config)
     settings = resolve_to_train(config)
     work = Training(session, config, settings, checkpoint, allow_download, accept_changed_data)
     try:
@@ -193,10 +194,12 @@ def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
 
 def _estimate(work: Training, data: Prepared) -> None:
     """Keep what memory should be needed in plan.json, for the measured peak to be held against."""
-    longest = None if work.config.data.streaming else data.report.longest_tokens or None
-    work.expected = preflight(work.config, work.settings, longest)
-    if work.expected is not None:
-        record(work.session.run, estimate=work.expected.record())
+    try:
+        work.expected = preflight(work.config, work.settings, data.longest_train_tokens, data.longest_eval_tokens)
+    except NoEstimateError as error:
+        work.session.warn("memory", f"there is no estimate of the memory this run needs: {error.message}")
+        return
+    record(work.session.run, estimate=work.expected.record())
 
 
 def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
@@ -204,7 +207,9 @@ def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
     quantized = config.quantization.kind != "none"
     session.stage("quantizing" if quantized else "loading", f"{config.model.id} as {config.quantization.kind}")
     base = loading.load_model(config, work.settings, tokenizer)
-    _warn_of_base(work, base, min(data.report.longest_tokens, config.training.max_length_tokens))
+    longest = data.longest_train_tokens
+    longest = config.training.max_length_tokens if longest is None else max(longest, data.longest_eval_tokens)
+    _warn_of_base(work, base, longest)
     base_bytes = loading.stored_bytes(base)
     model = adapters.attach(base, config, work.settings, finish.initial_adapter(session.run))
     total, trainable, by_dtype, trainable_bytes = adapters.parameter_counts(model)
@@ -269,8 +274,8 @@ def _steps_per_epoch(config: RunConfig, data: Prepared) -> int | None:
 
 def _train_loss(session: Session) -> dict[str, float]:
     """Mean loss of all steps of the run: the trainer's own counts only those since the last resume."""
-    losses = [step.loss for step in session.state.steps.points() if step.loss is not None]
-    return {"train_loss": fmean(losses)} if losses else {}
+    loss = session.state.mean_loss
+    return {} if loss is None else {"train_loss": loss}
 
 
 def _final_eval(session: Session, trainer: ExactTrainer, config: RunConfig) -> dict[str, float]:

@@ -7,7 +7,6 @@ import argparse
 import errno
 import os
 import re
-import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -52,14 +51,10 @@ def _parse() -> argparse.Namespace:
 
 
 def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
-    checkpoint, skipped = checkpoints.newest_complete(run.checkpoints)
+    promised, _ = checkpoints.newest_complete(run.checkpoints, by_content=False)
     session = Session(run, jobs.replay(run))
     try:
-        _announce(session, checkpoint)
-        session.listen()
-        for folder, problem in skipped:
-            session.warn("checkpoint_skipped", f"{folder.path.name} is not resumed from: {problem}")
-            shutil.rmtree(folder.path, ignore_errors=True)
+        checkpoint = _begin(session, promised)
         config = current_config(session)
         check_base(run, config, resuming=checkpoint is not None or run.pissa_initial.exists())
         environment.choose_gpu(config.model.device)
@@ -83,12 +78,30 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _announce(session: Session, checkpoint: CheckpointFolder | None) -> None:
+def _begin(session: Session, promised: CheckpointFolder | None) -> CheckpointFolder | None:
+    """Say that the attempt begins, then read the checkpoint from which it goes on: that may take minutes.
+
+    `promised` is the newest checkpoint that looks whole; the one that is whole is returned.
+    """
+    attempt = session.state.attempt + 1
+    _announce(session, attempt, promised)
+    session.listen()
+    if promised is not None:
+        session.stage("verifying", promised.path.name)
+    checkpoint, skipped = checkpoints.newest_complete(session.run.checkpoints)
+    if checkpoint != promised:
+        _announce(session, attempt, checkpoint)
+    for sentence in checkpoints.put_aside(skipped):
+        session.warn("checkpoint_skipped", sentence)
+    return checkpoint
+
+
+def _announce(session: Session, attempt: int, checkpoint: CheckpointFolder | None) -> None:
     if not session.state.attempt:
         session.emit(events.Created(name=session.run.name, program_version=__version__))
     session.emit(
         events.Started(
-            attempt=session.state.attempt + 1,
+            attempt=attempt,
             pid=os.getpid(),
             process_start_s=psutil.Process().create_time(),
             resumed_from_step=checkpoint.step if checkpoint else None,

@@ -13,6 +13,7 @@ MARKER = "complete.json"
 """Written last, after every file of the checkpoint is on disk: file names to sizes in bytes and CRC-32."""
 
 _PREFIX = "checkpoint-"
+_DAMAGED = "damaged-"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -42,14 +43,20 @@ def _by_step(item: tuple[int | None, Path]) -> int:
     return -1 if item[0] is None else item[0]
 
 
-def newest_complete(folder: Path) -> tuple[CheckpointFolder | None, list[tuple[CheckpointFolder, str]]]:
+Skipped = tuple[CheckpointFolder, str]
+"""A checkpoint that cannot be resumed from, and why."""
+
+
+def newest_complete(folder: Path, *, by_content: bool = True) -> tuple[CheckpointFolder | None, list[Skipped]]:
     """The newest whole checkpoint, and the newer ones that were skipped with the reason of each.
+
+    Without `by_content` no file is read whole, which may take minutes: then one that is damaged may be taken for whole.
 
     Raises StorageError when the disk does not let itself be read: that says nothing about the checkpoint.
     """
-    skipped: list[tuple[CheckpointFolder, str]] = []
+    skipped: list[Skipped] = []
     for checkpoint in all_checkpoints(folder):
-        problem = why_incomplete(checkpoint)
+        problem = why_incomplete(checkpoint, by_content=by_content)
         if problem is None:
             return checkpoint, skipped
         skipped.append((checkpoint, problem))
@@ -68,12 +75,13 @@ def seal(folder: Path) -> int:
     return sum(facts["size_bytes"] for facts in files.values())
 
 
-def why_incomplete(checkpoint: CheckpointFolder) -> str | None:
+def why_incomplete(checkpoint: CheckpointFolder, *, by_content: bool = True) -> str | None:
     """What is wrong with a checkpoint, or None when it can be resumed from. Raises StorageError."""
     marker = checkpoint.path / MARKER
     try:
         for name, facts in json.loads(marker.read_bytes())["files"].items():
-            problem = _why_damaged(checkpoint.path / name, facts["size_bytes"], facts["crc32"])
+            crc32 = facts["crc32"] if by_content else None
+            problem = _why_damaged(checkpoint.path / name, facts["size_bytes"], crc32)
             if problem:
                 return problem
         step = json.loads((checkpoint.path / "trainer_state.json").read_bytes())["global_step"]
@@ -87,12 +95,12 @@ def why_incomplete(checkpoint: CheckpointFolder) -> str | None:
     return None if step == checkpoint.step else f"trainer_state.json is of step {step}"
 
 
-def _why_damaged(path: Path, size_bytes: int, crc32: int) -> str | None:
+def _why_damaged(path: Path, size_bytes: int, crc32: int | None) -> str | None:
     try:
         actual_bytes = path.stat().st_size
         if actual_bytes != size_bytes:
             return f"{path.name} has {actual_bytes} of {size_bytes} bytes"
-        return None if _crc32(path) == crc32 else f"{path.name} is damaged"
+        return None if crc32 is None or _crc32(path) == crc32 else f"{path.name} is damaged"
     except FileNotFoundError:
         return f"{path.name} is missing"
 
@@ -103,6 +111,29 @@ def _crc32(path: Path) -> int:
         while block := file.read(_BLOCK_BYTES):
             value = zlib.crc32(block, value)
     return value
+
+
+def put_aside(skipped: list[Skipped]) -> list[str]:
+    """Get checkpoints that are not resumed from out of the way, and say of each what became of it.
+
+    One that was not written to the end is deleted. What is left of a damaged one may still be worth something to a
+    person; it is kept until others are put aside. Raises StorageError.
+    """
+    damaged = [checkpoint for checkpoint, _ in skipped if (checkpoint.path / MARKER).exists()]
+    for checkpoint in damaged[:1]:
+        for earlier in checkpoint.path.parent.glob(f"{_DAMAGED}*"):
+            shutil.rmtree(earlier, ignore_errors=True)
+    said = []
+    for checkpoint, problem in skipped:
+        kept = checkpoint.path.with_name(f"{_DAMAGED}{checkpoint.step}")
+        if checkpoint in damaged:
+            with atomic.storage_errors(kept):
+                checkpoint.path.rename(kept)
+        else:
+            shutil.rmtree(checkpoint.path, ignore_errors=True)
+        fate = f"What is left of it is in {kept}." if checkpoint in damaged else "It was deleted."
+        said.append(f"{checkpoint.path.name} is not resumed from: {problem}. {fate}")
+    return said
 
 
 def discard_unwritten(folder: Path) -> None:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator
 
 from qlora_tui.runs import jobs
-from qlora_tui.runs.events import AnyEvent, EventReader
+from qlora_tui.runs.event_log import EventReader
+from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
 
@@ -21,10 +22,25 @@ class Follower:
         self.state = RunState()
         self.alive = False
         self._reader = EventReader(run.events)
+        self._identity = _identity(run)
 
     @property
     def status(self) -> jobs.Status:
         return jobs.status(self.state, alive=self.alive)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the folder was gone when it was last looked at."""
+        return self._identity is None
+
+    def renew(self) -> bool:
+        """Begin anew when the folder is not the one of before: removed, and made again under its name."""
+        before, self._identity = self._identity, _identity(self.run)
+        if self._identity in (None, before):
+            return False
+        self.state = RunState()
+        self._reader = EventReader(self.run.events)
+        return True
 
     def advance(self) -> list[AnyEvent]:
         """Read and fold what was appended since the last call, a few hundred events at most.
@@ -39,6 +55,7 @@ class Follower:
 
     def catch_up(self) -> None:
         """Read everything there is. Liveness is read first: a worker that ends in between leaves its final event."""
+        self.renew()
         self.alive = jobs.is_alive(self.run)
         while self.advance():
             pass
@@ -68,3 +85,15 @@ class Follower:
             elif now_s - dead_since_s > CRASH_CONFIRMED_S and self.status == "crashed":
                 return
             time.sleep(POLL_S)
+
+
+def _identity(run: RunFolder) -> tuple[int, int] | None:
+    """Tells a run's folder from a later one of its name; None when there is none.
+
+    A file that is made anew often gets the inode of the one before it.
+    """
+    try:
+        about = run.config.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_ctime_ns

@@ -22,11 +22,14 @@ from filelock import FileLock, Timeout
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.runs import control, events
-from qlora_tui.runs.events import EventReader, EventWriter
+from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
 
-Status = Literal["created", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed"]
+Status = Literal[
+    "created", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed", "unreadable"
+]
+"""`unreadable`: its events are, as those of somebody else in a shared folder."""
 
 WORKER = "qlora_tui.engine.worker"
 """Module of the process that trains one run."""
@@ -126,7 +129,7 @@ def start(
     The worker continues from the newest whole checkpoint if there is one. It leads a session of its own, and its
     output goes to stdio.log, so it does not notice when this process or its terminal ends.
 
-    Raises RunConflictError when a worker is alive, EnvironmentProblem when the worker ends without a word.
+    Raises RunConflictError when a worker is alive, EnvironmentProblem when the worker ends or is ended without a word.
     """
     if is_alive(run):
         raise RunConflictError(f"run {run.name!r} is running already", hint=f"Watch it: `qlora-tui watch {run.name}`.")
@@ -149,7 +152,16 @@ def start(
         if code is not None:
             raise _not_started(run, code)
         time.sleep(_POLL_S)
+    _kill(worker)
     raise _not_started(run, None)
+
+
+def _kill(worker: subprocess.Popen[bytes]) -> None:
+    """End a worker that has not begun: nobody would know of it."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        worker.wait(TERMINATE_GRACE_S)
 
 
 def _not_started(run: RunFolder, code: int | None) -> QloraError:
@@ -159,7 +171,7 @@ def _not_started(run: RunFolder, code: int | None) -> QloraError:
         )
     message = f"the worker of run {run.name!r} did not start"
     if code is None:
-        message = f"the worker of run {run.name!r} has said nothing for {FIRST_EVENT_S:.0f} s"
+        message = f"the worker of run {run.name!r} has said nothing for {FIRST_EVENT_S:.0f} s and was ended"
     elif code == ExitCode.STORAGE:
         return StorageError(f"the worker of run {run.name!r} cannot use {run.path}", hint=_last_words(run))
     return EnvironmentProblem(message, hint=_last_words(run))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qlora_tui import atomic, paths
 from qlora_tui.errors import NotFoundError, RunConflictError, UsageError
-from qlora_tui.runs import jobs, store
+from qlora_tui.runs import jobs, queue, store
 from qlora_tui.runs.store import RunFolder
 
 FILE = "tags.json"
@@ -38,13 +38,13 @@ def set_tags(run: RunFolder, wanted: list[str]) -> None:
 
 
 def rename(run: RunFolder, name: str) -> RunFolder:
-    """Give the run another name, which is that of its folder.
+    """Give the run another name, which is that of its folder and of its place in the queue.
 
     Raises UsageError for an illegal name, RunConflictError when it is taken or the run is alive, StorageError.
     """
     store.check_name(name)
     target = run.path.with_name(name)
-    with jobs.hold(run):
+    with jobs.hold(run), queue.renaming(run.name, name):
         if target.exists():
             raise RunConflictError(f"a run named {name!r} exists already", hint="Choose another name.")
         with atomic.storage_errors(target):

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,6 +25,9 @@ FREE_SHARE = 0.5
 starts."""
 
 _POLL_S = 2.0
+_PATIENCE_S = 10.0
+_LOOK_S = 1.0
+"""Longer than anybody takes to look whether the lock is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ def waiting() -> list[Waiting]:
 def add(name: str, *, allow_download: bool = False) -> None:
     """Put a created run at the end. Raises NotFoundError, RunConflictError when it has begun or waits, StorageError."""
     run = store.find(name)
-    if jobs.look(run).status != "created":
-        raise RunConflictError(f"run {name!r} has begun already", hint=f"Continue it: `qlora-tui resume {name}`.")
+    _check_not_begun(run)
     _foresee(run)
     with _changing() as entries:
         if any(entry.name == name for entry in entries):
@@ -66,6 +68,17 @@ def remove(name: str) -> bool:
         found = len(kept) < len(entries)
         entries[:] = kept
     return found
+
+
+@contextmanager
+def renaming(name: str, wanted: str) -> Iterator[None]:
+    """While the block renames a run, nobody starts it; afterwards it has its place under the wanted name.
+
+    Raises RunConflictError when another process does not let go of the queue, StorageError.
+    """
+    with _changing() as entries:
+        yield
+        entries[:] = [replace(entry, name=wanted) if entry.name == name else entry for entry in entries]
 
 
 def is_running() -> bool:
@@ -95,37 +108,61 @@ def work_off(say: Callable[[str], None]) -> None:
 
     A run that cannot be started is said and passed over. Raises RunConflictError when another process does this.
     """
-    lock = FileLock(_lock(), timeout=0)
+    lock = FileLock(_lock(), timeout=_LOOK_S)
+    mine = _take(lock)
+    if not mine:
+        raise RunConflictError("another process works the queue off", hint="See it with `qlora-tui queue list`.")
+    while mine:
+        try:
+            _start_all(say)
+        finally:
+            lock.release()
+        # Whoever added a run since the last look saw a process at work, and started none.
+        mine = bool(waiting()) and _take(lock)
+
+
+def _take(lock: FileLock) -> bool:
+    """Whether this process has the lock now."""
     with atomic.storage_errors(_lock()):
         _lock().parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
-        except Timeout as error:
-            raise RunConflictError(
-                "another process works the queue off", hint="See it with `qlora-tui queue list`."
-            ) from error
-    try:
-        reason = ""
-        while entries := waiting():
-            obstacle = busy(entries[0].name)
-            if obstacle:
-                if obstacle != reason:
-                    say(f"{entries[0].name} waits: {obstacle}")
-                reason = obstacle
-                time.sleep(_POLL_S)
-                continue
-            _start(entries[0], say)
-    finally:
-        lock.release()
+        except Timeout:  # an OSError too, which is not about storage
+            return False
+    return True
+
+
+def _start_all(say: Callable[[str], None]) -> None:
+    reason = ""
+    while entries := waiting():
+        obstacle = busy(entries[0].name)
+        if obstacle:
+            if obstacle != reason:
+                say(f"{entries[0].name} waits: {obstacle}")
+            reason = obstacle
+            time.sleep(_POLL_S)
+            continue
+        _start(entries[0], say)
 
 
 def _start(entry: Waiting, say: Callable[[str], None]) -> None:
-    remove(entry.name)
+    """Start a run, unless it was taken out of the queue or renamed since the look."""
+    if not remove(entry.name):
+        return
     try:
-        jobs.start(store.find(entry.name), allow_download=entry.allow_download)
+        run = store.find(entry.name)
+        _check_not_begun(run)
+        jobs.start(run, allow_download=entry.allow_download)
         say(f"started {entry.name}")
     except QloraError as error:
         say(f"{entry.name} was not started: {error.message}")
+
+
+def _check_not_begun(run: store.RunFolder) -> None:
+    if jobs.look(run).status != "created":
+        raise RunConflictError(
+            f"run {run.name!r} has begun already", hint=f"Continue it: `qlora-tui resume {run.name}`."
+        )
 
 
 def busy(name: str) -> str:
@@ -176,13 +213,24 @@ def _gib(size_bytes: int) -> str:
 
 @contextmanager
 def _changing() -> Iterator[list[Waiting]]:
+    """The queue, to be changed in place. What fails in the block changes nothing."""
     path = _file()
     with atomic.storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".changing"), timeout=10):
-        entries = waiting()
+    lock = FileLock(path.with_suffix(".changing"), timeout=_PATIENCE_S)
+    with atomic.storage_errors(path):
+        try:
+            lock.acquire()
+        except Timeout as error:  # an OSError too, which is not about storage
+            raise RunConflictError("another process is changing the queue", hint="Try again.") from error
+    try:
+        before = waiting()
+        entries = list(before)
         yield entries
-        atomic.write_json(path, [asdict(entry) for entry in entries])
+        if entries != before:
+            atomic.write_json(path, [asdict(entry) for entry in entries])
+    finally:
+        lock.release()
 
 
 def _file() -> Path:

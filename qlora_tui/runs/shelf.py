@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from qlora_tui.errors import StorageError
 from qlora_tui.runs import jobs, labels, store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
@@ -74,7 +75,10 @@ class Shelf:
 
     def _look(self, run: RunFolder, alive: bool) -> Glimpse:
         follower = self._followers.pop(run.name, None) or Follower(run)
-        follower.catch_up()
+        try:
+            follower.catch_up()
+        except StorageError as error:  # as for the log of somebody else: it must not hide the other runs
+            return replace(glimpse(run, follower.state, "unreadable"), doing=error.message)
         if alive:
             self._followers[run.name] = follower
         return glimpse(run, follower.state, follower.status)
@@ -113,12 +117,12 @@ def _doing(state: RunState, status: jobs.Status) -> str:
 
 
 def _stamp(run: RunFolder) -> tuple[object, ...]:
-    """Changes when the run's events or labels do."""
+    """Changes when the run is another one, when its events or labels do, and when they become readable."""
     stamps: list[object] = []
-    for path in (run.events, run.path / labels.FILE):
+    for path in (run.config, run.events, run.path / labels.FILE):
         try:
             about = path.stat()
-            stamps.append((about.st_size, about.st_mtime_ns))
+            stamps.append((about.st_size, about.st_ctime_ns))
         except OSError:
             stamps.append(None)
     return tuple(stamps)

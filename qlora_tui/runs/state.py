@@ -15,6 +15,15 @@ _KEPT_SAMPLES = 200
 _KEPT_WARNINGS = 200
 
 
+class LossSum(NamedTuple):
+    """Of all steps with a finite loss up to `step`; the curve keeps only some of the steps of a long run."""
+
+    step: int = 0
+    loss: float = 0.0
+    """Their losses added up, in step order."""
+    steps: int = 0
+
+
 class RunState(NamedTuple):
     """Everything a screen or a command shows of a run. Times in seconds since the epoch, sizes in bytes."""
 
@@ -54,6 +63,20 @@ class RunState(NamedTuple):
     best_eval: events.Eval | None = None
     """The evaluation with the lowest loss."""
 
+    loss_sum: LossSum = LossSum()
+    loss_sums: tuple[LossSum, ...] = (LossSum(),)
+    """At the steps that the run may go back to: at its checkpoints, and where its attempts began."""
+
+    @property
+    def device(self) -> events.Resolved | None:
+        """Where the newest attempt works, once that was said."""
+        return next((choice for choice in self.resolved if choice.field == "model.device"), None)
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean training loss of all steps; None without one that was finite."""
+        return self.loss_sum.loss / self.loss_sum.steps if self.loss_sum.steps else None
+
     @property
     def step_number(self) -> int:
         """Optimizer steps done."""
@@ -79,10 +102,19 @@ def fold_all(state: RunState, batch: Iterable[events.AnyEvent]) -> RunState:
 def _steps(state: RunState, steps: list[events.Step]) -> RunState:
     return state._replace(
         steps=state.steps.extend(steps),
+        loss_sum=_added(state.loss_sum, steps),
         peak_bytes=max(state.peak_bytes, *(step.peak_bytes for step in steps)),
         last_event_s=steps[-1].time_s,
         last_seq=steps[-1].seq,
     )
+
+
+def _added(before: LossSum, steps: list[events.Step]) -> LossSum:
+    total, count = before.loss, before.steps
+    for step in steps:  # One by one: the same sum however the steps are batched.
+        if step.loss is not None:
+            total, count = total + step.loss, count + 1
+    return LossSum(steps[-1].step, total, count)
 
 
 def _other(state: RunState, event: events.AnyEvent) -> RunState:
@@ -103,6 +135,7 @@ def _started(state: RunState, event: events.Started) -> RunState:
     """A new attempt forgets what came after the checkpoint it continues from."""
     kept_step = event.resumed_from_step or 0
     evals = state.evals.up_to(kept_step)
+    sums = tuple(item for item in (*state.loss_sums, state.loss_sum) if item.step <= kept_step)
     return state._replace(
         phase="running",
         attempt=event.attempt,
@@ -112,6 +145,8 @@ def _started(state: RunState, event: events.Started) -> RunState:
         stage=None,
         resolved=(),
         steps=state.steps.up_to(kept_step),
+        loss_sum=sums[-1],
+        loss_sums=sums,
         evals=evals,
         best_eval=_best_until(kept_step, state.best_eval, evals),
         train_began_s=0.0,
@@ -170,7 +205,7 @@ def _sample(state: RunState, event: events.Sample) -> RunState:
 
 
 def _checkpoint(state: RunState, event: events.Checkpoint) -> RunState:
-    return state._replace(checkpoints=(*state.checkpoints, event))
+    return state._replace(checkpoints=(*state.checkpoints, event), loss_sums=(*state.loss_sums, state.loss_sum))
 
 
 def _warning(state: RunState, event: events.Warned) -> RunState:

@@ -151,7 +151,7 @@ def find(name: str) -> RunFolder:
 
 
 def all_runs() -> list[RunFolder]:
-    """Every run, newest first."""
+    """Every run, newest first. A folder whose name no run may have is none."""
     root = paths.runs()
     if not root.is_dir():
         return []
@@ -159,7 +159,7 @@ def all_runs() -> list[RunFolder]:
     for path in root.iterdir():
         run = RunFolder(path)
         with suppress(OSError):  # no run, or one that is removed in this moment
-            if not path.name.startswith("."):
+            if _NAME.fullmatch(path.name):
                 made_s[run] = run.config.stat().st_mtime
     return sorted(made_s, key=lambda run: made_s[run], reverse=True)
 

@@ -66,24 +66,26 @@ class AnswersEnded(Message):
 Post = Callable[[Message], object]
 
 
-def load(choice: Choice, post: Post, is_unwanted: Callable[[], bool]) -> None:
-    """Start the chat process and tell how it loads. A session that nobody wants any more is closed again."""
+def load(choice: Choice, post: Post, take: Callable[[ChatClient], bool], is_unwanted: Callable[[], bool]) -> None:
+    """Start the chat process, hand it to the one who ends it, and tell how it loads.
+
+    `take` says whether the process is still wanted. Whoever wants it no more later on closes it, which ends the waiting
+    here.
+    """
     try:
         client = ChatClient(choice)
-        try:
-            session = ChatSession(client, Sampling.for_model(choice.run.load_config().model.id))
-            for said in session.loading():
-                post(ChatLoading(said.text))
-                if is_unwanted():
-                    break
-        except BaseException:
+        if not take(client):
             client.close()
+            return
+        session = ChatSession(client, Sampling.for_model(choice.run.load_config().model.id))
+        for said in session.loading():
+            post(ChatLoading(said.text))
+    except (QloraError, ValueError) as error:  # a ValueError when the pipe was closed between two messages
+        if is_unwanted():
+            return
+        if not isinstance(error, QloraError):
             raise
-    except QloraError as error:
         post(ChatBroken(error))
-        return
-    if is_unwanted():
-        client.close()
     else:
         post(ChatReady(session))
 

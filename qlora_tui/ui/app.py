@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on, work
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.screen import Screen
 
 from qlora_tui import settings as preferences
 from qlora_tui.errors import QloraError
 from qlora_tui.settings import Settings
+from qlora_tui.terminal import printable
 from qlora_tui.ui import messages, themes
 from qlora_tui.ui.commands import Commands
 from qlora_tui.ui.widgets.places_bar import PLACES
@@ -93,6 +95,8 @@ class Workbench(App[None]):
         # A place that nobody asked for is not made: Home would read every run only to be left at once.
         vars(self).update(DEFAULT_MODE="run" if run else place)
         super().__init__()
+        self.release_chat: Callable[[], None] = lambda: None
+        """Frees the memory that the Chat place's model takes, for a run that is about to start. For a thread."""
         self._problem: QloraError | None = None
         self.set_reactive(Workbench.run_name, run)
         try:
@@ -136,6 +140,18 @@ class Workbench(App[None]):
         self.set_keymap(settings.keymap)
         if "TEXTUAL_ANIMATIONS" not in os.environ:
             self.animation_level = settings.animation
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """As in Textual, for every toast of every place; what is foreign in it cannot control the terminal."""
+        super().notify(printable(message), title=title, severity=severity, timeout=timeout, markup=markup)
 
     def complain(self, error: QloraError) -> None:
         """Show what went wrong and what to do about it, as plain text."""
@@ -208,6 +224,7 @@ class Workbench(App[None]):
         from qlora_tui.ui import starting
 
         try:
+            self.release_chat()
             run = starting.start(wanted.config, wanted.name, preset=wanted.preset, allow_download=wanted.allow_download)
         except QloraError as error:
             self.call_from_thread(self.complain, error)

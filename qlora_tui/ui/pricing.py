@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from qlora_tui.config.fields import value
 from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import EnvironmentProblem, QloraError
@@ -43,6 +44,9 @@ _DOUBLED = (
 )  # fmt: skip
 """Settings that are priced at half and at double their value."""
 
+_NEAR = 0.9, 1.15
+"""Shares of the bounds of a need between which a replay could come to another verdict."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -75,10 +79,20 @@ class Price:
         return PHASE_LABELS[self.estimate.peak_phase]
 
 
-def price(config: RunConfig, facts: ModelFacts, machine: Machine, longest_tokens: int | None = None) -> Price:
-    """The price on the device that the run would train on. Raises EnvironmentProblem when that is not there."""
+def price(
+    config: RunConfig,
+    facts: ModelFacts,
+    machine: Machine,
+    longest_tokens: int | None = None,
+    *,
+    replay: bool = False,
+) -> Price:
+    """The price on the device that the run would train on. Raises EnvironmentProblem when that is not there.
+
+    `replay`: what `qlora-tui estimate` says, in up to a second; else what is usual, in milliseconds.
+    """
     device = devices.automatic(machine, config.model.device)
-    found = estimate(config, facts, device, longest_tokens=longest_tokens)
+    found = estimate(config, facts, device, longest_tokens=longest_tokens, replay=replay)
     cards = [] if device.kind == "cpu" else [devices.gpu(card) for card in machine.gpus]
     if cards:
         cards.remove(device)
@@ -98,8 +112,11 @@ def badge(config: RunConfig, facts: ModelFacts, machine: Machine) -> str:
         device = devices.automatic(machine, config.model.device)
     except EnvironmentProblem:
         return ""
-    model = config.model.model_copy(update={"id": facts.id})
-    answer = verdict(estimate(config.model_copy(update={"model": model}), facts, device), device.free_bytes).answer
+    config = config.model_copy(update={"model": config.model.model_copy(update={"id": facts.id})})
+    found = estimate(config, facts, device)
+    if found.low_bytes * _NEAR[0] <= device.free_bytes <= (found.high_bytes + found.paged_bytes) * _NEAR[1]:
+        found = estimate(config, facts, device, replay=True)
+    answer = verdict(found, device.free_bytes).answer
     return {"does not fit": "too big", "fits by paging": "by paging"}.get(answer, answer)
 
 
@@ -119,18 +136,12 @@ def _present(found: Price, key: str) -> str:
 
 
 def _others(config: RunConfig, key: str) -> Iterator[str]:
-    present = _value(config, key)
+    present = value(config, key)
     if key in _DOUBLED:
         yield from (str(number) for number in (present // 2, present * 2) if number)
     for text in ALTERNATIVES.get(key, ()):
         if text not in (str(present), str(present).lower()):
             yield text
-
-
-def _value(config: RunConfig, key: str) -> int:
-    table, _, name = key.partition(".")
-    found: int = getattr(getattr(config, table), name)
-    return found
 
 
 def _effect(found: Price, facts: ModelFacts, key: str, text: str) -> str:

@@ -4,34 +4,34 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from qlora_tui.errors import RunConflictError
-from qlora_tui.runs import control, jobs
+from qlora_tui.runs import control
+from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.requests import Request
-from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
-_POLL_S = 0.1
 _PATIENCE_S = 15.0
 
 
-def ask(run: RunFolder, action: control.Action, state: Callable[[], RunState], say: Callable[[str], object]) -> None:
-    """Ask the worker until it has heard; `state` is the run as the screen knows it. Raises RunConflictError.
+def ask(run: RunFolder, action: control.Action, say: Callable[[str], object], is_cancelled: Callable[[], bool]) -> None:
+    """Ask the worker until it has heard, whatever is on screen. Raises RunConflictError, StorageError.
 
     Says that there is no answer when there is none for a quarter of a minute.
     """
-    request = Request(run, action)
+    follower = Follower(run)
+    follower.catch_up()
+    request = Request(run, action, follower.state)
     patient = True
-    while not request.heard(state()):
-        if not jobs.is_alive(run):
-            raise RunConflictError(f"{run.name} ended before it answered", hint="See how it ended above.")
+    for _ in follower.batches():
+        if request.heard(follower.state) or is_cancelled():
+            return
         if patient and request.waited_s > _PATIENCE_S:
             patient = False
             say("No answer yet: the worker answers between two steps. c cancels the run without a checkpoint.")
-        time.sleep(_POLL_S)
+    raise RunConflictError(f"{run.name} ended before it answered", hint="See how it ended above.")
 
 
 def open_folder(path: Path) -> bool:

@@ -53,7 +53,6 @@ class RunReader:
         self._machine: hardware.Machine | None = None
         self._worker_bytes: int | None = None
         self._estimate_bytes: int | None = None
-        self._identity: int | None = None
         self._curves: tuple[int, Curves] = (-1, Curves())
         self._curves_s = 0.0
         self._last: RunView | None = None
@@ -70,27 +69,17 @@ class RunReader:
     def follow(self, show: Callable[[RunView], Any]) -> None:
         """Hand over a view whenever there is something new to see. Returns after `stop`."""
         while not self._stopped.is_set():
-            self._notice_replacement()
+            if self._follower.renew():
+                self._log = LogReader(self.run.stdio)
+                self._estimate_bytes = None
             self._follower.alive = jobs.is_alive(self.run)
             began_s = time.monotonic()
             while self._follower.advance() and not self._stopped.is_set():
                 if time.monotonic() - began_s > _LONG_READ_S:
                     self._offer("reading", show)
             self._read_sensors()
-            self._offer("removed" if self._identity is None else self._follower.status, show)
+            self._offer("removed" if self._follower.is_removed else self._follower.status, show)
             self._stopped.wait(min(self._period_s, SLOWEST_LOOK_S))
-
-    def _notice_replacement(self) -> None:
-        """A folder that is not the one of before (removed, and made again under its name) is read from the start."""
-        try:
-            identity: int | None = self.run.config.stat().st_ino
-        except OSError:
-            identity = None
-        if identity not in (None, self._identity):
-            self._follower = Follower(self.run)
-            self._log = LogReader(self.run.stdio)
-            self._estimate_bytes = None
-        self._identity = identity
 
     def _offer(self, status: Any, show: Callable[[RunView], Any]) -> None:
         """Show a view, unless there is nothing new, it is too early, or the one before is still being drawn."""

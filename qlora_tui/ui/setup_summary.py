@@ -105,17 +105,19 @@ def run_name_problem(name: str) -> str:
     return "there is a run of that name already" if (paths.runs() / name).exists() else ""
 
 
+def title_of(preset: presets.Preset) -> str:
+    """What the preset is for, or why its file cannot be read."""
+    try:
+        return preset.title
+    except QloraError as error:
+        return error.message
+
+
 def beginnings() -> list[Beginning]:
     """Every preset, then every run, the newest first."""
     from qlora_tui.runs import store
 
-    found = []
-    for preset in presets.presets():
-        try:
-            title = preset.title
-        except QloraError as error:
-            title = error.message
-        found.append(Beginning("preset", preset.name, title))
+    found = [Beginning("preset", preset.name, title_of(preset)) for preset in presets.presets()]
     return found + [Beginning("run", run.name, "its frozen configuration") for run in store.all_runs()]
 
 

@@ -6,7 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from qlora_tui.runs.events import EventWriter, Step
+from qlora_tui.runs.event_log import EventWriter
+from qlora_tui.runs.events import Step
 from tests.bench.report import Ratio
 
 _WRITTEN = 20_000

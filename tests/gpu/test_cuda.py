@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from training_material import SMALL, Runs, course
 
+from qlora_tui import hardware
 from qlora_tui.config.overrides import resolve as configured
 from qlora_tui.engine import adapters, loading
 from qlora_tui.engine.resolve import resolve
-from qlora_tui.runs import events, jobs
-from qlora_tui.runs.events import EventReader
+from qlora_tui.runs import jobs
 from qlora_tui.starter import MODEL_DIR
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
@@ -222,8 +222,9 @@ def test_a_trained_run_chats(runs: Runs, tmp_path: Path) -> None:
 def test_one_of_several_gpus_is_used(runs: Runs) -> None:
     """Whichever has most memory free; on a machine with one this is the plain case."""
     run = runs.finished("one", *ON_GPU, "model.device=auto", "training.max_steps=2")
-    chosen = [event for event in EventReader(run.events).read() if isinstance(event, events.Resolved)]
-    assert {event.value for event in chosen if event.field == "model.device"} == {"cuda"}
+    device = jobs.replay(run).device
+    assert device is not None and device.value == "cuda"
+    assert device.gpu_uuid in {gpu.uuid for gpu in hardware.snapshot().gpus}
 
 
 def test_a_cpu_run_takes_no_gpu_memory(runs: Runs) -> None:

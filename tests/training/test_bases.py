@@ -105,9 +105,13 @@ def test_added_tokens_are_saved_and_nothing_else_is(save: Callable[[Any], Path],
     assert all("lora" in name for name in load_file(tmp_path / "other" / "adapter_model.safetensors"))
 
 
-def test_a_trained_embedding_stays_shared_with_the_head(save: Callable[[Any], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+def test_a_trained_embedding_stays_shared_with_the_head(
+    save: Callable[[Any], Path], tmp_path: Path, name: str
+) -> None:
     folder = save(llama(vocab_size=16, tie_word_embeddings=True))
-    model, _, _ = ready(folder, *UNQUANTIZED, 'adapter.modules_to_save=["embed_tokens"]')
+    model, _, config = ready(folder, *UNQUANTIZED, f'adapter.modules_to_save=["{name}"]')
+    assert config.adapter.modules_to_save == [name]
     base = model.get_base_model()
     assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
     assert base.get_output_embeddings().weight.requires_grad

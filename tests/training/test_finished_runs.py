@@ -18,7 +18,7 @@ from qlora_tui.engine import train
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ConfigError
 from qlora_tui.runs import events, jobs, store
-from qlora_tui.runs.events import EventReader
+from qlora_tui.runs.event_log import EventReader
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.starter import MODEL_DIR

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.autograd import _functions
+from bitsandbytes.nn import Linear8bitLt
 from data_material import starter_tokenizer
 from torch.nn.functional import cross_entropy
 from training_material import Runs
@@ -76,6 +78,17 @@ def test_four_bit_weights_are_probed_and_left_as_they_are(tmp_path: Path) -> Non
     stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert keeps_rows_apart(trainer(model, tmp_path))
     assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items() if name in stored)
+
+
+def test_eight_bit_columns_that_all_rows_share_are_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU LLM.int8 keeps a column in 16 bits when any row has a large value there, also a row packed before."""
+    monkeypatch.setattr(_functions, "MatMul8bitFp", _functions.MatMul8bitLt)  # what a GPU computes with
+    config = configure(overrides=(*PACKED, "quantization.kind=8bit"))
+    settings = resolve(config)
+    model = attach(load_model(config, settings, starter_tokenizer()), config, settings)
+    assert keeps_rows_apart(trainer(model, tmp_path))
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear8bitLt)]
+    assert {layer.state.threshold for layer in layers} == {6.0}
 
 
 def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path) -> None:

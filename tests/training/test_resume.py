@@ -91,6 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(runs: Runs) -> None:
     state = runs.train(run)
     named = [warning.message for warning in state.warnings if warning.code == "checkpoint_skipped"]
     assert named and "checkpoint-6" in named[0] and "adapter_model.safetensors" in named[0]
+    assert (run.checkpoints / "damaged-6" / "optimizer.pt").exists()
     assert course(state) == course(jobs.replay(whole))
 
 

@@ -10,8 +10,8 @@ from textual.pilot import Pilot
 from qlora_tui import hardware
 from qlora_tui.hardware import Machine
 
-READERS = {"home", "runs", "settings", "compare", "queue"}
-"""Groups of the workers that read something and end."""
+READERS = {"home", "runs", "settings", "compare", "queue", "change"}
+"""Groups of the workers that read or change something and end."""
 
 
 @pytest.fixture(autouse=True)

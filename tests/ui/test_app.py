@@ -3,7 +3,10 @@
 import pytest
 from screen_material import words
 
+from qlora_tui.errors import QloraError
 from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.messages import Complained
+from qlora_tui.ui.widgets.confirm import Confirm
 from qlora_tui.ui.widgets.places_bar import PLACES
 
 
@@ -38,3 +41,20 @@ async def test_the_last_line_cuts_no_key_and_always_leads_to_the_others(machine:
         await pilot.click("FooterKey:last-of-type")
         await pilot.pause()
         assert app.screen.query("HelpPanel")
+
+
+async def test_foreign_text_controls_no_terminal(machine: object) -> None:
+    """As the last line of a worker's log, or the name of a file, may try to."""
+    evil = "\x1b]2;title\x07\x1b[2J{}\x1b[31m[b]"
+    app = Workbench(place="settings")
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        app.post_message(Complained(QloraError(evil.format("complained"), hint=evil.format("hinted"))))
+        app.screen.notify(evil.format("noticed"), markup=False)
+        while "[b]" not in (toasts := words(app)):
+            await pilot.pause(0.01)
+        app.push_screen(Confirm(evil.format("asked"), evil.format("lost")))
+        await pilot.pause()
+        shown = toasts + words(app)
+        assert "\x1b" not in shown and "\x07" not in shown
+        for said in ("complained[b]", "hinted[b]", "noticed[b]", "asked[b]", "lost[b]"):
+            assert said in shown

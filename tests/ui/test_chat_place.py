@@ -1,26 +1,32 @@
 """Talking to a run on the screen, with a chat process that needs no torch."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from screen_material import words
 from textual import events
 from textual.pilot import Pilot
-from textual.widgets import Markdown, Static
+from textual.widgets import Input, Markdown, Select, Static
 
 from qlora_tui import hardware
 from qlora_tui.chat import client, transcript
 from qlora_tui.config.overrides import resolve
 from qlora_tui.hardware import Gpu, Machine
-from qlora_tui.runs import jobs, store
-from qlora_tui.runs.events import EventWriter, Resolved
+from qlora_tui.runs import checkpoints, jobs, store
+from qlora_tui.runs.event_log import EventWriter
+from qlora_tui.runs.events import Resolved
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.ui import starting
 from qlora_tui.ui.app import Workbench
-from qlora_tui.ui.messages import ChatRequested
+from qlora_tui.ui.messages import ChatRequested, StartRequested
 from qlora_tui.ui.screens.chat import ChatPlace
 from qlora_tui.ui.widgets.chat_turn import TurnView
+from qlora_tui.ui.widgets.prompt import Prompt
+from qlora_tui.ui.widgets.slider import Slider
 
 
 @pytest.fixture(autouse=True)
@@ -182,14 +188,15 @@ async def test_the_cpu_is_offered_while_a_run_holds_the_card(monkeypatch: pytest
     monkeypatch.setattr(hardware, "snapshot", lambda: machine)
     owl, busy = (store.create(name, resolve("starter", None, ["model.device=auto"]), {}) for name in ("owl", "busy"))
     owl.adapter.mkdir()
-    EventWriter(busy.events).write(Resolved(field="model.device", value="cuda:0", reason="most free memory"))
+    on_it = Resolved(field="model.device", value="cuda", reason="most free memory", gpu_uuid="GPU-0")
+    EventWriter(busy.events).write(on_it)
     app = Workbench()
     with jobs.hold(busy):
         async with app.run_test(size=(80, 24)) as pilot:
             app.post_message(ChatRequested("owl"))
             await until(pilot, lambda: isinstance(app.screen, ChatPlace))
             place, reason = app.screen, app.screen.query_one("#chat-reason", Static)
-            await until(pilot, lambda: "'busy' is training on cuda:0" in str(reason.content))
+            await until(pilot, lambda: "'busy' is training on GPU 0" in str(reason.content))
             assert isinstance(place, ChatPlace) and place.session is None
             await pilot.pause()
             await pilot.click("#chat-on-cpu")
@@ -206,12 +213,118 @@ async def test_a_slider_changes_the_next_answer(run: RunFolder) -> None:
         assert place.session.sampling.temperature == pytest.approx(0.1)
 
 
+async def test_what_was_set_before_the_first_question_holds_for_it(run: RunFolder) -> None:
+    app = Workbench(place="chat")
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace) and app.screen.wanted is not None)
+        place = app.screen
+        assert isinstance(place, ChatPlace)
+        place.query_one("#system-prompt").focus()
+        await type_question(pilot, "be brief")
+        place.query_one("#sampling-temperature").focus()
+        await pilot.press("left")
+        place.query_one(Prompt).focus()
+        await ask(pilot, place, "hi")
+        assert place.session is not None
+        assert place.session.conversation.system == "be brief"
+        assert place.session.sampling.temperature == pytest.approx(0.65)
+        assert place.query_one("#sampling-temperature", Slider).value == pytest.approx(0.65)
+        assert place.query_one("#system-prompt", Input).value == "be brief"
+
+
+async def test_unload_ends_the_process_and_the_next_question_goes_on(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await ask(pilot, place, "one")
+        assert place.session is not None
+        first = place.session.client
+        assert "Unload" in words(pilot.app)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: not first.alive)
+        await pilot.pause()
+        assert place.session is None
+        assert "bird is unloaded" in place.status
+        assert "Unload" not in words(pilot.app)
+        assert answers(place) == ["ONE"]
+        await type_question(pilot, "two")
+        await until(pilot, lambda: answers(place) == ["ONE", "TWO"] and not place.is_answering)
+        assert place.session is not None
+        assert [turn.question for turn in place.session.conversation.turns] == ["one", "two"]
+    assert len(list(run.chats.glob("*.json"))) == 1, "one conversation in one file"
+
+
+async def test_an_unloaded_answer_can_be_asked_for_again(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await ask(pilot, place, "one")
+        await pilot.press("ctrl+l", "ctrl+r")
+        await until(pilot, lambda: place.session is not None and not place.is_answering and bool(answers(place)))
+        assert answers(place) == ["ONE"]
+
+
+async def test_a_run_that_starts_gets_the_memory_of_the_chat(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CHAT", "slow")
+    alive: list[bool] = []
+    async with chatting() as (pilot, place):
+        assert place.session is not None
+        client = place.session.client
+        await type_question(pilot, "one two")
+        await until(pilot, lambda: place.is_answering and bool(place.query(TurnView)))
+
+        def start(*_: object, **__: object) -> RunFolder:
+            alive.append(client.alive)
+            return run
+
+        monkeypatch.setattr(starting, "start", start)
+        await pilot.press("f2")
+        pilot.app.post_message(StartRequested(resolve("starter")))
+        await until(pilot, lambda: pilot.app.current_mode == "run")
+        assert alive == [False]
+        await pilot.press("f6")
+        await until(pilot, lambda: not place.query(TurnView))
+        assert place.query_one(Prompt).text == "one two"
+
+
+async def test_quitting_waits_for_no_model_that_still_loads(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CHAT", "mute")
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.post_message(ChatRequested("bird"))
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace) and "parrot" in app.screen.status)
+        await pilot.press("ctrl+q")
+    # The thread that waited for the model is gone: the loop ends without it.
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
 async def test_a_run_that_was_removed_is_said(run: RunFolder) -> None:
     async with chatting() as (pilot, place):
         await pilot.press("f2")
         pilot.app.post_message(ChatRequested("gone"))
         await until(pilot, lambda: any("gone" in told.message for told in pilot.app._notifications))
         assert place.session is None
+
+
+async def test_a_run_that_vanishes_before_it_is_chosen_is_said(run: RunFolder) -> None:
+    other = store.create("owl", resolve("starter"), {})
+    other.adapter.mkdir()
+    async with chatting() as (pilot, place):
+        store.remove(other)
+        place.query_one("#chat-run", Select).value = "owl"
+        await until(pilot, lambda: any("'owl'" in told.message for told in pilot.app._notifications))
+
+
+async def test_a_checkpoint_that_was_cut_short_is_passed_over() -> None:
+    young = store.create("young", resolve("starter"), {})
+    for step in (3, 6):
+        folder = young.checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    checkpoints.seal(young.checkpoints / "checkpoint-3")
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.post_message(ChatRequested("young"))
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace) and app.screen.session is not None)
+        assert isinstance(app.screen, ChatPlace)
+        assert app.screen.wanted == ("young", 3)
+        assert app.screen.query_one("#chat-checkpoint", Select).value == 3
 
 
 async def test_a_question_that_comes_in_one_burst_is_sent_whole(run: RunFolder) -> None:

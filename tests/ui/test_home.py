@@ -1,6 +1,7 @@
 """Home: the machine, the runs as cards, and the one obvious next step."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from run_material import EVIL, beginning, finished, training, written
@@ -10,10 +11,11 @@ from textual.widgets import Button, Static
 
 from qlora_tui import hardware
 from qlora_tui.hardware import Gpu, Machine
-from qlora_tui.runs import events
+from qlora_tui.runs import events, jobs
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ChatRequested, RunRequested, StartRequested
 from qlora_tui.ui.screens import home
+from qlora_tui.ui.statuses import MARKS
 from qlora_tui.ui.widgets.machine_panel import MachinePanel, Surroundings
 from qlora_tui.ui.widgets.meter import Meter
 from qlora_tui.ui.widgets.run_card import RunCard
@@ -57,6 +59,10 @@ async def test_a_finished_run_is_a_card_that_opens_and_the_next_step_is_to_talk(
         await pilot.click(RunCard)
         await pilot.pause()
         assert any(isinstance(message, RunRequested) and message.name == "one" for message in seen)
+
+
+def test_whatever_a_run_does_has_a_sign() -> None:
+    assert MARKS.keys() == {*get_args(jobs.Status), "reading", "removed"}
 
 
 async def test_what_a_run_says_is_never_markup(settle: Settle) -> None:

@@ -1,8 +1,10 @@
 """The Run place: what it shows of a run that anybody started, and what it does to it."""
 
+import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from command_line import fake_worker, kill
@@ -12,6 +14,7 @@ from textual.widgets import Static, Tabs
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.runs import events, jobs, store
+from qlora_tui.ui import run_actions
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ChatRequested
 from qlora_tui.ui.run_reader import RunReader
@@ -45,7 +48,7 @@ async def test_a_finished_run_is_shown_whole() -> None:
     async with app.run_test(size=WIDE) as pilot:
         await shown(pilot, app, is_whole)
         await until(pilot, lambda: len(app.screen.query("CurvePlot.-drawn")) == 3)
-        for said in ("one  ✔ finished", "200 of 200 steps  100%", "409,600 tokens", "200 steps in 1:02"):
+        for said in ("one  ✓ finished", "200 of 200 steps  100%", "409,600 tokens", "200 steps in 1:02"):
             assert said in head(app)
         assert "Peak memory 4.90 GiB, estimated 5.00 GiB (+2.0%)" in head(app)
         assert "step 200" in text_of(app, SamplesPanel)
@@ -89,6 +92,14 @@ async def test_no_run_is_said_with_what_to_do(name: str | None, said: str) -> No
         assert view(app) is None
 
 
+async def test_a_run_that_cannot_be_read_is_said() -> None:
+    store.create("one", RunConfig(), {}).events.mkdir()
+    app = Workbench(run="one")
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: "cannot read" in str(app.screen.query_one("#run-missing", Static).visual))
+        assert not app.screen.query_one("RunPanel").display
+
+
 async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.RunFolder) -> None:
     app = Workbench(run="one")
     async with app.run_test(size=(80, 24)) as pilot:
@@ -102,9 +113,49 @@ async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.R
         await shown(pilot, app, lambda seen: seen.status == "stopped")
         await until(pilot, lambda: "Stopped at step 1. r resumes from step 1." in head(app))
         fake_worker("finish")
+        freed: list[int] = []
+        app.release_chat = lambda: freed.append(jobs.replay(waiting).attempt)
         await pilot.press("r")
         seen = await shown(pilot, app, lambda seen: seen.status == "finished")
+        assert freed == [1], "the memory of a chat is free before the second attempt begins"
         assert (seen.state.attempt, seen.state.step_number) == (2, 4)
+
+
+async def test_a_request_is_sent_once_though_another_place_is_shown_at_once(
+    waiting: store.RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qlora_tui.runs.requests._SILENCE_S", 0.0)
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        here = place(app)
+        await pilot.press("s", "f2")
+        await until(pilot, lambda: len(jobs.replay(waiting).checkpoints) == 1)
+        await until(pilot, lambda: all(worker.is_finished for worker in app.workers if worker.group == "control"))
+        await pilot.press("f4")
+        await until(pilot, lambda: not here.asked)
+    assert len(waiting.control.read_text().splitlines()) == 1
+
+
+async def test_a_request_without_an_answer_ends_with_the_workbench(
+    fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    ask = run_actions.ask
+
+    def noted(*arguments: Any) -> None:
+        ask(*arguments)
+        ended.set()
+
+    monkeypatch.setattr(run_actions, "ask", noted)
+    fake_worker("deaf")
+    jobs.start(store.create("one", RunConfig(), {}))
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda seen: seen.status == "running")
+        await pilot.press("s")
+        await until(pilot, lambda: "Asked for a checkpoint." in head(app))
+    assert await asyncio.to_thread(ended.wait, 60)
 
 
 async def test_what_was_asked_is_said_until_the_worker_answers(fake_worker: Behave) -> None:

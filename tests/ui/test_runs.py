@@ -1,15 +1,17 @@
 """Runs: sorted, filtered, renamed, tagged, deleted and brought back, compared, queued."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 from run_material import beginning, finished, training, written
-from screen_material import Settle
+from screen_material import Settle, words
 from textual.message import Message
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from qlora_tui.runs import labels, queue, store
+from qlora_tui import paths
+from qlora_tui.runs import jobs, labels, queue, store
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import RunRequested
@@ -173,3 +175,48 @@ async def test_a_preset_is_queued_and_taken_out(settle: Settle, monkeypatch: pyt
         await pilot.press("w")
         await settle(pilot)
         assert queue.waiting() == []
+
+
+async def test_a_preset_that_cannot_be_read_is_offered_with_the_reason(settle: Settle) -> None:
+    paths.user_presets().mkdir(parents=True)
+    (paths.user_presets() / "mine.toml").write_bytes(b"# Caf\xe9\n")
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await at_runs(app, pilot, settle)
+        await pilot.press("a")
+        await pilot.press(*"mine")
+        while "mine.toml" not in words(app):
+            await pilot.pause(0.01)
+        assert "UTF-8" in words(app)
+
+
+async def test_a_running_run_is_not_renamed(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("alpha"))
+        with jobs.hold(three_runs["alpha"]):
+            await answer(pilot, "e", "other")
+            await settle(pilot)
+        assert any("alpha is running" in told.message for told in app._notifications)
+        assert "alpha" in names(table)
+
+
+async def test_a_slow_disk_holds_up_no_key(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on, discard = threading.Event(), labels.discard
+
+    def slow(run: RunFolder) -> None:
+        assert may_go_on.wait(20)
+        discard(run)
+
+    monkeypatch.setattr(labels, "discard", slow)
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("beta"))
+        await pilot.press("x", "u", "slash")
+        assert app.screen.query_one(Input).display
+        assert "beta" in names(table)
+        may_go_on.set()
+        await settle(pilot)
+        assert [told.message for told in app._notifications][-1] == "beta is back."

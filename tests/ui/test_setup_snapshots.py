@@ -37,6 +37,7 @@ SAMPLE: dict[str, Any] = {
             "cut_tokens": 0,
             "dropped": "",
             "untrained": [],
+            "piece_count": 1,
             "pieces": [
                 [{"text": one, "trained": False, "special": "<|" in one} for one in (*ASKED, *ANSWERED[:3])]
                 + [{"text": one, "trained": True, "special": "<|" in one} for one in ANSWERED[3:]]

@@ -28,8 +28,11 @@ class ChatPlace(SessionPlace):
     HELP = """
 # Chat
 
-Choose a run and ask. The model is loaded once, in a process of its own that ends with this screen; **both** asks the
-base and the trained model one after the other, each with a history of its own. Every conversation is saved in the run.
+Choose a run and ask. The model is loaded once, in a process of its own; **both** asks the base and the trained model
+one after the other, each with a history of its own. Every conversation is saved in the run.
+
+The model stays in memory while you look at other places. **Ctrl+L** unloads it, and so does the start of a run; the
+conversation stays, and the next question loads the model again.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop", tooltip="Stop the answer and keep what was said"),
@@ -37,6 +40,7 @@ base and the trained model one after the other, each with a history of its own. 
         Binding("ctrl+t", "edit", "Edit", id="chat.edit", tooltip="Take the last question back to change it"),
         Binding("ctrl+b", "side", "Base/adapter", id="chat.side", tooltip="Who answers: adapter, base or both"),
         Binding("ctrl+g", "copy", "Copy", id="chat.copy", tooltip="Copy the last answer"),
+        Binding("ctrl+l", "unload", "Unload", id="chat.unload", tooltip="Free the model's memory; the words stay"),
         Binding("ctrl+o", "open", "Open", id="chat.open", tooltip="Open a saved conversation", show=False),
         Binding("ctrl+n", "clear", "New", id="chat.new", tooltip="Begin a new conversation", show=False),
         Binding("f8", "panel", "Settings", id="chat.panel", tooltip="Show or hide sampling and system prompt"),
@@ -71,8 +75,13 @@ base and the trained model one after the other, each with a history of its own. 
         if name is None:
             self.status = "No run has an adapter yet. F2, then the starter demo, makes one in about a minute."
         elif self.wanted is None:
-            self.wanted = (name, only_checkpoint(name))
-            choices.show(*self.wanted)
+            try:
+                wanted = (name, only_checkpoint(name))
+                choices.show(*wanted)
+            except QloraError as error:  # removed in this moment
+                self._complain(error)
+                return
+            self.wanted = wanted
             self.status = f"{name} is loaded when you ask."
 
     # What a person does
@@ -98,14 +107,16 @@ base and the trained model one after the other, each with a history of its own. 
 
     @on(SamplingPanel.Changed)
     def _sampling_changed(self, event: SamplingPanel.Changed) -> None:
+        self.sampling = event.sampling
         if self.session is not None:
             self.session.sampling = event.sampling
 
     @on(SamplingPanel.SystemChanged)
     def _system_changed(self, event: SamplingPanel.SystemChanged) -> None:
+        self.system = event.text
         if self.session is not None:
             self.session.conversation.set_system(event.text)
-            self.notify("system prompt set" if event.text else "system prompt removed")
+        self.notify("system prompt set" if event.text else "system prompt removed")
 
     @on(Prompt.Sent)
     async def _sent(self, event: Prompt.Sent) -> None:
@@ -118,9 +129,15 @@ base and the trained model one after the other, each with a history of its own. 
             if self.session is not None:
                 await self.begin(event.text, self.session.ask(event.text))
             else:
-                if not self._loading:
-                    self.open_run(*self.wanted)
-                self._question = event.text
+                self.ask_when_loaded(event.text)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is nothing to unload without a model."""
+        return self.is_loaded if action == "unload" else True
+
+    def action_unload(self) -> None:
+        """Free the memory of the model; the next question loads it again."""
+        self.unload()
 
     def action_stop(self) -> None:
         """Stop the answer; without one, go to the question."""
@@ -134,7 +151,10 @@ base and the trained model one after the other, each with a history of its own. 
         session = self._idle_session()
         if session is not None and session.conversation.turns:
             await self.query_one(ConversationView).drop_last()
-            await self.begin(session.conversation.turns[-1].question, session.retry())
+            if session is self.session:
+                await self.begin(session.conversation.turns[-1].question, session.retry())
+            else:
+                self.ask_when_loaded(session.conversation.undo().question)
 
     async def action_edit(self) -> None:
         """Take the last question back into the prompt, its answer forgotten."""
@@ -177,7 +197,8 @@ base and the trained model one after the other, each with a history of its own. 
         if session is None:
             return
         path = await self.app.push_screen_wait(TranscriptList(transcript.saved(session.client.choice.run)))
-        if path is None:
+        session = self._idle_session()  # it may have been loaded or unloaded in the meantime
+        if path is None or session is None:
             return
         try:
             session.conversation = transcript.load(path)
@@ -185,8 +206,9 @@ base and the trained model one after the other, each with a history of its own. 
             self._complain(error)
             return
         session.saved_as = path
+        self.system = session.conversation.system
         await self.query_one(ConversationView).show(session.conversation)
-        self.query_one(SamplingPanel).show(session.sampling, session.conversation.system)
+        self.query_one(SamplingPanel).show(session.sampling, self.system)
 
     def action_export(self) -> None:
         """Write the conversation as Markdown beside its transcript."""

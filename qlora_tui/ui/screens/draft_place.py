@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 from qlora_tui.config.command_line import CommandLine, command_line
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
-from qlora_tui.terminal import printable
 from qlora_tui.ui import setup_summary
 from qlora_tui.ui.downloads import missing_downloads
 from qlora_tui.ui.drafting import Edits
@@ -176,7 +175,7 @@ class DraftPlace(Place):
             self.app.complain(error)
             return
         if downloads:
-            said = printable("\n".join(sentence(one) for one in downloads))
+            said = "\n".join(sentence(one) for one in downloads)
             if not await self.app.push_screen_wait(Confirm("Download this?", said, yes="Download")):
                 return
         self.post_message(

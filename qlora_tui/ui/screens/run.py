@@ -1,7 +1,7 @@
 """The Run place: one run, live or finished, whoever started it, and what can be done to it."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import getters, on, work
 from textual.app import ComposeResult
@@ -11,7 +11,7 @@ from textual.reactive import var
 from textual.widgets import Static
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from qlora_tui.errors import NotFoundError, QloraError
+from qlora_tui.errors import QloraError
 from qlora_tui.runs import control, jobs, store
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui import run_actions
@@ -66,7 +66,7 @@ on when the workbench is left.
             return isinstance(message, RunPlace.RunAdvanced) and message.reader is self.reader
 
     class RunMissing(Message):
-        """There is no such run, or none at all."""
+        """There is no such run, none at all, or one that cannot be read."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -108,16 +108,15 @@ on when the workbench is left.
         worker = get_current_worker()
         try:
             run = store.find(name) if name else next(iter(store.all_runs()), None)
-        except NotFoundError as error:
+            if run is None:
+                self.post_message(self.RunMissing(_NO_RUNS))
+                return
+            reader = RunReader(run, self.app.settings.refresh_hz)
+            self.app.call_from_thread(self._take, reader)
+            if not worker.is_cancelled:
+                reader.follow(lambda view: self.post_message(self.RunAdvanced(view, reader)))
+        except QloraError as error:
             self.post_message(self.RunMissing(f"{error.message}\n{error.hint}"))
-            return
-        if run is None:
-            self.post_message(self.RunMissing(_NO_RUNS))
-            return
-        reader = RunReader(run, self.app.settings.refresh_hz)
-        self.app.call_from_thread(self._take, reader)
-        if not worker.is_cancelled:
-            reader.follow(lambda view: self.post_message(self.RunAdvanced(view, reader)))
 
     def _take(self, reader: RunReader) -> None:
         """Be the one who stops the reader, or stop it at once when the place was left in the meantime."""
@@ -211,7 +210,11 @@ on when the workbench is left.
         if options := resume_options.needed(view.state, [sentence(one) for one in downloads]):
             given = await self.app.push_screen_wait(resume_options.ResumeOptions(view.name, options))
         if (allowed := given) is not None:
-            self._run_in_thread("Starting again.", lambda run: jobs.start(run, **allowed))
+            self._run_in_thread("Starting again.", lambda run: self._start_again(run, allowed))
+
+    def _start_again(self, run: RunFolder, allowed: dict[str, bool]) -> None:
+        self.app.release_chat()
+        jobs.start(run, **allowed)
 
     def action_chat(self) -> None:
         """Talk to what was trained."""
@@ -240,14 +243,11 @@ on when the workbench is left.
         self.query_one(RunPanel).turn_plot()
 
     def _request(self, action: control.Action, text: str) -> None:
-        self._run_in_thread(
-            text, lambda run: run_actions.ask(run, action, lambda: self._state_of(run), self._say_from_thread)
-        )
+        def ask(run: RunFolder) -> None:
+            worker = get_current_worker()
+            run_actions.ask(run, action, self._say_from_thread, lambda: worker.is_cancelled)
 
-    def _state_of(self, run: RunFolder) -> Any:
-        """The run as it was last read, whatever is on screen now."""
-        view = self.view
-        return view.state if view is not None and view.name == run.name else jobs.replay(run)
+        self._run_in_thread(text, ask)
 
     def _run_in_thread(self, text: str, act: Callable[[RunFolder], object]) -> None:
         if self.view is not None:
@@ -269,5 +269,8 @@ on when the workbench is left.
         self.app.call_from_thread(setattr, self, "asked", text)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        error = event.worker.error
         if event.state is WorkerState.ERROR:
-            self.app.complain(QloraError(f"{type(event.worker.error).__name__}: {event.worker.error}"))
+            self.app.complain(
+                error if isinstance(error, QloraError) else QloraError(f"{type(error).__name__}: {error}")
+            )

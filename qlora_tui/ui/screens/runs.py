@@ -10,11 +10,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from qlora_tui import paths
 from qlora_tui.data.downloads import size
 from qlora_tui.errors import QloraError, UsageError
 from qlora_tui.runs import jobs, labels, queue, store
 from qlora_tui.runs.shelf import Glimpse, Shelf
+from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
 from qlora_tui.ui.downloads import missing_downloads
 from qlora_tui.ui.screens.place import Place
@@ -68,6 +68,8 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         super().__init__()
         self._shelf = Shelf()
         self._deleted: list[str] = []
+        self._changing = asyncio.Lock()
+        """A change waits for the one before it: undo for the delete."""
 
     def compose_place(self) -> ComposeResult:
         yield Input(placeholder="words in name, status, model, data or tags", id="run-filter", compact=True)
@@ -140,16 +142,21 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         else:
             self._table.marked = frozenset()
 
-    def _attempt(self, what: Callable[[], object]) -> bool:
-        """Do it, or say why not; then look again."""
+    async def _attempt(self, what: Callable[[], object]) -> bool:
+        """Do it in a thread, or say why not; then look again."""
         try:
-            what()
+            await asyncio.to_thread(what)
         except QloraError as error:
             self.post_message(messages.Complained(error))
             return False
         finally:
             self._look()
         return True
+
+    @work(group="change")
+    async def _change(self, what: Callable[[], object]) -> None:
+        async with self._changing:
+            await self._attempt(what)
 
     @work(exclusive=True, group="ask")
     async def action_rename(self) -> None:
@@ -159,7 +166,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             return
         wanted = await self.app.push_screen_wait(AskText(f"Rename {name}", name))
         if wanted and wanted != name:
-            self._attempt(lambda: labels.rename(store.find(name), wanted))
+            self._change(lambda: labels.rename(_idle(name), wanted))
 
     @work(exclusive=True, group="ask")
     async def action_tag(self) -> None:
@@ -170,33 +177,34 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         before = next((glimpse.tags for glimpse in self._table.glimpses if glimpse.name == name), ())
         wanted = await self.app.push_screen_wait(AskText(f"Tags of {name}", " ".join(before), "Words with spaces."))
         if wanted is not None:
-            self._attempt(lambda: labels.set_tags(store.find(name), wanted.split()))
+            self._change(lambda: labels.set_tags(store.find(name), wanted.split()))
 
-    def action_delete(self) -> None:
+    @work(group="change")
+    async def action_delete(self) -> None:
         """Put the run into the bin."""
         name = self._table.current
         if name is None:
             return
-        run = store.RunFolder(paths.runs() / name)
-        if jobs.is_alive(run):
-            self.post_message(messages.Complained(UsageError(f"{name} is running", hint="Stop it first, in Run (F4).")))
-        elif self._attempt(lambda: labels.discard(run)):
-            self._deleted.append(name)
-            self._attempt(lambda: queue.remove(name))
-            self._table.marked -= {name}
-            self.notify(f"{name} is in the bin for 7 days. u brings it back, E empties the bin.", markup=False)
+        async with self._changing:
+            if await self._attempt(lambda: labels.discard(_idle(name))):
+                self._deleted.append(name)
+                await self._attempt(lambda: queue.remove(name))
+                self._table.marked -= {name}
+                self.notify(f"{name} is in the bin for 7 days. u brings it back, E empties the bin.", markup=False)
 
-    def action_undo(self) -> None:
+    @work(group="change")
+    async def action_undo(self) -> None:
         """Bring back what was deleted last."""
-        if not self._deleted:
-            self.notify("Nothing was deleted.", markup=False)
-        elif self._attempt(lambda: labels.restore(self._deleted[-1])):
-            self.notify(f"{self._deleted.pop()} is back.", markup=False)
+        async with self._changing:
+            if not self._deleted:
+                self.notify("Nothing was deleted.", markup=False)
+            elif await self._attempt(lambda: labels.restore(self._deleted[-1])):
+                self.notify(f"{self._deleted.pop()} is back.", markup=False)
 
     @work(exclusive=True, group="ask")
     async def action_empty_bin(self) -> None:
         """Ask, then free the disk."""
-        runs, used_bytes = labels.discarded()
+        runs, used_bytes = await asyncio.to_thread(labels.discarded)
         if not runs:
             self.notify("The bin is empty.", markup=False)
             return
@@ -207,7 +215,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             no="Keep",
         )
         if await self.app.push_screen_wait(question):
-            labels.empty_bin()
+            await asyncio.to_thread(labels.empty_bin)
             self._deleted.clear()
             self.notify(f"{size(used_bytes)} are free again.", markup=False)
 
@@ -228,9 +236,10 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         from functools import partial
 
         from qlora_tui.config import presets
+        from qlora_tui.ui.setup_summary import title_of
 
         self.app.search_commands(
-            [(preset.name, partial(self._queue, preset.name), preset.title) for preset in presets.presets()],
+            [(one.name, partial(self._queue, one.name), printable(title_of(one))) for one in presets.presets()],
             placeholder="Which preset shall wait for its turn?",
         )
 
@@ -255,8 +264,17 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             self.notify(f"{name} waits in the queue.", markup=False)
         self._look()
 
-    def action_unqueue(self) -> None:
+    @work(group="change")
+    async def action_unqueue(self) -> None:
         """Take the run under the cursor out of the queue."""
         name = self._table.current
-        if name is not None and self._attempt(lambda: queue.remove(name)):
+        if name is not None and await self._attempt(lambda: queue.remove(name)):
             self.notify(f"{name} is not in the queue.", markup=False)
+
+
+def _idle(name: str) -> store.RunFolder:
+    """The run, when no worker is at it. Raises NotFoundError, UsageError."""
+    run = store.find(name)
+    if jobs.is_alive(run):
+        raise UsageError(f"{name} is running", hint="Stop it first, in Run (F4).")
+    return run

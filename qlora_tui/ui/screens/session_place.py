@@ -1,5 +1,6 @@
 """The life of a chat in its screen: a run is loaded, asked, and let go of, and what its process says is shown."""
 
+import threading
 from collections.abc import Iterator
 
 from textual import getters, on, work
@@ -8,9 +9,10 @@ from textual.reactive import reactive
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from qlora_tui.chat.client import Choice
-from qlora_tui.chat.protocol import FromChild
+from qlora_tui.chat.client import ChatClient, Choice
+from qlora_tui.chat.protocol import FromChild, Sampling
 from qlora_tui.chat.session import ChatSession
+from qlora_tui.chat.transcript import Conversation
 from qlora_tui.errors import QloraError, RunConflictError
 from qlora_tui.runs import store
 from qlora_tui.terminal import printable
@@ -25,7 +27,10 @@ from qlora_tui.ui.widgets.sampling_panel import SamplingPanel
 
 
 class SessionPlace(Place):
-    """At most one run is loaded at a time; its process ends with the screen."""
+    """At most one run is loaded at a time. Its process ends with the screen, by a key, and when a run is started.
+
+    A conversation outlives its process: the next question loads the model again.
+    """
 
     status: reactive[str] = reactive("")
     """One line below the conversation: what is loaded, or what it waits for."""
@@ -35,13 +40,25 @@ class SessionPlace(Place):
     def __init__(self) -> None:
         super().__init__()
         self.session: ChatSession | None = None
+        self._kept: ChatSession | None = None
+        """The conversation of a model that was unloaded."""
         self.wanted: tuple[str, int | None] | None = None
         """Run and checkpoint that are loaded, or will be when somebody asks."""
+        self._device = "auto"
+        self.sampling: Sampling | None = None
+        """What a person has set; None leaves each model its own."""
+        self.system = ""
+        self._client: ChatClient | None = None
+        """The process that loads or answers."""
+        self._taking = threading.Lock()
         self._loading = False
         self._question = ""
         """Asked before the model was loaded."""
         self.is_answering = False
         self._status_line = ""
+
+    def on_mount(self) -> None:
+        self.workbench.release_chat = self.release
 
     def on_unmount(self) -> None:
         self._close()
@@ -51,7 +68,10 @@ class SessionPlace(Place):
             self.query_one("#chat-status", Static).update(printable(status, one_line=True))
 
     def open_run(self, name: str, checkpoint: int | None = None, device: str = "auto") -> None:
-        """Load this run, whatever was loaded before: its adapter, or its newest checkpoint where that is all it has."""
+        """Load this run, whatever was loaded before: its adapter, or its newest checkpoint where that is all it has.
+
+        A conversation that waits for just that is gone on with.
+        """
         self._close()
         try:
             checkpoint = only_checkpoint(name) if checkpoint is None else checkpoint
@@ -59,12 +79,25 @@ class SessionPlace(Place):
         except QloraError as error:
             self._complain(error)
             return
-        self.wanted = (name, checkpoint)
+        if (name, checkpoint) != self.wanted:
+            self._kept = None
+        if self._kept is None:
+            self.query_one(ConversationView).remove_children()
+        self.wanted, self._device = (name, checkpoint), device
         self.query_one("#chat-refused").display = False
-        self.query_one(ConversationView).remove_children()
         self.status = "starting"
         self._loading = True
         self._load(name, checkpoint, device)
+        self.refresh_bindings()
+
+    def ask_when_loaded(self, question: str) -> None:
+        """Load what is wanted, unless that is under way, and ask then."""
+        if self.wanted is not None and not self._loading:
+            self.open_run(*self.wanted, device=self._device)
+        if self._loading:
+            self._question = question
+        else:
+            self.query_one(Prompt).load_text(question)
 
     @work(thread=True, exclusive=True, group="chat-load", exit_on_error=False)
     def _load(self, name: str, checkpoint: int | None, device: str) -> None:
@@ -74,24 +107,64 @@ class SessionPlace(Place):
         except QloraError as error:
             self.post_message(answering.ChatBroken(error))
             return
-        answering.load(choice, self.post_message, lambda: worker.is_cancelled or not self.is_running)
+
+        def take(client: ChatClient) -> bool:
+            with self._taking:
+                if worker.is_cancelled:
+                    return False
+                self._client = client
+            return True
+
+        answering.load(choice, self.post_message, take, lambda: worker.is_cancelled)
 
     @work(thread=True, group="chat-close", exit_on_error=False)
-    def _end(self, session: ChatSession) -> None:
-        session.client.close()
+    def _end(self, client: ChatClient) -> None:
+        client.close()
 
     def _close(self) -> None:
-        """Let go of the chat process; the model's memory is free when it has ended."""
-        session, self.session = self.session, None
-        self.workers.cancel_group(self, "chat-load")
+        """Let go of the chat process, whether it loads or answers; its memory is free when it has ended."""
+        with self._taking:
+            self.workers.cancel_group(self, "chat-load")
+            client, self._client = self._client, None
+        self.session = None
         self.is_answering = self._loading = False
         self._question = ""
-        if session is None:
+        self.refresh_bindings()
+        if client is None:
             return
         if self.is_running:
-            self._end(session)
+            self._end(client)
         else:
-            session.client.close()
+            client.close()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a model is in memory, or on its way there."""
+        return self._loading or self.session is not None
+
+    def unload(self) -> ChatClient | None:
+        """Free the model's memory and keep the conversation. The process that ends now, if there was one."""
+        if not self.is_loaded or self.wanted is None:
+            return None
+        client, question = self._client, self._question
+        if self.session is not None:
+            self._kept = _without_process(self.session)
+            view = self.query_one(ConversationView)
+            if len(view.turns) > len(self._kept.conversation.turns):  # the last question has no answer
+                question = view.turns[-1].question
+                self.call_later(view.drop_last)
+        self._close()
+        prompt = self.query_one(Prompt)
+        if question and not prompt.text:
+            prompt.load_text(question)
+        self.status = f"{self.wanted[0]} is unloaded; it is loaded again when you ask."
+        return client
+
+    def release(self) -> None:
+        """`unload` for a thread that needs the memory: returns when it is free."""
+        client = self.app.call_from_thread(self.unload)
+        if client is not None:
+            client.close()
 
     async def begin(self, question: str, answers: Iterator[FromChild]) -> None:
         assert self.session is not None
@@ -108,30 +181,40 @@ class SessionPlace(Place):
         answering.tell(session, answers, post)
 
     def _idle_session(self) -> ChatSession | None:
-        return None if self.is_answering else self.session
+        return None if self.is_answering else self.session or self._kept
 
     # What the chat process says
 
     @on(answering.ChatLoading)
     def _loading_advanced(self, message: answering.ChatLoading) -> None:
-        self.status = message.text
+        if self._loading:
+            self.status = message.text
 
     @on(answering.ChatReady)
     async def _ready(self, message: answering.ChatReady) -> None:
-        self.session, self._loading = message.session, False
-        ready = message.session.ready
+        session = message.session
+        if session.client is not self._client:  # unloaded in this moment
+            return
+        self.session, self._loading = session, False
+        if self._kept is not None:
+            session.conversation, session.saved_as = self._kept.conversation, self._kept.saved_as
+            self._kept = None
+        session.conversation.set_system(self.system)
+        session.sampling = self.sampling or session.sampling
+        ready = session.ready
         assert ready is not None
         self._status_line = f"{ready.model} on {ready.device}, context {ready.context_max_tokens} tokens"
         self.status = self._status_line
         choices = self.query_one(ChatChoices)
         if set(choices.sides) <= set(ready.sides):
-            message.session.answer_with(*choices.sides)
+            session.answer_with(*choices.sides)
         else:
             choices.only_adapter()
-        self.query_one(SamplingPanel).show(message.session.sampling, "")
+        self.query_one(SamplingPanel).show(session.sampling)
+        self.refresh_bindings()
         question, self._question = self._question, ""
         if question:
-            await self.begin(question, message.session.ask(question))
+            await self.begin(question, session.ask(question))
 
     @on(answering.ChatBroken)
     def _broken(self, message: answering.ChatBroken) -> None:
@@ -161,7 +244,7 @@ class SessionPlace(Place):
     async def _answers_ended(self, message: answering.AnswersEnded) -> None:
         self.is_answering = False
         if message.problem is not None:
-            self.notify(printable(message.problem), severity="error", markup=False)
+            self.notify(message.problem, severity="error", markup=False)
         session = self.session
         if session is None:
             return
@@ -177,3 +260,12 @@ class SessionPlace(Place):
 
     def _complain(self, error: QloraError) -> None:
         self.notify(f"{error.message}\n{error.hint}".rstrip(), severity="error", markup=False)
+
+
+def _without_process(session: ChatSession) -> ChatSession:
+    """The same conversation as far as it was answered: a copy, which an answer still being received does not touch."""
+    kept = ChatSession(session.client, session.sampling)
+    kept.ready, kept.saved_as, kept.sides = session.ready, session.saved_as, session.sides
+    answered = [turn for turn in session.conversation.turns if turn.answers]
+    kept.conversation = Conversation(session.conversation.system, answered)
+    return kept

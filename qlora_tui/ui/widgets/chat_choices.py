@@ -8,6 +8,8 @@ from textual.widgets import Select
 
 from qlora_tui.chat.protocol import Side
 from qlora_tui.runs import checkpoints, store
+from qlora_tui.runs.checkpoints import CheckpointFolder
+from qlora_tui.runs.store import RunFolder
 from qlora_tui.terminal import printable
 
 SIDES: dict[str, tuple[Side, ...]] = {"adapter": ("adapter",), "base": ("base",), "both": ("base", "adapter")}
@@ -32,7 +34,7 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
     """
 
     class Chosen(Message):
-        """Chat with this run; with this checkpoint of it, or with its finished adapter."""
+        """Chat with this run; with this checkpoint of it, or with what it has."""
 
         def __init__(self, run: str, checkpoint: int | None) -> None:
             super().__init__()
@@ -61,7 +63,7 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
 
     def offer(self, present: str | None) -> str | None:
         """List the runs there are, `present` or else the newest one chosen; the name of the chosen one."""
-        names = [run.name for run in store.all_runs() if run.adapter.is_dir() or any(run.checkpoints.glob("*"))]
+        names = [run.name for run in store.all_runs() if run.adapter.is_dir() or written_checkpoints(run)]
         choice = self.query_one("#chat-run", Select)
         with self.prevent(Select.Changed):
             choice.set_options([(printable(name), name) for name in names])
@@ -71,16 +73,16 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
         return chosen
 
     def show(self, name: str, checkpoint: int | None) -> None:
-        """Show this run and checkpoint as chosen."""
+        """Show this run and checkpoint as chosen. Raises NotFoundError when the run is gone."""
         run = store.find(name)
-        found = [(f"checkpoint {item.step}", item.step) for item in checkpoints.all_checkpoints(run.checkpoints)]
+        found = [(f"checkpoint {item.step}", item.step) for item in written_checkpoints(run)]
         first = [("finished adapter", _FINISHED)] if run.adapter.is_dir() else []
         steps = self.query_one("#chat-checkpoint", Select)
         with self.prevent(Select.Changed):
             steps.set_options([*first, *found])
             steps.disabled = not found
-            if first or found:
-                steps.value = checkpoint if checkpoint is not None else [*first, *found][0][1]
+            if offered := [step for _, step in (*first, *found)]:
+                steps.value = checkpoint if checkpoint in offered else offered[0]
 
     def next_side(self) -> None:
         """From the adapter to the base to both."""
@@ -97,7 +99,7 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
     def _run_chosen(self, event: Select.Changed) -> None:
         event.stop()
         if isinstance(event.value, str):
-            self.post_message(self.Chosen(event.value, only_checkpoint(event.value)))
+            self.post_message(self.Chosen(event.value, None))
 
     @on(Select.Changed, "#chat-checkpoint")
     def _checkpoint_chosen(self, event: Select.Changed) -> None:
@@ -113,7 +115,12 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
 
 
 def only_checkpoint(name: str) -> int | None:
-    """Step of the newest checkpoint of a run that has no finished adapter."""
+    """Step of the newest checkpoint of a run that has no finished adapter. Raises NotFoundError."""
     run = store.find(name)
-    found = checkpoints.all_checkpoints(run.checkpoints)
+    found = written_checkpoints(run)
     return found[0].step if found and not run.adapter.is_dir() else None
+
+
+def written_checkpoints(run: RunFolder) -> list[CheckpointFolder]:
+    """The run's checkpoints that were written to the end, the newest first."""
+    return [one for one in checkpoints.all_checkpoints(run.checkpoints) if (one.path / checkpoints.MARKER).is_file()]

@@ -68,11 +68,11 @@ class TurnView(Vertical):
 
     def __init__(self, question: str, sides: tuple[Side, ...]) -> None:
         super().__init__()
-        self._question = question
+        self.question = question
         self.sides = sides
 
     def compose(self) -> ComposeResult:
-        yield Static(printable(self._question), markup=False, classes="turn-question")
+        yield Static(printable(self.question), markup=False, classes="turn-question")
         with Horizontal():
             for side in self.sides:
                 yield AnswerView(side, named=len(self.sides) > 1)

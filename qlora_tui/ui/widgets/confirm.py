@@ -9,11 +9,13 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from qlora_tui.terminal import printable
+
 
 class Confirm(ModalScreen[bool]):
     """Asks, says what will be lost or spent, and focuses the safe answer. True only for a yes.
 
-    Texts are shown as they are, never as markup.
+    Texts are never markup, and what is foreign in them cannot control the terminal.
     """
 
     DEFAULT_CSS = """
@@ -46,9 +48,9 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="confirm-box"):
-            yield Static(self._question, id="confirm-question", markup=False)
+            yield Static(printable(self._question), id="confirm-question", markup=False)
             if self._loss:
-                yield Static(self._loss, id="confirm-loss", markup=False)
+                yield Static(printable(self._loss), id="confirm-loss", markup=False)
             with Horizontal(id="confirm-answers"):
                 yield Button(f"{self._yes} (y)", id="yes", variant="warning")
                 yield Button(f"{self._no} (n)", id="no", variant="primary")

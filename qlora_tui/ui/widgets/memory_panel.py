@@ -24,8 +24,17 @@ class MemoryPanel(RunStatic):
             return Content.styled("reading the sensors", "$foreground 60%")
         if not machine.gpus:
             return Content("\n").join([Content("No GPU: runs train on the CPU."), *_this_run(view)])
-        blocks = [_card(view, gpu, width, is_ours=gpu.index == 0) for gpu in machine.gpus]
+        ours = _uuid_of_ours(view, machine.gpus)
+        blocks = [_card(view, gpu, width, is_ours=gpu.uuid == ours) for gpu in machine.gpus]
         return Content("\n").join([*blocks, *_this_run(view)])
+
+
+def _uuid_of_ours(view: RunView, gpus: tuple[Gpu, ...]) -> str | None:
+    """The GPU that the run works on: the one that it named, or the only one when it took GPU memory and named none."""
+    device, last = view.state.device, view.state.steps.last
+    if device is not None and device.gpu_uuid:
+        return device.gpu_uuid
+    return gpus[0].uuid if len(gpus) == 1 and last is not None and last.allocated_bytes else None
 
 
 def _card(view: RunView, gpu: Gpu, width: int, *, is_ours: bool) -> Content:

@@ -1,4 +1,5 @@
-"""Prices the draft in a thread: the estimate first, then advice, then what single settings and other models cost."""
+"""Prices the draft in a thread: what is usual at once, then what single settings cost, the estimate with a replay of
+the allocator, as the command line gives it, advice, and whether other models fit."""
 
 from collections.abc import Mapping, Sequence
 
@@ -117,28 +118,37 @@ class Pricer(Widget):
     @work(thread=True, group="price", exclusive=True, exit_on_error=False)
     def _price(self, config: RunConfig, keys: Sequence[str], choices: Sequence[Choice], *, everything: bool) -> None:
         worker = get_current_worker()
+        longest_tokens = self._longest_tokens(config)
         try:
             facts = self._described(config)
             machine = hardware.snapshot()
-            found = price(config, facts, machine, self._longest_tokens(config))
+            usual = price(config, facts, machine, longest_tokens)
+            if not everything and self._told is not None and _alike(usual, self._told):
+                return
+            self._told = usual
+            if everything:
+                self._post(worker, self.Priced(usual, facts))
+                self._weigh(worker, usual, facts, keys)
+            if worker.is_cancelled:
+                return
+            found = price(config, facts, machine, longest_tokens, replay=True)
         except QloraError as error:
             self._post(worker, self.Unpriced(f"{error.message}. {error.hint}".strip()))
             return
         except Exception as error:  # A fault of the estimator is said; a run can be started without a price.
             self._post(worker, self.Unpriced(f"there is no estimate: {type(error).__name__}: {error}"))
             return
-        if not everything and self._told is not None and _alike(found, self._told):
-            return
-        self._told = found
         self._post(worker, self.Priced(found, facts))
-        self._post(worker, self.Advised(_advice(found, facts, self._longest_tokens(config))))
+        self._post(worker, self.Advised(_advice(found, facts, longest_tokens)))
+        self._judge(worker, config, machine, choices)
+
+    def _weigh(self, worker: Worker[None], found: Price, facts: ModelFacts, keys: Sequence[str]) -> None:
         weighed: dict[str, str] = {}
         for key, text in effects(found, facts, keys):
             if worker.is_cancelled:
                 return
             weighed[key] = text
         self._post(worker, self.Weighed(weighed))
-        self._judge(worker, config, machine, choices)
 
     def _described(self, config: RunConfig) -> ModelFacts:
         from qlora_tui.models import describe
@@ -176,7 +186,7 @@ def _alike(one: Price, other: Price) -> bool:
 
 def _advice(found: Price, facts: ModelFacts, longest_tokens: int | None) -> list[Advice]:
     try:
-        changes = suggestions(found.config, facts, found.device, longest_tokens=longest_tokens)
+        changes = suggestions(found.config, facts, found.estimate, longest_tokens=longest_tokens, replay=True)
     except EnvironmentProblem:
         return []
     advice = []

@@ -15,24 +15,7 @@ from qlora_tui.runs.narration import duration, number, short
 from qlora_tui.runs.shelf import Glimpse
 from qlora_tui.terminal import printable
 from qlora_tui.ui.messages import RunRequested
-
-MARKS = {
-    "running": ("●", "$success"),
-    "starting": ("◌", "$success"),
-    "finished": ("✓", "$success"),
-    "stopped": ("■", "$warning"),
-    "cancelled": ("■", "$text-muted"),
-    "created": ("○", "$text-muted"),
-    "failed": ("✗", "$error"),
-    "crashed": ("✗", "$error"),
-}
-"""Sign and colour of each status; the word is always beside it."""
-
-
-def status_mark(status: str) -> Content:
-    """The status with its sign."""
-    sign, style = MARKS[status]
-    return Content.styled(f"{sign} {status}", style)
+from qlora_tui.ui.statuses import status_mark
 
 
 class RunCard(Vertical, can_focus=True):
@@ -108,6 +91,6 @@ def _head(glimpse: Glimpse) -> Content:
 
 
 def _detail(glimpse: Glimpse) -> str:
-    if glimpse.status in ("failed", "crashed", "running", "starting") and glimpse.doing:
+    if glimpse.status in ("failed", "crashed", "unreadable", "running", "starting") and glimpse.doing:
         return printable(short(glimpse.doing), one_line=True)
     return printable(" on ".join(filter(None, (glimpse.model, glimpse.data))), one_line=True)

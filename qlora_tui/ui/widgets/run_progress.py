@@ -7,19 +7,9 @@ from qlora_tui.runs.pace import remaining_s
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.statuses import MARKS, status_mark
 from qlora_tui.ui.widgets.gauge import Part, gauge
 from qlora_tui.ui.widgets.run_static import RunStatic
-
-LOOKS = {
-    "running": ("▶", "$success"),
-    "starting": ("▷", "$warning"),
-    "finished": ("✔", "$success"),
-    "stopped": ("■", "$warning"),
-    "cancelled": ("■", "$warning"),
-    "failed": ("✘", "$error"),
-    "crashed": ("✘", "$error"),
-}
-"""Sign and colour of a state."""
 
 _SEPARATOR = "  ·  "
 
@@ -42,15 +32,14 @@ class RunProgress(RunStatic):
         text = f" {done:,} of {total:,} {unit}  {share:.0%}"
         if unit == "bytes":
             text = f" {gib(done)} of {gib(total)}  {share:.0%}"
-        color = LOOKS.get(view.status, ("", "$primary"))[1]
+        color = MARKS[view.status][1]
         width = min(self.content_size.width - len(text), 60)
         return gauge(width, [Part(share, color, "━")]) + Content(text)
 
 
 def _title(view: RunView) -> Content:
-    sign, color = LOOKS.get(view.status, ("…" if view.status == "reading" else "○", "$foreground"))
     state = view.state
-    pieces: list[Content | tuple[str, str] | str] = [(view.name, "bold"), "  ", (f"{sign} {view.status}", color)]
+    pieces: list[Content | tuple[str, str] | str] = [(view.name, "bold"), "  ", status_mark(view.status)]
     if view.status == "reading":
         pieces.append(" its log")
     elif view.is_live and state.stage is not None:

@@ -16,7 +16,7 @@ from qlora_tui.runs.narration import number
 from qlora_tui.runs.shelf import Glimpse
 from qlora_tui.terminal import printable
 from qlora_tui.ui.messages import RunRequested
-from qlora_tui.ui.widgets.run_card import MARKS
+from qlora_tui.ui.statuses import MARKS
 from qlora_tui.ui.widgets.vim import VimKeys
 
 PAGE_ROWS = 100

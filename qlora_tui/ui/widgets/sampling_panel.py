@@ -73,12 +73,13 @@ probability. **top_k** 0 means all. The **system prompt** is sent before the con
         yield Label("System prompt")
         yield Input(placeholder="none", id="system-prompt", tooltip="Sent before the conversation; Enter sets it.")
 
-    def show(self, sampling: Sampling, system: str) -> None:
-        """Show these settings."""
+    def show(self, sampling: Sampling, system: str | None = None) -> None:
+        """Show these settings; None leaves the system prompt as it is shown."""
         self._sampling = sampling
         for name in _RANGES:
             self.query_one(f"#sampling-{name}", Slider).value = float(getattr(sampling, name))
-        self.query_one("#system-prompt", Input).value = system
+        if system is not None:
+            self.query_one("#system-prompt", Input).value = system
 
     @on(Slider.Moved)
     def _moved(self, event: Slider.Moved) -> None:
@@ -91,7 +92,7 @@ probability. **top_k** 0 means all. The **system prompt** is sent before the con
     def _chosen(self, event: Select.Changed) -> None:
         event.stop()
         if isinstance(event.value, str):
-            self.show(PRESETS[event.value], self.query_one("#system-prompt", Input).value)
+            self.show(PRESETS[event.value])
             self.post_message(self.Changed(self._sampling))
 
     @on(Input.Submitted, "#system-prompt")

@@ -8,9 +8,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Collapsible
 
-from qlora_tui.config.command_line import value
 from qlora_tui.config.contradictions import without_effect
-from qlora_tui.config.fields import fields
+from qlora_tui.config.fields import fields, value
 from qlora_tui.config.run import RunConfig
 from qlora_tui.ui.widgets.setting_field import SettingField
 

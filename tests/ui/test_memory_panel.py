@@ -1,0 +1,49 @@
+"""Which card's bar a run's memory is drawn on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from run_material import step
+from run_screen import GIB, MACHINE
+from textual.app import App, ComposeResult
+
+from qlora_tui.runs import events
+from qlora_tui.runs.events import AnyEvent
+from qlora_tui.runs.state import RunState, fold_all
+from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.widgets.memory_panel import MemoryPanel
+
+ONE = MACHINE.gpus[0]
+ON_SECOND = events.Resolved(field="model.device", value="cuda", reason="most free memory", gpu_uuid="GPU-1")
+
+
+class Panel(App[None]):
+    def compose(self) -> ComposeResult:
+        yield MemoryPanel()
+
+
+@pytest.mark.parametrize(
+    ("cards", "log", "expected"),
+    [
+        pytest.param(2, [ON_SECOND, step(1)], [False, True], id="the-one-it-named"),
+        pytest.param(2, [step(1)], [False, False], id="unknown-among-two"),
+        pytest.param(1, [step(1)], [True], id="unknown-with-one"),
+        pytest.param(1, [ON_SECOND, step(1)], [False], id="one-that-is-not-shown"),
+    ],
+)
+async def test_a_runs_memory_is_drawn_on_the_card_that_it_works_on(
+    cards: int, log: list[AnyEvent], expected: list[bool]
+) -> None:
+    gpus = tuple(replace(ONE, index=number, uuid=f"GPU-{number}") for number in range(cards))
+    state = fold_all(RunState(), log)
+    view = RunView("one", Path(), "running", state, machine=replace(MACHINE, gpus=gpus), estimate_bytes=5 * GIB)
+    app = Panel()
+    async with app.run_test(size=(80, 24)) as pilot:
+        panel = app.query_one(MemoryPanel)
+        panel.view = view
+        await pilot.pause()
+        lines = str(panel.visual).splitlines()
+    bars = [lines[3 * number + 1] for number in range(cards)]
+    assert ["█" in bar for bar in bars] == expected
+    assert ["│" in bar for bar in bars] == expected
