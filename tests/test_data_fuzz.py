@@ -82,7 +82,7 @@ VALID = [
     b"prompt\tcompletion\na\tb\n",
     _parquet(ROWS),
     _arrow(PAIRS),
-    gzip.compress(_jsonl(ROWS)),
+    gzip.compress(_jsonl(ROWS), mtime=0),
     zstandard.compress(_jsonl(PAIRS)),
     b"one line\n\nanother passage\nof two lines\n",
     _jsonl([{"text": "### Human: a### Assistant: b"}] * 5),

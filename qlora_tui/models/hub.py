@@ -147,7 +147,7 @@ def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
     if not weights:
         raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
     kinds = (*_TEXT_FILES, ".py") if spec.trust_remote_code else _TEXT_FILES
-    others = [name for name in names if "/" not in name and name.endswith(kinds) ]
+    others = [name for name in names if "/" not in name and name.endswith(kinds)]
     other_indexes = {name for name in others if name.endswith(".index.json") and name != index}
     return [*weights, *(name for name in others if name not in other_indexes)]
 

@@ -106,9 +106,7 @@ def test_added_tokens_are_saved_and_nothing_else_is(save: Callable[[Any], Path],
 
 
 @pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
-def test_a_trained_embedding_stays_shared_with_the_head(
-    save: Callable[[Any], Path], tmp_path: Path, name: str
-) -> None:
+def test_a_trained_embedding_stays_shared_with_the_head(save: Callable[[Any], Path], tmp_path: Path, name: str) -> None:
     folder = save(llama(vocab_size=16, tie_word_embeddings=True))
     model, _, config = ready(folder, *UNQUANTIZED, f'adapter.modules_to_save=["{name}"]')
     assert config.adapter.modules_to_save == [name]
