@@ -102,7 +102,7 @@ async def _keys() -> list[tuple[str, float, float]]:
                 place.watch(plot, "cursor", lambda: plot.call_after_refresh(painted.set), init=False)
                 await pilot.pause(1)
                 for number in range(_PRESSES):
-                    passed_s, spent_s = await _press(app, painted, "left" if number % 90 < 50 else "right")
+                    passed_s, spent_s = await _press(app, painted, "left" if number % 2 or not number else "right")
                     seconds.append(passed_s)
                     spent.append(spent_s)
                     await asyncio.sleep(random.uniform(0.02, 0.08))  # a person's pace, at no fixed beat of a view
