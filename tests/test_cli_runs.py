@@ -15,7 +15,8 @@ from command_line import PROGRAM, Cli, command, fake_worker, kill, until
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ExitCode
-from qlora_tui.runs import jobs, store
+from qlora_tui.runs import events, jobs, store
+from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
@@ -197,6 +198,19 @@ def test_a_crash_is_told_with_the_way_back(command: Cli, waiting: RunFolder) -> 
     assert "died at step 1 while training" in result.err
     assert "`qlora-tui resume one` continues from step 1" in result.err
     assert "\tcrashed\t" in command("runs", "list").out
+
+
+def test_a_dead_run_has_no_time_left_and_says_each_warning_once(command: Cli, waiting: RunFolder) -> None:
+    kill(waiting)
+    writer = EventWriter(waiting.events)
+    for number in (2, 3):
+        step = {"step": number, "epoch": 0, "loss": 1, "learning_rate": 1e-4, "grad_norm": 1}
+        writer.write(events.Step(**step, tokens=1, tokens_per_s=1))
+        writer.write(events.Warned(code="data", message="18 rows equal to an earlier one"))
+    writer.close()
+    shown = command("runs", "show", "one").out
+    assert " left" not in shown
+    assert shown.count("18 rows equal") == 1
 
 
 def test_a_watcher_sees_a_worker_die(waiting: RunFolder) -> None:

@@ -126,6 +126,13 @@ def test_alpaca_input_stays_apart_from_the_instruction(tmp_path: Path) -> None:
     assert example.turns[0] == {"role": "user", "content": "Add.", "context": "1 and 2"}
 
 
+@pytest.mark.parametrize("instruction", ["", "  "])
+def test_an_input_without_an_instruction_is_the_prompt(tmp_path: Path, instruction: str) -> None:
+    loaded = load(tmp_path, {"instruction": instruction, "input": "a", "output": "b"})
+    assert said(loaded) == ASKED
+    assert "context" not in first(loaded).turns[0]
+
+
 def test_chip2_keeps_all_turns(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"text": "<human>: a\n<bot>: b\n<human>: c\n<bot>: d"})
     assert [content for _, content in said(loaded)] == ["a", "b", "c", "d"]
@@ -202,6 +209,46 @@ def test_ambiguity_asks_and_says_how_to_answer(tmp_path: Path, row: Row) -> None
     assert "data.columns." in caught.value.hint
     for column in row:
         assert column in caught.value.message
+
+
+def test_rows_that_are_single_messages_are_not_taken_for_finished_text(tmp_path: Path) -> None:
+    """As OpenAssistant publishes its trees: a conversation is spread over rows."""
+    roles = ("prompter", "assistant")
+    tree = [{"message_id": str(at), "parent_id": "0", "text": "words", "role": roles[at % 2]} for at in range(6)]
+    with pytest.raises(DataError, match="each row is one message of a conversation") as caught:
+        load(tmp_path, tree)
+    assert 'data.source = "oasst1"' in caught.value.hint
+    assert load(tmp_path, tree, text="text").detection.format == "text"
+    told = [{"text": "words", "role": "a king"}] * 6
+    assert load(tmp_path, told).detection.format == "text"
+
+
+@pytest.mark.parametrize("row", [{"question": "a", "answer": 4}, {"source": "x", "conversations": ["a", "b"]}])
+def test_a_column_is_not_urged_as_text_where_others_hold_what_is_meant(tmp_path: Path, row: Row) -> None:
+    with pytest.raises(DataError, match="no reading fits most of the rows") as caught:
+        load(tmp_path, row)
+    assert caught.value.hint.startswith("Say which columns to use")
+    assert f'only {next(iter(row))!r}, as text: data.format = "text"' in caught.value.hint
+
+
+def test_the_evidence_names_no_reading_that_nobody_means(tmp_path: Path) -> None:
+    found = load(tmp_path, {"prompt": "a", "prompt_id": "7", "messages": MESSAGES}).detection
+    assert not [said for said in found.evidence if "also possible" in said]
+
+
+def test_what_turns_hold_besides_is_said_to_be_left_out(tmp_path: Path) -> None:
+    thought = {"role": "assistant", "content": "b", "reasoning_content": "hm", "weight": None}
+    found = load(tmp_path, {"messages": [MESSAGES[0], thought]}).detection
+    assert "not used of the turns: reasoning_content" in found.evidence
+
+
+def test_answers_that_are_marked_as_bad_are_told(tmp_path: Path) -> None:
+    """As TRL writes unpaired preferences: a label beside each answer."""
+    rows = [{"prompt": "a", "completion": f"b{at}", "label": at > 1} for at in range(6)]
+    told = "2 of 6 sampled rows have an answer that 'label' calls bad (false); they are trained all the same"
+    assert told in load(tmp_path, rows).detection.evidence
+    numbered = [{**row, "label": at} for at, row in enumerate(rows)]
+    assert not [said for said in load(tmp_path, numbered).detection.evidence if "label" in said]
 
 
 @pytest.mark.parametrize("row", [{"id": 4, "label": 1}, {"a": 1.5, "b": [1, 2]}, {}])

@@ -130,6 +130,13 @@ def test_text_of_the_data_reaches_the_terminal_inert(coloured: str) -> None:
     assert "[bold]loud[/bold]" in left.replace("·", "")
 
 
+def test_a_stream_is_not_said_to_be_without_duplicates(folder: Path, rows: Path) -> None:
+    """Its rows are not compared."""
+    done = inspect(folder, str(rows), "--set", "data.streaming=true", "--set", "training.max_steps=3", "--rows", "0")
+    assert "training rows" in done.stdout, done.stderr
+    assert "duplicate" not in done.stdout
+
+
 def test_ids_are_shown_on_demand(folder: Path, rows: Path) -> None:
     done = inspect(folder, str(rows), "--quick", "--ids", NO_COLOR="1", COLUMNS="100")
     start, user = (starter_tokenizer().convert_tokens_to_ids(token) for token in ("<|im_start|>", "user"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -99,6 +100,19 @@ def test_counts_of_a_mixed_set_add_up() -> None:
     assert "1 of them without the end of the last answer" in said
 
 
+def test_rows_that_the_template_refuses_have_no_length() -> None:
+    tokenizer = copy.deepcopy(starter_tokenizer())
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.content == 'no' %}{{ raise_exception('never') }}{% endif %}"
+        "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+    )
+    made = encoder(Limits(64), template="auto", tokenizer=tokenizer, skip_bad_rows=True)
+    made(columns([ask("no", "b"), ask("yes", "b"), ask("yes", "b")]))
+    assert (made.tally.refused_rows, made.tally.rows) == (1, 3)
+    assert made.tally.full_lengths == made.tally.lengths
+    assert percentiles(made.tally.full_lengths)["p5"] > 0
+
+
 @pytest.mark.parametrize("loss_on", ["responses", "last-response"])
 def test_a_set_of_empty_answers_is_refused_and_a_few_of_them_are_told(loss_on: str) -> None:
     """Their end token is trained, so nothing else catches that the answers are in another column."""
@@ -125,6 +139,17 @@ def test_split_pieces_without_a_trained_token_are_left_out_and_counted() -> None
     assert len(row.pieces) > 1
     assert all(any(label != -100 for label in labels) for _, labels in row.pieces)
     assert sum(len(ids) for ids, _ in row.pieces) + row.cut_tokens == row.full_tokens
+
+
+def test_split_rows_and_what_is_lost_of_them_are_told_as_such() -> None:
+    made = encoder(Limits(8, policy="split"))
+    out = made(columns([ask("Hi", "Yes"), ask("Hi", "yes " * 20), ask("word " * 40, "yes " * 10)]))
+    pieces = len(out["length"]) - 1
+    told = warnings(made.tally)
+    assert f"2 of 3 rows split into {pieces} pieces" in told
+    (lost,) = (one for one in told if "lost" in one)
+    assert lost.startswith(f"1 of 3 rows lost {made.tally.cut_tokens} tokens")
+    assert not any("cut by" in one for one in told)
 
 
 @pytest.mark.parametrize(

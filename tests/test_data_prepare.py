@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +170,41 @@ def test_a_failed_run_leaves_no_half_written_cache(numbered: Path, monkeypatch: 
     with pytest.raises(DataError, match="row 40"):
         run(numbered)
     assert sorted(file.name for file in token_cache.folder().iterdir()) == before
+
+
+def test_a_disk_that_fills_up_while_tokenizing_leaves_no_half_written_cache(numbered: Path) -> None:
+    """The file size limit stands in for a full disk: the same failed write, inside the real process."""
+    write_jsonl(numbered, chat_rows(*((f"number {at}", "one more word " * 20) for at in range(3000))))
+    program = (
+        "import resource, signal, sys\n"
+        "from data_material import starter_tokenizer\n"
+        "from prepare_material import config\n"
+        "from qlora_tui.data.prepare import prepare, survey\n"
+        "from qlora_tui.errors import StorageError\n"
+        "settings, tokenizer = config(sys.argv[1]), starter_tokenizer()\n"
+        "survey(settings, tokenizer)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))\n"
+        "try: prepare(settings, tokenizer)\n"
+        "except StorageError as error: print(error.message)\n"
+    )
+    command = [sys.executable, "-c", program, str(numbered)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent)
+    assert "cannot write" in done.stdout, done.stderr
+    assert {file.suffix for file in token_cache.folder().iterdir()} == {".hashes", ".counts"}
+
+
+def test_a_writer_that_was_killed_while_tokenizing_is_cleared_away(numbered: Path) -> None:
+    run(numbered, max_train_rows=3)
+    killed = token_cache.folder() / ".a-killed-writer"
+    killed.mkdir()
+    (killed / "key.arrow").write_bytes(b"half")
+    at_work = token_cache.folder() / ".one-at-work"
+    at_work.mkdir()
+    two_days_ago = killed.stat().st_mtime - 2 * 24 * 3600
+    os.utime(killed, (two_days_ago, two_days_ago))
+    run(numbered)
+    assert at_work.is_dir() and not killed.exists()
 
 
 def test_an_unwritable_cache_is_named(numbered: Path, own_cache: Path) -> None:

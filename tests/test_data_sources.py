@@ -109,6 +109,13 @@ def test_splits_are_cut(tmp_path: Path, split: str, expected: list[str]) -> None
     assert answers(load(put(tmp_path / "a.jsonl", LINES), split=split)) == expected
 
 
+@pytest.mark.parametrize("split", ["train[:0]", "train[100:]", "train[100:200]", "train[5:2]"])
+def test_a_slice_without_rows_says_how_many_there_are(tmp_path: Path, split: str) -> None:
+    with pytest.raises(DataError, match="no usable row") as caught:
+        load(put(tmp_path / "a.jsonl", LINES), split=split)
+    assert caught.value.hint == f"The slice is empty; the split has {len(ANSWERS)} rows."
+
+
 @pytest.mark.parametrize("split", ["train[", "train[a:b]", "[1:2]"])
 def test_a_broken_split_shows_how_one_is_written(tmp_path: Path, split: str) -> None:
     with pytest.raises(DataError, match="is no split") as caught:

@@ -82,6 +82,19 @@ def test_what_is_suggested_with_replays_fits_by_the_whole_estimate() -> None:
             assert each.saves_bytes == now.high_bytes - changed.high_bytes
 
 
+def test_gaps_shrink_with_what_leaves_them() -> None:
+    """Of seven packed rows the gaps are 32 GiB; of one, which is far smaller, they are not."""
+    facts, where = describe("stabilityai/stablelm-2-1_6b", network=False), card(48)
+    config = resolve(
+        overrides=[f"model.id={facts.id}", "training.max_length_tokens=131072", "training.micro_batch_size=7",
+                   "training.packing=true", "training.optimizer=sgd", "training.gradient_accumulation_steps=1",
+                   "model.attention=flash_attention_2"]
+    )  # fmt: skip
+    found = advisor.suggestions(config, facts, estimate(config, facts, where, replay=True), replay=True)
+    [batch] = [each for each in found if "micro_batch" in each.changes[0]]
+    assert batch.fits and verdict(estimate(edited(config, batch.changes), facts, where), where.free_bytes).sure
+
+
 def test_changes_that_are_too_small_alone_are_put_together() -> None:
     config = configured(
         "training.gradient_checkpointing=off", "training.micro_batch_size=4", "training.recipe=original",

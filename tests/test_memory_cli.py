@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from command_line import Cli, command
+from nvml_material import install_cards
 
 from qlora_tui import hardware
+from qlora_tui.cli import estimate_measure
 from qlora_tui.config.overrides import resolve
 from qlora_tui.errors import ExitCode
 from qlora_tui.memory.device import card
@@ -276,6 +278,9 @@ def test_an_architecture_of_its_own_has_a_wide_band(command: Cli, tmp_path: Path
         (("estimate", "meta-llama/Llama-3.1-8"), ExitCode.MODEL, "Did you mean meta-llama/Llama-3.1-8B?"),
         (("estimate", "starter", "--gpu", "99"), ExitCode.ENVIRONMENT, "24GB"),
         (("estimate", "starter", "--gpu", "huge"), ExitCode.USAGE, "huge"),
+        (("estimate", "starter", "--gpu", "²"), ExitCode.USAGE, "not a card"),
+        (("estimate", "no/such-model", "--gpu", "huge"), ExitCode.USAGE, "huge"),
+        (("estimate", "no/such-model", "--fit", "speed"), ExitCode.USAGE, "speed"),
         (("estimate", "starter", "--fit", "speed"), ExitCode.USAGE, "batch, length, rank"),
         (("estimate", "starter", "--gpu", "2x24GB", "--strategy", "magic"), ExitCode.USAGE, "ddp"),
         (("estimate", "starter", "--gpu", "24GB", "--strategy", "fsdp"), ExitCode.USAGE, "2x24GB"),
@@ -295,6 +300,31 @@ def test_mistakes_have_one_answer(command: Cli, words: tuple[str, ...], code: in
 def test_absurd_lengths_are_estimated_with_a_warning(command: Cli) -> None:
     done = command("estimate", LLAMA, "--gpu", "24GB", "--set", "training.max_length_tokens=10000000")
     assert done.code == ExitCode.DOES_NOT_FIT and "rope scaling" in done.err
+
+
+PROBED = """
+import json, os, sys
+asked = json.load(sys.stdin)
+sizes = {"peak_bytes": 1 << 30, "reserved_bytes": 1 << 30, "context_bytes": 0, "rows": 1, "row_tokens": 16}
+print(json.dumps({"result": {"device": os.environ["CUDA_VISIBLE_DEVICES"], **sizes}}))
+"""
+"""A child in the place of the real one: it answers with the card it was given."""
+
+
+def test_the_card_that_is_named_is_measured_and_no_other(
+    command: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_cards(monkeypatch, 8, 20)
+    (tmp_path / "probed.py").write_text(PROBED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(estimate_measure, "PROBE", "probed")
+    for asked, card_name in ((("--gpu", "0"), "GPU-0"), ((), "GPU-1")):
+        done = command("estimate", str(MODEL_DIR), "--probe", "--json", *asked)
+        assert done.code == ExitCode.OK, done.err
+        assert json.loads(done.out)["device"] == card_name
+    for elsewhere in ("24GB", "cpu"):
+        done = command("estimate", str(MODEL_DIR), "--probe", "--gpu", elsewhere)
+        assert done.code == ExitCode.USAGE and "--probe measures on this machine's card" in done.err
 
 
 def finished(name: str, estimated: int, measured: int) -> None:

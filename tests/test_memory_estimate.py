@@ -238,6 +238,7 @@ def arithmetic(term: Term) -> float | None:
      ("quantization.kind=8bit", "training.optimizer=adamw_torch_fused", "adapter.rank=64"),
      ("quantization.kind=none", "adapter.kind=full", "training.gradient_checkpointing=off"),
      ("quantization.kind=none", "adapter.kind=full", "training.gradient_accumulation_steps=1"),
+     ("training.optimizer=paged_adamw_8bit", "quantization.kind=none", "adapter.kind=full"),
      ("adapter.modules_to_save=lm_head", "adapter.dora=true")],
 )  # fmt: skip
 def test_every_formula_comes_to_what_it_explains(model: str, settings: tuple[str, ...]) -> None:
@@ -250,6 +251,18 @@ def test_every_formula_comes_to_what_it_explains(model: str, settings: tuple[str
     assert {key for key, value in values.items() if value is None} <= {"context", "dequantization", "optimizer_step"}
     for term in terms:
         value = values[term.key]
+        if value is not None:
+            assert value == pytest.approx(term.bytes, rel=0.003, abs=1000 * 512), (term.key, term.formula)
+
+
+@pytest.mark.parametrize("model", ["EleutherAI/gpt-neox-20b", "Qwen/Qwen3-30B-A3B"])
+def test_the_formulas_of_a_card_that_scores_no_words_come_to_what_they_explain(model: str) -> None:
+    settings = ("quantization.kind=none", "adapter.kind=full", "training.micro_batch_size=13",
+                "training.max_length_tokens=333", "training.gradient_checkpointing=on",
+                "training.optimizer=adamw_bnb_8bit")  # fmt: skip
+    found = of(model, *settings, where=replace(card(192), count=2, strategy="layer split"))
+    for term in found.terms:
+        value = arithmetic(term)
         if value is not None:
             assert value == pytest.approx(term.bytes, rel=0.003, abs=1000 * 512), (term.key, term.formula)
 

@@ -38,6 +38,7 @@ GEMMA3 = {
 SAVED = [
     ("llama", SMALL),
     ("mixtral", SMALL | {"num_local_experts": 3}),
+    ("qwen2_moe", SMALL | {"num_experts": 3, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24}),
     ("qwen3_moe", SMALL | {"num_experts": 5, "moe_intermediate_size": 24, "decoder_sparse_step": 2}),
     ("gemma3", GEMMA3),
     ("phi3", SMALL),
@@ -71,6 +72,16 @@ def test_headers_agree_with_the_closed_form(tmp_path: Path, model_type: str, set
     assert set(facts.dtypes_by_class.values()) == {("float16",)}
     assert facts.checkpoint_bytes == (tmp_path / "model.safetensors").stat().st_size
     assert not [note for note in facts.notes if "The weights" in note or "not looked at" in note]
+
+
+def test_heads_without_an_entry_need_not_be_a_share_of_the_width(tmp_path: Path) -> None:
+    """As of google/mt5-small, an encoder-decoder model: six heads of 64 on a width of 512."""
+    settings = {"vocab_size": 96, "d_model": 64, "d_kv": 8, "d_ff": 80, "num_layers": 2, "num_heads": 6}
+    model = saved(tmp_path, "mt5", settings)
+    facts = describe(str(tmp_path))
+    assert facts.family is None and (facts.heads, facts.head_dim) == (6, 8)
+    assert facts.encoder_decoder and any("encoder-decoder" in note for note in facts.notes)
+    assert facts.parameters == model.num_parameters()
 
 
 @pytest.mark.parametrize("model_type", ["olmo", "starcoder2", "glm", "gpt_bigcode"])

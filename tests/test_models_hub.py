@@ -12,8 +12,10 @@ from hub_server import HubServer, commit
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 
+from qlora_tui.config.model import ModelSpec
 from qlora_tui.errors import ExitCode
 from qlora_tui.models import describe
+from qlora_tui.models.hub import missing_files
 from qlora_tui.starter import MODEL_DIR
 
 __all__ = ["command"]
@@ -59,6 +61,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     (unknown / "x.py").write_text("raise SystemExit")
     hostile = wrote_model(models / "odd" / "hostile", architectures=["\x1b]0;owned\x07[bold]Llama"])
     (hostile / "README.md").write_text("---\nlicense: mit\n---\n")
+    pickled = wrote_model(models / "odd" / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    (pickled / "optimizer.bin").write_bytes(b"0" * 500_000)
+    (models / "open" / "sharded" / "pytorch_model.bin.index.json").write_text('{"weight_map": {}}')
+    (models / "open" / "sharded" / "words.tiktoken").write_text("IQ== 0")
     for repo_id, name in {"odd/adapter": "adapter_config.json", "odd/gguf": "small-Q4.gguf"}.items():
         (models / repo_id).mkdir(parents=True)
         (models / repo_id / name).write_text("{}")
@@ -84,6 +91,21 @@ def test_a_model_is_described_by_a_few_kilobytes(hub: HubServer) -> None:
     assert facts.download_bytes is not None and facts.download_bytes > WEIGHTS_BYTES
     assert hub.sent_bytes < 150_000
     assert not Path(constants.HF_HUB_CACHE).exists()
+
+
+@pytest.mark.parametrize("model_id", ["open/small", "open/sharded", "odd/pickled"])
+def test_what_is_said_to_be_downloaded_is_what_a_download_fetches(hub: HubServer, model_id: str) -> None:
+    facts, missing = describe(model_id), missing_files(ModelSpec(id=model_id, allow_pickle=True))
+    assert missing is not None and facts.download_bytes == missing.total_bytes
+    assert facts.checkpoint_bytes == sum(
+        size or 0 for name, size in missing.sizes_bytes.items() if name.endswith((".bin", ".safetensors"))
+    )
+
+
+def test_pickled_weights_that_were_fetched_are_listed_as_complete(hub: HubServer, command: Cli) -> None:
+    assert command("models", "download", "odd/pickled", "--allow-pickle", "--yes").code == ExitCode.OK
+    [model] = json.loads(command("models", "list", "--json").out)
+    assert model["complete"]
 
 
 def test_a_branch_is_described_on_its_own(hub: HubServer) -> None:

@@ -46,6 +46,15 @@ def test_a_glimpse_follows_the_run() -> None:
     assert list(shelf.read()) == []
 
 
+def test_the_count_that_training_began_with_is_not_its_progress() -> None:
+    run = made("one", 0)
+    started = events.Started(attempt=1, pid=1, process_start_s=0)
+    write(run, started, events.Stage(stage="training", done=56, total=490, unit="steps"), a_step(104))
+    with jobs.hold(run):
+        (glimpse,) = Shelf().read()
+    assert (glimpse.step, glimpse.doing) == (104, "training")
+
+
 def test_a_run_that_has_not_changed_is_not_read_again() -> None:
     run = made("one", 3)
     shelf = Shelf()

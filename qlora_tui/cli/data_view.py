@@ -108,7 +108,9 @@ class View:
             "training rows": prepared["train_rows"],
             "evaluation rows": prepared["eval_rows"],
         }
-        always = ("rows read", "exact duplicates", "training rows")
+        always = ["rows read", "training rows"]
+        if not self._config.data.streaming:  # The rows of a stream are not compared.
+            always.append("exact duplicates")
         lines = [
             f"{count:,} {name.removesuffix('s') if count == 1 else name}"
             for name, count in counts.items()

@@ -70,8 +70,11 @@ def estimate(
     if history:
         estimate_measure.show_history(as_json=as_json)
         return
-    config, facts = _subject(target, settings or [])
+    # What can be refused without the hub is.
+    config = _config(target, settings or [])
     device = _device(gpu, strategy, config)
+    _refuse_quantity(fit)
+    facts = _facts(config)
     if simulate:
         estimate_measure.simulate(config, facts, device, longest, as_json=as_json)
     elif probe:
@@ -92,20 +95,32 @@ def _refuse_two(**wanted: bool) -> None:
         raise UsageError(f"{' and '.join(named)}: one at a time", hint=f"Leave out {named[-1]}.")
 
 
-def _subject(target: str | None, settings: list[str]) -> tuple["RunConfig", "ModelFacts"]:
+def _refuse_quantity(fit: str | None) -> None:
+    from qlora_tui.errors import UsageError
+    from qlora_tui.memory.largest import QUANTITIES
+
+    if fit is not None and fit not in QUANTITIES:
+        raise UsageError(f"--fit {fit}: unknown", hint=f"One of {', '.join(QUANTITIES)}.")
+
+
+def _config(target: str | None, settings: list[str]) -> "RunConfig":
     from qlora_tui.config.overrides import resolve
     from qlora_tui.errors import UsageError
-    from qlora_tui.models import describe
 
     if target is None:
         raise UsageError("nothing to estimate was named", hint="Try `qlora-tui estimate llama-3.1-8b --gpu 24GB`.")
     preset, file, model = _split(target)
     quoted = [] if model is None else [f"model.id={_quoted(model)}"]
-    config = resolve(preset, file, [*quoted, *settings])
+    return resolve(preset, file, [*quoted, *settings])
+
+
+def _facts(config: "RunConfig") -> "ModelFacts":
+    from qlora_tui.models import describe
+
     facts = describe(config.model.id, config.model.revision)
     for note in facts.notes:
         narrate(f"note: {note}")
-    return config, facts
+    return facts
 
 
 def _split(target: str) -> tuple[str | None, Any, str | None]:

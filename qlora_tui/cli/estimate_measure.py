@@ -1,6 +1,7 @@
 """`estimate --simulate`, `--probe` and `--history`: what children and finished runs measured."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,10 @@ def show_history(*, as_json: bool) -> None:
 
 
 def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: int | None, *, as_json: bool) -> None:
-    """Train two real steps in a child and write the measured peak beside the estimate."""
+    """Train two real steps in a child and write the measured peak beside the estimate.
+
+    Raises UsageError for a device that is not of this machine.
+    """
     from dataclasses import replace
 
     from qlora_tui import hardware
@@ -62,7 +66,7 @@ def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: i
     from qlora_tui.memory.step import row_tokens
 
     here = devices.automatic(hardware.snapshot(), config.model.device)
-    if device.kind != here.kind or device.count > 1:
+    if (device.kind, bool(device.uuid)) != (here.kind, bool(here.uuid)):
         raise UsageError(
             f"--probe measures on this machine's {here.name}, not on a {device.name}",
             hint="Leave --gpu out, or ask about that card without --probe.",
@@ -72,15 +76,15 @@ def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: i
             f"--probe needs the weights of {facts.id}, which are not on this machine",
             hint=f"Download them: qlora-tui models download {facts.id}",
         )
-    expected = estimate(config, facts, here, longest_tokens=longest)
+    expected = estimate(config, facts, device, longest_tokens=longest)
     # What is not chosen is settled here, so that the child trains what was estimated.
     chosen = config.training.model_copy(update={"gradient_checkpointing": "on" if expected.checkpointing else "off"})
     config = config.model_copy(update={"training": chosen})
     request = {"config": config.model_dump(mode="json"), "tokens": row_tokens(config, longest)}
-    measured = ask(PROBE, request)
+    measured = ask(PROBE, request, visible=device.uuid)
     if measured["context_bytes"]:
-        context.remember(here.name, measured["context_bytes"])
-        found = replace(here, context_bytes=measured["context_bytes"], context_measured=True)
+        context.remember(device.name, measured["context_bytes"])
+        found = replace(device, context_bytes=measured["context_bytes"], context_measured=True)
         expected = estimate(config, facts, found, longest_tokens=longest)
     _write_measured(facts, expected, measured, as_json=as_json)
 
@@ -102,16 +106,19 @@ def _write_measured(facts: "ModelFacts", expected: Estimate, measured: dict[str,
     )
 
 
-def ask(module: str, request: dict[str, Any]) -> dict[str, Any]:
+def ask(module: str, request: dict[str, Any], *, visible: str = "") -> dict[str, Any]:
     """The result of a child that reads a JSON request and writes JSON lines; its stages are narrated.
+
+    `visible`: the only card that it sees, as CUDA_VISIBLE_DEVICES calls it; empty: as this process sees them.
 
     Raises the child's error with its exit code, or QloraError when it dies without one.
     """
     command = [sys.executable, "-m", module]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible} if visible else None
     # Into a file: a child that fills a pipe nobody reads would wait forever.
     with tempfile.TemporaryFile("w+") as noise:
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=noise, text=True) as child:
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=noise, text=True, env=environment) as child:
             assert child.stdin is not None and child.stdout is not None
             child.stdin.write(json.dumps(request))
             child.stdin.close()

@@ -9,7 +9,6 @@ import typer
 
 from qlora_tui.cli.output import write_json
 from qlora_tui.cli.output import write_table as write_rows
-from qlora_tui.errors import UsageError
 from qlora_tui.memory import advisor, history
 from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
 from qlora_tui.memory.largest import Quantity, largest, limit
@@ -189,9 +188,7 @@ def _write_advice(advice: tuple[advisor.Suggestion, ...]) -> None:
 def write_fit(
     config: "RunConfig", facts: "ModelFacts", device: "Device", quantity: str, longest: int | None, *, as_json: bool
 ) -> Verdict:
-    """Write the largest value that fits to stdout. Raises UsageError for an unknown quantity."""
-    if quantity not in _QUANTITIES:
-        raise UsageError(f"--fit {quantity}: unknown", hint="One of batch, length, rank.")
+    """Write the largest value that fits to stdout."""
     what, key, end = _QUANTITIES[quantity]
     value = largest(config, facts, device, what, longest_tokens=longest, replay=True)
     if as_json:

@@ -15,11 +15,16 @@ def has_screen() -> bool:
 
 
 def open_workbench(*, run: str | None = None) -> None:
-    """Run the app until the person leaves it. Raises UsageError without a terminal."""
+    """Run the app until the person leaves it. Raises UsageError without a terminal that can show it."""
     from qlora_tui.errors import UsageError
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the workbench needs a terminal", hint="See `qlora-tui --help` for the commands.")
+    if os.environ.get("TERM") == "dumb":
+        raise UsageError(
+            "the workbench needs a terminal that can move its cursor; this one says TERM=dumb",
+            hint="The commands work here: see `qlora-tui --help`.",
+        )
     from qlora_tui.ui.app import Workbench
 
     Workbench(run=run).run()

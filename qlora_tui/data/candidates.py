@@ -99,6 +99,10 @@ def _turn_lists(columns: Columns, given: ColumnMap) -> list[Candidate]:
             evidence = [_seen(profile, kind, what)]
             if profile.roles:
                 evidence.append("roles seen: " + ", ".join(role for role, _ in profile.roles.most_common(8)))
+            if profile.unused_keys:
+                evidence.append(
+                    "not used of the turns: " + ", ".join(key for key, _ in profile.unused_keys.most_common(8))
+                )
             score = (_TURNS_SCORE if usual else _TURNS_SCORE - _UNUSUAL_NAME_LOSS) * profile.share(kind)
             mapped = ColumnMap(messages=profile.name, **_extras(columns, given))
             found.append(Candidate(format_name, mapped, score, evidence))
@@ -156,6 +160,12 @@ def _readings(columns: Columns, given: ColumnMap, prompt: str, response: str) ->
         _seen(asked, asked.main_kind(), "the prompt"),
         _seen(answered, answered.main_kind(), "the answer"),
     ]
+    label = _named(columns, ("label",), "number")
+    if label is not None and columns[label].falsehoods:
+        evidence.append(
+            f"{columns[label].falsehoods} of {answered.rows} sampled rows have an answer that {label!r} calls bad "
+            "(false); they are trained all the same"
+        )
     others = {name: profile for name, profile in columns.items() if name not in {prompt, response}}
     context = given.context
     if context is None and prompt.lower() in {"instruction", "question"}:

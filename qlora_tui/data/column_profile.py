@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qlora_tui.data.marked_text import CHIP2, GUANACO, HH
+from qlora_tui.data.turns import KNOWN_KEYS, ROLES
 
 ValueKind = Literal["text", "messages", "sharegpt", "number", "object", "list", "null"]
 _MAX_JSON_TEXT_CHARS = 1 << 20
@@ -21,7 +22,17 @@ class ColumnProfile:
     marked: Counter[str] = field(default_factory=Counter)
     """How many texts carry turns as markers, by the name of the markers."""
 
+    falsehoods: int = 0
+    """How many values are false."""
+
+    role_names: int = 0
+    """How many texts are the name of a role and nothing else."""
+
     roles: Counter[str] = field(default_factory=Counter)
+    """Of the turns in lists, as they are written."""
+
+    unused_keys: Counter[str] = field(default_factory=Counter)
+    """What turns in lists hold besides role, content and tool calls."""
 
     def share(self, kind: ValueKind) -> float:
         """Share of all sampled rows, 0 to 1, whose value is of `kind`."""
@@ -55,11 +66,15 @@ def profiles(rows: list[dict[str, Any]]) -> dict[str, ColumnProfile]:
 def _observe(profile: ColumnProfile, value: Any) -> None:
     kind = _kind(value)
     profile.kinds[kind] += 1
+    profile.falsehoods += value is False
     if kind == "text":
+        profile.role_names += value.strip().lower() in ROLES
         for markers in (HH, GUANACO, CHIP2):
             profile.marked[markers.name] += markers.marks(value)
     elif kind in {"messages", "sharegpt"} and isinstance(value, list):
         profile.roles.update(str(turn.get("role", turn.get("from"))) for turn in value)
+        held = (key for turn in value for key, content in turn.items() if content not in (None, "", [], {}))
+        profile.unused_keys.update(str(key) for key in held if key not in KNOWN_KEYS)
 
 
 def _kind(value: Any) -> ValueKind:

@@ -8,6 +8,7 @@ from typing import Any
 from qlora_tui.config.data import ColumnMap, Format
 from qlora_tui.data.candidates import Candidate, candidates
 from qlora_tui.data.column_profile import ColumnProfile, profiles
+from qlora_tui.data.turns import ROLE_KEYS
 from qlora_tui.errors import DataError, nearest
 
 Row = dict[str, Any]
@@ -16,6 +17,7 @@ SAMPLE_ROWS = 200
 _LEAST_CONFIDENCE = 0.5
 _CLEAR_MARGIN = 0.03
 _SHOWN_CHOICES = 4
+_WHICH_COLUMNS = 'Say which columns to use, such as data.columns.prompt = "..." and data.columns.response = "..."'
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,16 @@ def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Det
     if not found:
         raise _nothing_fits(columns, label)
     best = found[0]
+    if best.format == "text" and given.text is None:
+        _check_single_messages(best, columns, label)
     if best.score < _LEAST_CONFIDENCE:
         raise _unsure(_close_to(best, fitting), columns, label)
     close = _close_to(best, found)
     if len(close) > 1:
         message = f"{label}: {len(close)} readings fit and none is clear; columns: {_described(columns)}"
         raise _ambiguous(message, columns, close)
-    evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in found[1:4])]
+    likely = [one for one in found if one.score >= _LEAST_CONFIDENCE]
+    evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in likely[1:4])]
     return Detection(best.format, round(best.score, 2), evidence, best.columns)
 
 
@@ -73,6 +78,19 @@ def _check_given(given: ColumnMap, columns: dict[str, ColumnProfile], label: str
                 f"{label} has no column {column!r} (data.columns.{field_name})",
                 columns,
                 hint=nearest(column, list(columns)),
+            )
+
+
+def _check_single_messages(text: Candidate, columns: dict[str, ColumnProfile], label: str) -> None:
+    """Raise where a column says whose each text is: conversations that are spread over rows are no finished text."""
+    for name, profile in columns.items():
+        if name.lower() in ROLE_KEYS and profile.role_names / profile.rows >= _LEAST_CONFIDENCE:
+            raise UnclearFormatError(
+                f"{label}: each row is one message of a conversation, its role in {name!r}; "
+                f"columns: {_described(columns)}",
+                columns,
+                hint="Take rows that hold whole conversations; those of OpenAssistant are in data.source = "
+                f'"oasst1". To train single messages without their role: {_written(text.settings())}.',
             )
 
 
@@ -107,8 +125,7 @@ def _nothing_fits(columns: dict[str, ColumnProfile], label: str) -> DataError:
     return UnclearFormatError(
         f"{label}: no known format fits; columns: {_described(columns)}",
         columns,
-        hint='Say which columns to use, such as data.columns.prompt = "..." and data.columns.response = "...",'
-        ' or data.columns.text = "...".',
+        hint=f'{_WHICH_COLUMNS}, or data.columns.text = "...".',
     )
 
 
@@ -124,14 +141,22 @@ def _unsure(close: list[Candidate], columns: dict[str, ColumnProfile], label: st
         problem = f"{label}: the columns do not say what is asked and what is answered; {shown}"
     else:
         problem = f"{label}: no reading fits most of the rows ({close[0].evidence[0]}); {shown}"
+        only = close[0]
+        if only.format == "text" and len(columns) > 1:
+            hint = f"{_WHICH_COLUMNS}; or train only {only.columns.text!r}, as text: {_written(only.settings())}."
+            return UnclearFormatError(problem, columns, hint=hint)
     return _ambiguous(problem, columns, close)
 
 
 def _ambiguous(message: str, columns: dict[str, ColumnProfile], close: list[Candidate]) -> UnclearFormatError:
     """Several readings fit, or one does by its structure alone."""
     choices = [one.settings() for one in close[:_SHOWN_CHOICES]]
-    ways = "; or ".join(", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) for one in choices)
+    ways = "; or ".join(map(_written, choices))
     return UnclearFormatError(message, columns, hint=f"Choose one: {ways}.", choices=choices)
+
+
+def _written(settings: dict[str, str]) -> str:
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
 
 
 def _described(columns: dict[str, ColumnProfile]) -> str:

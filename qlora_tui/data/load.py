@@ -170,11 +170,11 @@ def _cached(reading: Reading, key: str, on_progress: Progress | None) -> Any:
     else:
         path = row_cache.write(key, reading.rows(_reading_progress(reading.source, on_progress)), reading.bad)
     dataset = datasets.Dataset.from_file(str(path))
-    split = reading.source.split
+    split, total = reading.source.split, len(dataset)
     if split.sliced:
-        dataset = dataset.select(split.rows(len(dataset)))
+        dataset = dataset.select(split.rows(total))
     if len(dataset) == 0:
-        raise DataError(f"{reading.source.label}: no usable row", hint=_why_none(reading))
+        raise DataError(f"{reading.source.label}: no usable row", hint=_why_none(reading, total))
     return dataset
 
 
@@ -186,7 +186,9 @@ def _reading_progress(source: Source, on_progress: Progress | None) -> Callable[
     return lambda done: on_progress("reading", done, total)
 
 
-def _why_none(reading: Reading) -> str:
+def _why_none(reading: Reading, total: int = 0) -> str:
+    if total:
+        return f"The slice is empty; the split has {total:,} row{'s' * (total != 1)}."
     if reading.bad.rows:
         first = reading.bad.rows[0]
         return f"{reading.bad.count} rows were skipped; the first: {first.where}: {first.reason}"

@@ -137,6 +137,8 @@ def _pair(row: Row, columns: ColumnMap) -> NormalRow:
         return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
     asked = clean_text(prompt, f"column {columns.prompt!r}")
     context = _optional(row, columns.context)
+    if not asked.strip() and context.strip():
+        asked, context = context, ""
     answered = clean_text(response, f"column {columns.response!r}")
     if not asked and not answered:
         raise RowError(f"columns {columns.prompt!r} and {columns.response!r} are both empty")

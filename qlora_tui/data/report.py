@@ -211,11 +211,7 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
         found.append(f"{tally.empty_rows:,} {of_all} with nothing but empty answers: only their end is trained")
     if tally.too_long_rows:
         found.append(f"{tally.too_long_rows:,} {of_all} dropped for their length")
-    if tally.truncated_rows:
-        found.append(
-            f"{tally.truncated_rows:,} {of_all} cut by {tally.cut_tokens:,} tokens in all; "
-            f"{tally.unended_rows:,} of them without the end of the last answer"
-        )
+    found += _fitted(tally, of_all)
     if tally.marked_rows:
         found.append(
             f"{counted(tally.marked_rows)} whose text holds a template's markers, the first {tally.first_marked}"
@@ -229,6 +225,20 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
             f"{counted(selection.kept_apart_rows)} left out because an equal one is on the other side of the split"
         )
     return found
+
+
+def _fitted(tally: Tally, of_all: str) -> list[str]:
+    """What was split and cut to fit the longest length."""
+    said = []
+    if tally.split_rows:
+        said.append(f"{tally.split_rows:,} {of_all} split into {tally.pieces:,} pieces")
+    if tally.truncated_rows:
+        lost = f"cut by {tally.cut_tokens:,} tokens in all"
+        if tally.split_rows:
+            lost = f"lost {tally.cut_tokens:,} tokens, in pieces without a trained one or cut"
+        unended = f"{tally.unended_rows:,} of them without the end of the last answer"
+        said.append(f"{tally.truncated_rows:,} {of_all} {lost}; {unended}")
+    return said
 
 
 def counted(rows: int) -> str:

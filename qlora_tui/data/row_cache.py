@@ -18,7 +18,7 @@ from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 
-VERSION = 2
+VERSION = 3
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"

@@ -32,7 +32,8 @@ class SplitChoice:
 
     def rows(self, total: int) -> range:
         """Row numbers of the slice in a split of `total` rows. Percentages are rounded to whole rows."""
-        return range(total)[slice(_row(self.start, total), _row(self.stop, total))]
+        # An empty range begins at 0: `datasets` refuses one that begins beyond the last row.
+        return range(total)[slice(_row(self.start, total), _row(self.stop, total))] or range(0)
 
     def leading_rows(self) -> int | None:
         """Rows of the slice when it is a plain [:n], which needs no total."""

@@ -71,14 +71,15 @@ class Tally:
 
     longest_origin: str = ""
     full_lengths: Counter[int] = field(default_factory=Counter)
-    """How many rows have so many tokens before anything is cut."""
+    """How many rows have so many tokens before anything is cut. Those that the template refuses have none."""
 
     lengths: Counter[int] = field(default_factory=Counter)
     """How many training rows have so many tokens."""
 
     def add(self, row: "EncodedRow") -> None:
         """Count one row."""
-        self.full_lengths[row.full_tokens] += 1
+        if row.dropped != "refused":
+            self.full_lengths[row.full_tokens] += 1
         self.text_rows += row.is_text
         if row.full_tokens > self.longest_tokens:
             self.longest_tokens, self.longest_row, self.longest_origin = row.full_tokens, self.rows, row.origin
@@ -131,10 +132,18 @@ class Tally:
         return self.no_answer_rows + self.unmarked_rows + self.cut_away_rows
 
     @property
+    def pieces(self) -> int:
+        """Training rows that came of the rows that were split."""
+        return self.kept_rows - (self._used_rows - self.split_rows)
+
+    @property
     def says_nothing(self) -> bool:
         """Whether rows are kept and every one of them has nothing but empty answers."""
-        dropped = self.untrained_rows + self.too_long_rows + self.refused_rows
-        return 0 < self.empty_rows == self.rows - dropped
+        return 0 < self.empty_rows == self._used_rows
+
+    @property
+    def _used_rows(self) -> int:
+        return self.rows - self.untrained_rows - self.too_long_rows - self.refused_rows
 
     def to_json(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
-from qlora_tui.atomic import storage_errors, write_bytes, write_json
+from qlora_tui.atomic import fsync_folder, fsync_tree, storage_errors, write_bytes, write_json
 from qlora_tui.data import red_flags
 from qlora_tui.data.batches import rows_at_a_time
 from qlora_tui.data.row_encoder import RowEncoder
@@ -23,8 +24,9 @@ def folder() -> Path:
 def tokenized(key: str, rows: Any, encoder: RowEncoder) -> tuple[Any, Tally]:
     """The dataset of `input_ids`, `labels` and `length` for `key`, and its tally; `rows` are read only if they are new.
 
-    Both files are renamed into place when finished, the tally last: without it the rows are written again. Raises
-    StorageError when the disk is full or read-only, and what the encoder raises.
+    Both files are made durable and renamed into place when finished, the tally last: without it the rows are written
+    again. Raises StorageError when the disk is full or read-only, and what the encoder raises; both leave nothing
+    behind.
     """
     arrow, counts = folder() / f"{key}.arrow", folder() / f"{key}.json"
     tally = _stored_tally(counts, rows)
@@ -33,10 +35,15 @@ def tokenized(key: str, rows: Any, encoder: RowEncoder) -> tuple[Any, Tally]:
         encoder.on_rows(tally.rows)
         return dataset, tally
     _make_folder()
-    with storage_errors(folder()):
-        dataset = _map(rows, encoder, key, arrow)
+    # A folder of its own: `datasets` leaves its unfinished file behind when the disk is full.
+    with storage_errors(folder()), tempfile.TemporaryDirectory(prefix=".", dir=folder()) as unfinished:
+        made = Path(unfinished) / arrow.name
+        _map(rows, encoder, key, made)
+        fsync_tree(made.parent)
+        made.rename(arrow)
+        fsync_folder(folder())
     write_json(counts, encoder.tally.to_json())
-    return dataset, encoder.tally
+    return _rows_of(arrow), encoder.tally
 
 
 def counted(key: str, rows: Any, encoder: RowEncoder) -> Tally:
@@ -63,8 +70,8 @@ def known_tally(key: str, rows: Any) -> Tally | None:
 def _make_folder() -> None:
     with storage_errors(folder()):
         folder().mkdir(parents=True, exist_ok=True)
-        # Names without a suffix are of writers at work or killed.
-        sweep(folder(), lambda file: not file.suffix)
+        # Hidden names are of writers at work or killed.
+        sweep(folder(), lambda entry: entry.name.startswith("."))
 
 
 def _stored_tally(counts: Path, rows: Any) -> Tally | None:
@@ -77,12 +84,17 @@ def _stored_tally(counts: Path, rows: Any) -> Tally | None:
     return tally
 
 
-def _stored_rows(arrow: Path) -> Any | None:
+def _rows_of(arrow: Path) -> Any:
     import datasets
+
+    return datasets.Dataset.from_file(str(arrow))
+
+
+def _stored_rows(arrow: Path) -> Any | None:
     import pyarrow as pa
 
     try:
-        dataset = datasets.Dataset.from_file(str(arrow))
+        dataset = _rows_of(arrow)
         arrow.touch()
     except (OSError, ValueError, pa.ArrowException):
         return None
@@ -131,13 +143,13 @@ def features() -> Any:
     return datasets.Features({"input_ids": ids, "labels": ids, "length": datasets.Value("int32")})
 
 
-def _map(rows: Any, encoder: RowEncoder, key: str, arrow: Path) -> Any:
+def _map(rows: Any, encoder: RowEncoder, key: str, arrow: Path) -> None:
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        return rows.map(
+        rows.map(
             encoder,
             batched=True,
             batch_size=rows_at_a_time(rows),

@@ -29,6 +29,8 @@ ROLES: dict[str, Role] = {
 }
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value")
+KNOWN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, "name", "tool_calls", "function_call", "tool_call_id"}
+"""What a turn's keys can be; others are not used."""
 _MAX_SHOWN_ROLES = "system, user, assistant, tool; or human, gpt, bot, model, function, observation"
 
 

@@ -87,16 +87,17 @@ class _Attempts:
             other = edited(self._config, changes)
         except ConfigError:
             return None
-        found, before = self._estimate(other, replay=False), self._usual
-        fits = _fits(found, self._now.device)
+        found, now, usual = self._estimate(other, replay=False), self._now, self._usual
+        high = round(found.high_bytes * now.high_bytes / usual.high_bytes)
+        need = round(found.need_bytes * now.need_bytes / usual.need_bytes)
+        fits = _fits(found, now.device)
         if self._replay:
-            # What a replay finds beyond the usual share for this run it is likely to find for a changed one.
-            fits = found.high_bytes + self._now.high_bytes - before.high_bytes <= self._now.device.free_bytes
+            # What a replay finds beyond the usual share of this run it is likely to find of a changed one.
+            fits = high <= now.device.free_bytes
             if fits:
-                found, before = self._estimate(other, replay=True), self._now
-                fits = _fits(found, self._now.device)
-        need = found.need_bytes + self._now.need_bytes - before.need_bytes
-        return Suggestion(changes, need, before.high_bytes - found.high_bytes, fits, why)
+                found = self._estimate(other, replay=True)
+                high, need, fits = found.high_bytes, found.need_bytes, _fits(found, now.device)
+        return Suggestion(changes, need, now.high_bytes - high, fits, why)
 
     def _estimate(self, config: RunConfig, *, replay: bool) -> Estimate:
         return estimate(config, self._facts, self._now.device, longest_tokens=self._longest_tokens, replay=replay)

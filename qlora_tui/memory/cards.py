@@ -79,10 +79,13 @@ def _without_loss(run: Run, terms: list[Term]) -> list[Term]:
     """A card that scores no words: the peak is what it is without the loss, or that of another phase of the step."""
     peak = run.step.peak
     elsewhere = max((size for phase, size in peak.by_phase.items() if phase != "loss"), default=0)
-    return [
-        replace(term, bytes=max(0, elsewhere - (peak.peak_bytes - term.bytes))) if term.key == "loss" else term
-        for term in terms
-    ]
+
+    def without(term: Term) -> Term:
+        numbers = {"highest elsewhere": elsewhere, "step without it": peak.peak_bytes - term.bytes}
+        size = max(0, elsewhere - numbers["step without it"])
+        return Term(term.key, "rest of the step", size, "max(0, highest elsewhere - step without it)", numbers)
+
+    return [without(term) if term.key == "loss" else term for term in terms]
 
 
 def _buckets(run: Run) -> list[Term]:

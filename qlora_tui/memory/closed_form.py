@@ -140,7 +140,7 @@ def formulas(step: Step, found: StepPeak) -> dict[str, str]:
     kept = f"layers x ({_kept(step)})" if not step.checkpointing else f"layers x {checkpoint}"
     in_layers = {step.layers - 1: f"{kept} + {layer}", 0: f"{checkpoint} + {layer}"}
     copies, rest = (3 if step.on_cpu else 1), (5 if step.checkpointing else 3) * stream
-    backward = found.by_category.get("loss") == round(_loss(step) + step.full.loss_bytes)
+    backward = step.full.loss_bytes > 0 and found.by_category.get("loss") == round(_loss(step) + step.full.loss_bytes)
     if step.full.copied_bytes and not (step.checkpointing and (backward or not step.full.cached)):
         kept += " + copied weights"
     return {

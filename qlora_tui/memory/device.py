@@ -44,6 +44,8 @@ class Device:
     strategy: Strategy = "single"
     native_bf16: bool = True
     compute_capability: tuple[int, int] | None = None
+    uuid: str = ""
+    """Of a card of this machine, as CUDA_VISIBLE_DEVICES calls it."""
 
 
 def card(size_gb: float, *, count: int = 1, strategy: Strategy = "single") -> Device:
@@ -79,6 +81,7 @@ def gpu(found: hardware.Gpu) -> Device:
         context_measured=measured is not None,
         native_bf16=capability is None or capability >= (8, 0),
         compute_capability=capability,
+        uuid=found.uuid,
     )
 
 
@@ -105,7 +108,7 @@ def parse(text: str, machine: hardware.Machine) -> Device:
     words = text.strip().lower()
     if words in ("auto", "cpu"):
         return automatic(machine, "cpu" if words == "cpu" else "auto")
-    if words.isdigit():
+    if words.isdecimal():
         return _numbered(int(words), machine)
     matched = re.fullmatch(r"(?:(\d+)\s*x\s*)?(\d+(?:\.\d+)?)\s*(g|gb|gib)", words)
     if matched is None:

@@ -30,7 +30,7 @@ class Checked:
 
 
 def checked_runs() -> list[Checked]:
-    """All finished runs with an estimate, the newest last. Runs that cannot be read are left out."""
+    """All finished runs with an estimate, the newest first. Runs that cannot be read are left out."""
     found = (_checked(run) for run in store.all_runs())
     return [each for each in found if each is not None]
 

@@ -105,20 +105,24 @@ def adapter(trained: list[Trained], config: RunConfig, *, on_gpu: bool, item_byt
 def optimizer(state: State, choices: Choices, trained: list[Trained]) -> list[Term]:
     """What the optimizer keeps between steps."""
     name = choices.optimizer
-    large = sum(each.count * each.elements for each in trained if each.elements >= trainable.PAGED_ELEMENTS)
     formula, numbers = state_formula(trained, name, on_gpu=choices.on_gpu)
-    moments = trainable.moments(name)
     return _present(
         Term("optimizer", f"optimizer ({name})", state.device_bytes, formula, numbers),
-        Term(
-            "optimizer_paged",
-            "optimizer, paged",
-            state.paged_bytes,
-            "moments x parameters in large tensors x bytes each",
-            {"moments": moments, "parameters in large tensors": large, "bytes each": 1 if "8bit" in name else 4},
-            paged=True,
-        ),
+        Term("optimizer_paged", "optimizer, paged", state.paged_bytes, *_paged_formula(trained, name), paged=True),
     )
+
+
+def _paged_formula(trained: list[Trained], optimizer: str) -> tuple[str, Numbers]:
+    large = [each for each in trained if each.elements >= trainable.PAGED_ELEMENTS]
+    moments = trainable.moments(optimizer)
+    if "8bit" not in optimizer:
+        numbers = {"moments": moments, "parameters in large tensors": trainable.parameters(large)}
+        return "moments x parameters in large tensors x 4", numbers
+    narrow, wide = _split(large)
+    numbers = {"moments": moments, "large 8-bit parameters": narrow}
+    if not wide:
+        return "moments x large 8-bit parameters", numbers
+    return "moments x (large 8-bit parameters + embeddings x 4)", {**numbers, "embeddings": wide}
 
 
 def state_formula(trained: list[Trained], optimizer: str, *, on_gpu: bool) -> tuple[str, Numbers]:

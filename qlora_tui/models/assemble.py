@@ -17,6 +17,7 @@ _CONTEXT_KEYS = ("context", "max_position_embeddings", "n_positions", "seq_lengt
 _ROPE_KEYS = ("rope_scaling", "rope_parameters")
 _ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
 _DTYPE_UNSAID = "float32"
+_ENCODER_DECODER = "An encoder-decoder model: what is known of it is shown, but causal fine-tuning cannot load it."
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _facts(source: Source, family: Family | None, dimensions: Dimensions, module
         moe=moe,
         latent_attention=_latent_attention(dimensions),
         tied=not any(group.kind == "head" for group in modules),
-        encoder_decoder=dimensions.family.encoder_decoder,
+        encoder_decoder=_is_encoder_decoder(source, dimensions.family),
         dtype=_main_dtype(modules),
         modules=tuple(modules),
         checkpoint_bytes=source.checkpoint_bytes or _size_bytes(modules),
@@ -128,6 +129,10 @@ def _facts(source: Source, family: Family | None, dimensions: Dimensions, module
         rotary_dim=_rotary_dim(dimensions),
         usual=all(dimensions.holds(condition) for condition in dimensions.family.usual),
     )
+
+
+def _is_encoder_decoder(source: Source, family: Family) -> bool:
+    return family.encoder_decoder or source.config.get("is_encoder_decoder") is True
 
 
 def _rotary_dim(dimensions: Dimensions) -> int:
@@ -196,14 +201,16 @@ def _size_bytes(modules: list[ModuleGroup]) -> int:
 
 
 def _remarks(source: Source, family: Family | None, dimensions: Dimensions) -> list[str]:
+    notes = [_ENCODER_DECODER] if _is_encoder_decoder(source, dimensions.family) else []
     if family is None:
         model_type = source.config["model_type"]
         code = " It needs Python code from its repository." if source.config.get("auto_map") else ""
         return [
+            *notes,
             f"Architecture {model_type} has no entry of its own: its layers were sorted by the names of the weights,"
-            f" and which of them become 4-bit is a guess.{code}"
+            f" and which of them become 4-bit is a guess.{code}",
         ]
-    notes = list(family.notes)
+    notes += family.notes
     assumed = sorted(f"{key} ({value})" for key, value in dimensions.assumed.items() if type(value) is int)
     if assumed:
         notes.append(f"config.json leaves out {', '.join(assumed)}; transformers assumes what is in brackets.")

@@ -95,7 +95,7 @@ def missing_files(spec: ModelSpec) -> MissingFiles | None:
     with hub_errors(spec.id):
         info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
-    wanted = _wanted(list(sizes), spec)
+    wanted = wanted_files(list(sizes), spec)
     commit = str(info.sha)
     refuse_quantized(info.config or {}, spec.id)
     if info.gated:
@@ -129,7 +129,7 @@ def ask(address: str, about: str, **parameters: str | int | list[str]) -> bytes:
         return bytes(response.content)
 
 
-def _wanted(names: list[str], spec: ModelSpec) -> list[str]:
+def wanted_files(names: list[str], spec: ModelSpec) -> list[str]:
     """The files of a repository that loading reads. Raises ModelError when it is no model that can be loaded."""
     if "config.json" not in names:
         raise no_config(names, f"model {spec.id}")

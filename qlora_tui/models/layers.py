@@ -29,9 +29,11 @@ def sliding_window(family: Family, dimensions: Dimensions, layers: int) -> tuple
     rule = family.sliding
     if not rule:
         return None, 0
-    window = dimensions.optional(rule.get("window", "sliding_window"))
     flag = rule.get("when")
-    if window is None or (flag and not dimensions.holds(flag)):
+    if flag and not dimensions.holds(flag):
+        return None, 0
+    window = dimensions.optional(rule.get("window", "sliding_window"))
+    if window is None:
         return None, 0
     types = dimensions.raw("layer_types")
     if isinstance(types, list):

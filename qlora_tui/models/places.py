@@ -13,14 +13,13 @@ from qlora_tui.models.folder import (
     WEIGHTS,
     WEIGHTS_INDEX,
     check_config,
-    no_config,
     parse_config,
     parse_index,
     read_config,
     stored_tensors,
     weight_files,
 )
-from qlora_tui.models.hub import content, hub_errors, snapshot
+from qlora_tui.models.hub import content, hub_errors, snapshot, wanted_files
 from qlora_tui.models.tensors import Tensors, stored
 
 if TYPE_CHECKING:
@@ -76,25 +75,22 @@ def from_hub(spec: ModelSpec) -> Source:
     with hub_errors(spec.id):
         info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
-    if "config.json" not in sizes:
-        raise no_config(list(sizes), f"model {spec.id}")
+    wanted = wanted_files(list(sizes), spec.model_copy(update={"allow_pickle": True}))
     commit = str(info.sha)
     config = parse_config(content(spec.id, "config.json", commit), f"config.json of {spec.id}")
     check_config(config, spec.id)
     weights = _remote_weights(spec.id, list(sizes), commit)
-    pickled = [name for name in sizes if name.endswith(PICKLES)]
+    pickled = [name for name in wanted if name.endswith(PICKLES)]
     if not weights and not pickled:
         raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
-    texts = [name for name in sizes if "/" not in name and name.endswith((".json", ".txt", ".model", ".jinja"))]
-    checkpoint_bytes = sum(sizes[name] for name in weights or pickled)
     return Source(
         id=spec.id,
         origin="hub",
         config=config,
         tensors=_remote_tensors(spec.id, weights, commit) if weights else None,
         revision=commit,
-        checkpoint_bytes=checkpoint_bytes,
-        download_bytes=checkpoint_bytes + sum(sizes[name] for name in texts),
+        checkpoint_bytes=sum(sizes[name] for name in weights or pickled),
+        download_bytes=sum(sizes[name] for name in wanted),
         licence=_licence(info),
         gated=bool(info.gated),
         notes=_weights_note(bool(weights), bool(pickled)),

@@ -39,7 +39,9 @@ def stored_models() -> list[StoredModel]:
             continue
         newest = sorted(repo.revisions, key=lambda revision: revision.last_modified, reverse=True)
         commits = tuple(revision.commit_hash for revision in newest)
-        complete = any(is_complete(ModelSpec(id=repo.repo_id, revision=commit)) for commit in commits)
+        complete = any(
+            is_complete(ModelSpec(id=repo.repo_id, revision=commit, allow_pickle=True)) for commit in commits
+        )
         found.append(
             StoredModel(repo.repo_id, repo.repo_path, repo.size_on_disk, commits, complete, repo.last_accessed)
         )

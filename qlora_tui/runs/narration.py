@@ -52,8 +52,8 @@ def stage(event: events.Stage) -> str:
     return f"{event.stage}{detail} ({f'{progress} {event.unit}'.rstrip()})"
 
 
-def step(state: RunState) -> str:
-    """The newest step in one line."""
+def step(state: RunState, *, running: bool = True) -> str:
+    """The newest step in one line; the time that is left only of a run that is `running`."""
     last = state.steps.last
     if last is None:
         return ""
@@ -65,7 +65,7 @@ def step(state: RunState) -> str:
         f"grad norm {number(last.grad_norm)}",
         f"{last.tokens_per_s:,.0f} tokens/s",
     ]
-    left_s = remaining_s(state)
+    left_s = remaining_s(state) if running else None
     if left_s:
         parts.append(f"{duration(left_s)} left")
     if last.peak_bytes:

@@ -113,7 +113,10 @@ def _doing(state: RunState, status: jobs.Status) -> str:
         return state.failed.message
     if status == "crashed":
         return f"the worker died at step {state.step_number}"
-    return stage(state.stage) if state.stage else ""
+    if state.stage is None:
+        return ""
+    # How far training is, the steps say: the count of its stage is the one that it began with.
+    return state.stage.stage if state.stage.stage == "training" else stage(state.stage)
 
 
 def _stamp(run: RunFolder) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +13,7 @@ from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.screen import Screen
 
+from qlora_tui import paths
 from qlora_tui import settings as preferences
 from qlora_tui.errors import QloraError
 from qlora_tui.settings import Settings
@@ -168,6 +170,13 @@ class Workbench(App[None]):
             self.action_hide_help_panel()
         else:
             self.action_show_help_panel()
+
+    def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
+        """Save the screen as SVG, in a folder that there is on every machine."""
+        folder = paths.data() / "screenshots"
+        with suppress(OSError):  # Then saving fails as well, and says so.
+            folder.mkdir(parents=True, exist_ok=True)
+        self.deliver_screenshot(filename, path or str(folder))
 
     def action_glossary(self) -> None:
         """Show the glossary, the terms of the focused field or panel first."""

@@ -1,8 +1,12 @@
 """The frame of the workbench: its places and how one gets there."""
 
+from pathlib import Path
+
 import pytest
 from screen_material import words
+from setup_material import until
 
+from qlora_tui import paths
 from qlora_tui.errors import QloraError
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import Complained
@@ -19,6 +23,16 @@ async def test_a_place_is_one_key_or_one_click_away(name: str, title: str, key: 
         await pilot.press("f2")
         await pilot.click(f"#place-{name}")
         assert app.current_mode == name
+
+
+async def test_a_screenshot_needs_no_downloads_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "bare"))
+    monkeypatch.setenv("XDG_DOWNLOAD_DIR", str(tmp_path / "bare" / "Downloads"))
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f11")
+        folder = paths.data() / "screenshots"
+        await until(pilot, lambda: [one for one in folder.glob("*.svg") if one.read_text().endswith("</svg>\n")])
 
 
 async def test_the_last_line_cuts_no_key_and_always_leads_to_the_others(machine: object) -> None:

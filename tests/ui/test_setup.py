@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Cli, command, fake_worker  # noqa: F401
 from setup_material import GIB, give, know_few_models, machine, price_of, priced, setup, text, until
+from textual.events import Key
 from textual.message import Message
 from textual.widgets import Checkbox, DataTable, Input, OptionList, Select
 from textual.widgets._footer import FooterKey
@@ -126,6 +127,23 @@ async def test_what_was_typed_is_not_rewritten_while_it_means_the_same() -> None
         await type_into(pilot, app, "training.learning_rate", "1e-4")
         await until(pilot, lambda: app.draft.training.learning_rate == 1e-4)
         assert field(app, "training.learning_rate").query_one(Input).value == "1e-4"
+
+
+async def test_keys_that_come_faster_than_the_draft_answers_stay_in_their_order() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "training.learning_rate", "")
+        editor = field(app, "training.learning_rate").query_one(Input)
+        for key in ("0", ".", "0", "0"):
+            editor.post_message(Key(key, key))
+        await until(pilot, lambda: setup(app).edits.pending.get("training.learning_rate") == "0.00")
+        assert (editor.value, editor.cursor_position) == ("0.00", 4)
+        await pilot.press("3")
+        await until(pilot, lambda: app.draft.training.learning_rate == 0.003)
+        for key in ("4", "backspace"):
+            editor.post_message(Key(key, key if len(key) == 1 else None))
+        await until(pilot, lambda: editor.value == "0.003" and app.draft.training.learning_rate == 0.003)
 
 
 async def test_undo_takes_the_last_edit_back() -> None:

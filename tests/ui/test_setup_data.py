@@ -94,6 +94,26 @@ async def test_other_data_forgets_the_columns_of_the_former(tmp_path: Path) -> N
         await until(pilot, lambda: marked() == ["starter"])
 
 
+async def test_the_format_of_the_former_data_is_not_said_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"format": "messages", "confidence": 1, "used_columns": {}, "evidence": [], "notes": [], "columns": []}
+    looked_into(monkeypatch, {"event": "source", "first_bad_rows": [], **found})
+    app = workbench(tmp_path / "rows.jsonl", [])
+    async with app.run_test(size=(120, 40)) as pilot:
+        await priced(pilot, app)
+        await pilot.press("d")
+        await until(pilot, lambda: "format messages" in text(app, "#data-evidence"))
+        setup(app).edit({"adapter.rank": "8"})
+        await until(pilot, lambda: "rows.jsonl, messages, rows up to" in text(app, "#section-summary"))
+        looked_into(
+            monkeypatch, {"event": "error", "message": "no such file", "hint": "", "choices": [], "columns": []}
+        )
+        setup(app).edit({"data.source": json.dumps("/nowhere.jsonl")})
+        await until(pilot, lambda: "no such file" in text(app, "#data-stage"))
+        assert text(app, "#section-summary") == "/nowhere.jsonl, rows up to 1,024 tokens"
+
+
 @pytest.mark.long
 async def test_rows_are_seen_token_by_token_and_one_jumps_to_the_longest_and_the_cut(tmp_path: Path) -> None:
     lines = [{"prompt": f"say {n}", "completion": "so " * (1 + 10 * (n == 5) + 200 * (n == 9))} for n in range(12)]

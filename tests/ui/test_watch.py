@@ -55,12 +55,12 @@ async def test_a_dead_worker_ends_it() -> None:
     assert app.view is not None and app.view.status == "crashed"
 
 
-def in_terminal(terminal: str) -> tuple["subprocess.Popen[bytes]", int]:
-    """`qlora-tui watch one` on a terminal of this kind, and our end of it."""
+def in_terminal(terminal: str, *words: str) -> tuple["subprocess.Popen[bytes]", int]:
+    """`qlora-tui` with these words on a terminal of this kind, and our end of it."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": terminal}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "watch", "one"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-c", PROGRAM, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     )
     os.close(theirs)
     return process, ours
@@ -75,7 +75,7 @@ def read_until(terminal: int, words: bytes) -> bytes:
 
 
 def test_a_terminal_that_can_shows_the_panel_and_ctrl_c_leaves_it(waiting: store.RunFolder) -> None:
-    process, ours = in_terminal("xterm-256color")
+    process, ours = in_terminal("xterm-256color", "watch", "one")
     read_until(ours, b"Leave; the run goes on")
     os.write(ours, b"\x03")
     read_until(ours, b"one goes on without a watcher")
@@ -85,7 +85,7 @@ def test_a_terminal_that_can_shows_the_panel_and_ctrl_c_leaves_it(waiting: store
 
 
 def test_a_terminal_that_cannot_shows_lines(waiting: store.RunFolder) -> None:
-    process, ours = in_terminal("dumb")
+    process, ours = in_terminal("dumb", "watch", "one")
     read_until(ours, b"one is running")
     process.send_signal(signal.SIGINT)
     read_until(ours, b"one goes on without a watcher")
@@ -93,8 +93,15 @@ def test_a_terminal_that_cannot_shows_lines(waiting: store.RunFolder) -> None:
     os.close(ours)
 
 
+def test_the_workbench_does_not_open_on_a_terminal_that_cannot_show_it() -> None:
+    process, ours = in_terminal("dumb")
+    assert b"\x1b" not in read_until(ours, b"TERM=dumb")
+    assert process.wait(30) == 2
+    os.close(ours)
+
+
 def test_the_outcome_stays_below_the_prompt(waiting: store.RunFolder) -> None:
-    process, ours = in_terminal("xterm-256color")
+    process, ours = in_terminal("xterm-256color", "watch", "one")
     read_until(ours, b"Leave; the run goes on")
     kill(waiting)
     read_until(ours, b"error: the worker of one died at step 1")

@@ -130,7 +130,7 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
 
     def _show_summaries(self) -> None:
         draft, facts = self.app.draft, self._known_facts()
-        found = setup_summary.summaries(draft, facts, self.query_one(DataSection).summary)
+        found = setup_summary.summaries(draft, facts, self.query_one(DataSection).format_of(draft.data.source))
         trouble = {setup_summary.section_of(key) for key in self.edits.pending}
         self.query_one(Outline).show(self._open, found, trouble)
         summary = Content(printable(found[self._open], one_line=True))

@@ -45,7 +45,7 @@ class CurveLines(Vertical):
     def _draw_all(self, view: RunView) -> None:
         found = view.curves
         evals = f"   eval {narration.number(found.evals.values[-1])}" if found.evals.values else ""
-        self._draw("loss", "loss", found.smoothed, evals)
+        self._draw("loss", "loss, smoothed", found.smoothed, evals)
         self._draw("rate", "learning rate", found.learning_rate)
         self._draw("norm", "gradient norm", found.grad_norm)
 

@@ -81,8 +81,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         self._title = ""
         self._pause: Timer | None = None
         self._inspection: Inspection | None = None
-        self.summary = ""
-        """What an inspection found, in a few words."""
+        self._format = ("", "")
 
     def compose(self) -> ComposeResult:
         yield DataPicker()
@@ -114,6 +113,11 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         if self._numbers is not None:
             self.query_one(LengthHistogram).show(self._numbers, config.training.max_length_tokens, self._title)
         self.look()
+
+    def format_of(self, source: str) -> str:
+        """The format that was found in a source; empty while it is not known."""
+        looked_at, found = self._format
+        return found if looked_at == source else ""
 
     def look(self) -> None:
         """Look at the first rows, unless this was done for these settings. Does nothing while out of view."""
@@ -157,7 +161,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
     async def _hear(self, event: Event, config: RunConfig) -> None:
         match event["event"]:
             case "source":
-                self._show_source(event)
+                self._show_source(event, config)
             case "sample":
                 self.query_one(TokenPreview).show(event["rows"])
             case "picks":
@@ -178,7 +182,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
                     self.query_one(ColumnsForm).offer(event["columns"])
                     await self.query_one(ColumnsForm).unfold()
 
-    def _show_source(self, event: Event) -> None:
+    def _show_source(self, event: Event, config: RunConfig) -> None:
         used = ", ".join(f"{kind} = {name}" for kind, name in event["used_columns"].items())
         said = [
             f"format {event['format']} ({event['confidence']:.0%} sure)  uses {used}",
@@ -187,7 +191,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
             *(f"bad row {bad['where']}: {bad['reason']}" for bad in event["first_bad_rows"]),
         ]
         self.query_one("#data-evidence", Static).update(Content(printable("\n".join(said))))
-        self.summary = str(event["format"])
+        self._format = (config.data.source, str(event["format"]))
         self.query_one(ColumnsForm).offer(event["columns"])
 
     def _show_numbers(self, event: Event, config: RunConfig) -> None:

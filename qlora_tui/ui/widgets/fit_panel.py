@@ -210,7 +210,7 @@ def _more(price: Price) -> Content:
     lines = [
         price.verdict.reason,
         f"largest: {price.largest}",
-        f"fullest while {price.peak}" + (", activations recomputed" if found.checkpointing else ""),
+        f"fullest during {price.peak}" + (", activations recomputed" if found.checkpointing else ""),
         f"{count(found.trainable_parameters)} trained parameters, model as stored {gib(found.stored_bytes)}",
         f"{printable(device.name, one_line=True)}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}",
     ]

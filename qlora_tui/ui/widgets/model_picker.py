@@ -63,7 +63,7 @@ class ModelPicker(Vertical):
     ModelPicker {
         height: auto;
         #model-search { width: 1fr; }
-        #model-status { height: 1; color: $text-muted; padding: 0 1; }
+        #model-status { height: auto; max-height: 2; color: $text-muted; padding: 0 1; }
         #model-columns { height: 22; }
         ModelTable { width: 1fr; height: 100%; scrollbar-size-horizontal: 0; background: $surface; }
         #model-facts { width: 34; height: 100%; padding: 0 1; border-left: vkey $primary 30%; }

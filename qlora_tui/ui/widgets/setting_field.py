@@ -1,5 +1,6 @@
 """One setting as a line: its name, an editor that suits its type, and a note. It shows the draft and holds nothing."""
 
+from collections.abc import Callable
 from typing import Any
 
 from textual import on
@@ -53,6 +54,7 @@ class SettingField(Horizontal):
         self.setting = fields()[key]
         self.tooltip = Content(self.setting.help)
         self._shown: Any = self.setting.default
+        self._typed: list[str] = []
         self._effect = ""
         self._idle = ""
         self._reason = ""
@@ -88,7 +90,7 @@ class SettingField(Horizontal):
         self.set_class(changed, "-changed")
         editor = self.query_one("Input, Select, Checkbox")
         if isinstance(editor, Input):
-            if parse(self.setting, editor.value) != found or (not editor.value and found is not None):
+            if not self._stays(editor, lambda text: parse(self.setting, text) == found and (text or found is None)):
                 with editor.prevent(Input.Changed):
                     editor.value = printable(text_of(self.setting, found), one_line=True)
         elif isinstance(editor, Select):
@@ -101,12 +103,25 @@ class SettingField(Horizontal):
     def show_pending(self, text: str) -> None:
         """Show an edit that has not validated."""
         editor = self.query_one("Input, Select, Checkbox")
-        if isinstance(editor, Input) and editor.value != text:
-            with editor.prevent(Input.Changed):
-                editor.value = text
+        if isinstance(editor, Input):
+            if not self._stays(editor, lambda typed: typed == text):
+                with editor.prevent(Input.Changed):
+                    editor.value = text
         elif isinstance(editor, Select) and text in self.setting.choices:
             with editor.prevent(Select.Changed):
                 editor.value = text
+
+    def _stays(self, editor: Input, means_this: Callable[[str], Any]) -> bool:
+        """Whether the editor keeps its text: it means the same, or what is shown was typed a few keys ago.
+
+        The draft answers after the next keys were pressed, where somebody types fast or the machine is busy.
+        """
+        for place, text in enumerate(self._typed):
+            if means_this(text):
+                del self._typed[:place]
+                return True
+        self._typed.clear()
+        return bool(means_this(editor.value))
 
     def mark(self, *, reason: str = "", idle: str = "") -> None:
         """Say why the edit is refused, or why the setting does nothing."""
@@ -135,13 +150,14 @@ class SettingField(Horizontal):
 
     def _post(self, text: str) -> None:
         """Unless it is what the draft holds: editors tell of values that they were given, too."""
-        if self._reason or parse(self.setting, text) != self._shown:
+        if self._reason or self._typed or parse(self.setting, text) != self._shown:
             self.post_message(ConfigEdited({self.key: text}))
 
     @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
+    def _on_typed(self, event: Input.Changed) -> None:
         event.stop()
         self._post(event.value)
+        self._typed.append(event.value)
 
     @on(Select.Changed)
     def _chosen(self, event: Select.Changed) -> None:
