@@ -14,7 +14,9 @@ from qlora_tui.ui.widgets.run_outcome import RunOutcome
 from qlora_tui.ui.widgets.run_progress import RunProgress
 
 GIB = 1 << 30
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
+"""Reached by a fault alone, on a busy machine too."""
+
 MACHINE = Machine(
     gpus=(Gpu(0, "NVIDIA Test 24G", "GPU-0", 24 * GIB, 17 * GIB, (8, 6), 87, 61, 214.0),),
     driver="1",

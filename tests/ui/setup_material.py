@@ -1,9 +1,10 @@
 """What the tests of Setup share: a machine that is always the same, and waiting for what the screen shows."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from run_screen import GIB, until
 from textual.content import Content
 from textual.pilot import Pilot
 from textual.widgets import Static
@@ -14,9 +15,6 @@ from qlora_tui.models import catalogue
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.screens.setup import SetupPlace
 from qlora_tui.ui.widgets import data_section
-
-GIB = 1 << 30
-ROUNDS = 1500
 
 
 def machine(*cards_gib: float, ram_gib: float = 16) -> Machine:
@@ -55,15 +53,6 @@ FEW_MODELS = (
 def know_few_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the well-known models list a few: each one is described and priced whenever Setup is shown."""
     monkeypatch.setattr(catalogue, "ids", lambda: FEW_MODELS)
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
-    """Let the app work until `condition` holds; fails when it never does."""
-    for _ in range(ROUNDS):
-        if condition():
-            return
-        await pilot.pause(0.01)
-    raise AssertionError(f"never came true: {condition}")
 
 
 def looked_into(monkeypatch: pytest.MonkeyPatch, *events: dict[str, Any]) -> None:

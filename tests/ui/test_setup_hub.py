@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import fake_worker  # noqa: F401
@@ -12,10 +14,12 @@ from setup_material import give, know_few_models, machine, priced, setup, text, 
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
+from qlora_tui import models
 from qlora_tui.runs import jobs, store
 from qlora_tui.starter import MODEL_DIR
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import StartRequested
+from qlora_tui.ui.widgets import model_section
 from qlora_tui.ui.widgets.confirm import Confirm
 
 SIZE = (120, 40)
@@ -78,7 +82,7 @@ async def test_a_model_is_found_on_the_hub_and_downloaded_by_the_worker_after_a_
         assert str(tmp_path / "cache") in "".join(dialog(app).split())
         await until(pilot, lambda: app.focused is not None and app.focused.id == "no")
         await pilot.press("enter")
-        await pilot.pause()
+        await until(pilot, lambda: not isinstance(app.screen, Confirm))
         assert not store.all_runs() and hub.sent_bytes < WEIGHTS_BYTES / 2
 
         await pilot.press("f9")
@@ -89,13 +93,43 @@ async def test_a_model_is_found_on_the_hub_and_downloaded_by_the_worker_after_a_
     assert jobs.replay(store.all_runs()[0]).warnings[0].message == "--allow-download"
 
 
-async def test_the_hub_is_asked_once_and_its_answer_comes_while_one_looks_at_models_here(hub: HubServer) -> None:
+async def test_the_hub_is_asked_once_and_its_answer_comes_while_one_looks_at_models_here(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_section, "PAUSE_S", 4.0)  # longer than a busy machine takes from key to key
     app = Workbench(place="setup")
     async with app.run_test(size=SIZE) as pilot:
         await priced(pilot, app)
         await pilot.press("slash", *"small", *["backspace"] * 5, *"llama", "enter", "down")
         await until(pilot, lambda: "nothing on the hub is called llama" in text(app, "#model-status"))
     assert [line.split("&")[0] for line in hub.requests if "search=" in line] == ["GET /api/models?search=llama"]
+
+
+async def test_what_is_told_of_a_model_is_kept_while_one_types_on(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def slowly(model_id: str, *how: Any, **named: Any) -> models.ModelFacts:
+        if model_id == "open/small":
+            asked.set()
+            assert answer.wait(60)
+        return describe(model_id, *how, **named)
+
+    describe = models.describe
+    monkeypatch.setattr(models, "describe", slowly)
+    app = Workbench(place="setup")
+    async with app.run_test(size=SIZE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("slash", *"open/sm")
+        await until(pilot, asked.is_set)
+        await pilot.press("x")
+        answer.set()
+        await until(pilot, lambda: "nothing on the hub" in text(app, "#model-status"))
+        await pilot.press("backspace")
+        await until(pilot, lambda: "1 found on the hub" in text(app, "#model-status"))
+        table = setup(app).query_one(DataTable)
+        await until(pilot, lambda: "MB" in str(table.get_cell("open/small", "size").plain))
 
 
 @pytest.mark.long

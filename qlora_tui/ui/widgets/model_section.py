@@ -15,7 +15,7 @@ from qlora_tui.models.choices import Choice, folder_choices, hub_choice, local_c
 from qlora_tui.ui.widgets.model_picker import ModelPicker
 from qlora_tui.ui.widgets.settings_form import SettingsForm, remaining
 
-_PAUSE_S = 0.4
+PAUSE_S = 0.4
 """Nobody is asked while somebody types."""
 
 _SEARCHED_CHARACTERS = 3
@@ -53,6 +53,7 @@ class ModelSection(VerticalScroll):
         self._before_search: Timer | None = None
         self._before_describing: Timer | None = None
         self._asked: set[str] = set()
+        self._described: dict[str, Choice] = {}
 
     def compose(self) -> ComposeResult:
         yield ModelPicker()
@@ -76,13 +77,16 @@ class ModelSection(VerticalScroll):
         words = self._text.lower().split()
         here = [one for one in self._local if all(word in one.id.lower() for word in words)]
         known = {one.id for one in here}
-        self.picker.show([*here, *(one for one in self._found if one.id not in known)], self._chosen, self._status)
+        shown = [*here, *(one for one in self._found if one.id not in known)]
+        self.picker.show([self._described.get(one.id, one) for one in shown], self._chosen, self._status)
         self.post_message(self.Listed())
 
     @on(ModelPicker.SearchChanged)
     def _search_changed(self, message: ModelPicker.SearchChanged) -> None:
         message.stop()
         self._text, self._found = message.text.strip(), []
+        self._described = {known: choice for known, choice in self._described.items() if not choice.problem}
+        self._asked &= self._described.keys()  # what could not be told may be told now
         self._status = f"{len(self._local)} models here and well known"
         self.workers.cancel_group(self, "search")
         if self._before_search is not None:
@@ -92,7 +96,7 @@ class ModelSection(VerticalScroll):
             self._search(self._text)
         elif len(self._text) >= _SEARCHED_CHARACTERS:
             self._status = "asking the hub …"
-            self._before_search = self.set_timer(_PAUSE_S, lambda: self._search(self._text))
+            self._before_search = self.set_timer(PAUSE_S, lambda: self._search(self._text))
         self._refresh()
 
     @on(ModelPicker.Marked)
@@ -102,7 +106,11 @@ class ModelSection(VerticalScroll):
         if self._before_describing is not None:
             self._before_describing.stop()
         if choice.facts is None and not choice.problem and choice.id not in self._asked:
-            self._before_describing = self.set_timer(_PAUSE_S, lambda: self._describe(choice))
+            self._before_describing = self.set_timer(PAUSE_S, lambda: self._begin_describing(choice))
+
+    def _begin_describing(self, choice: Choice) -> None:
+        self._asked.add(choice.id)
+        self._describe(choice)
 
     @on(_Found)
     def _show_found(self, message: _Found) -> None:
@@ -112,8 +120,7 @@ class ModelSection(VerticalScroll):
 
     @on(_Described)
     def _show_described(self, message: _Described) -> None:
-        self._found = [message.choice if one.id == message.choice.id else one for one in self._found]
-        self._local = [message.choice if one.id == message.choice.id else one for one in self._local]
+        self._described[message.choice.id] = message.choice
         self._refresh()
 
     @work(thread=True, group="local", exclusive=True, exit_on_error=False)
@@ -143,19 +150,17 @@ class ModelSection(VerticalScroll):
         if not get_current_worker().is_cancelled:
             self.post_message(self._Found(text, choices, status))
 
-    @work(thread=True, group="describe", exclusive=True, exit_on_error=False)
+    @work(thread=True, group="describe", exit_on_error=False)
     def _describe(self, choice: Choice) -> None:
         from dataclasses import replace
 
         from qlora_tui.models import describe
 
-        self._asked.add(choice.id)
         try:
             found = of_facts(describe(choice.id), stored_bytes=choice.stored_bytes)
         except QloraError as error:
             found = replace(choice, problem=f"{error.message}. {error.hint}".strip())
-        if not get_current_worker().is_cancelled:
-            self.post_message(self._Described(found))
+        self.post_message(self._Described(found))
 
     def show_badges(self, badges: Mapping[str, str]) -> None:
         """Say which of the models fit."""
