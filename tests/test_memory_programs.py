@@ -24,7 +24,7 @@ FAMILIES = (
     "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma3_text", "phi3", "olmo2", "granite",
     "cohere", "cohere2", "smollm3", "qwen2_moe", "gpt_oss",
 )  # fmt: skip
-UNGROUPED = ("phi3", "stablelm", "phi", "gpt_neox")
+UNGROUPED = ("phi3", "stablelm", "phi", "gpt_neox", "gpt2", "opt", "bloom")
 GRID = PROGRAMS / "grid.json"
 USUAL = [
     ProgramKey(recipe, checkpointing, dropout)  # type: ignore[arg-type]
@@ -60,12 +60,25 @@ def test_mixtures_whose_experts_are_adapted_have_no_dropout(family: str) -> None
         assert (find(family, key) is None) is key.dropout
 
 
-def test_a_model_whose_layers_are_made_otherwise_than_its_familys_gets_the_closed_form() -> None:
-    for changed, source in (({}, "symbolic program"), ({"use_parallel_residual": False}, "closed form")):
-        known = catalogue.find("EleutherAI/pythia-160m")
-        assert known is not None
-        facts = assemble(replace(known, config={**known.config, **changed}))
-        config = RunConfig.model_validate({"model": {"id": "pythia"}})
+@pytest.mark.parametrize(
+    ("model", "changed"),
+    [
+        ("EleutherAI/pythia-160m", {"use_parallel_residual": False}),
+        ("openai-community/gpt2", {"activation_function": "gelu"}),
+        ("openai-community/gpt2", {"resid_pdrop": 0.0}),
+        ("facebook/opt-1.3b", {"do_layer_norm_before": False}),
+        ("facebook/opt-1.3b", {"word_embed_proj_dim": 512}),
+        ("bigscience/bloom-1b7", {"hidden_dropout": 0.1}),
+    ],
+)
+def test_a_model_whose_layers_are_made_otherwise_than_its_familys_gets_the_closed_form(
+    model: str, changed: dict[str, Any]
+) -> None:
+    known = catalogue.find(model)
+    assert known is not None
+    config = RunConfig.model_validate({"model": {"id": model}})
+    for keys, source in (({}, "symbolic program"), (changed, "closed form")):
+        facts = assemble(replace(known, config={**known.config, **keys}))
         assert estimate(config, facts, card(24), longest_tokens=512).source == source
 
 

@@ -28,11 +28,13 @@ def prelude(
             plain.append((group, trace.alloc((elements + group.bias_elements) * loaded.plain)))
     if prepared != loaded:
         plain = [(group, _cast(trace, group, held, 4)) for group, held in plain]
-    _adapt(trace, trained)
+    made = _adapt(trace, trained)
     if prepared != loaded and prepared.table != 4:
         for group, held in plain:
             if group.kind in _TABLES:
                 _cast(trace, group, held, prepared.table)
+    for weight, held in made:
+        _recast(trace, weight, held, weight.item_bytes)
     return trace
 
 
@@ -66,19 +68,15 @@ def _quantize(trace: Trace, elements: int, spec: QuantizationSpec, item_bytes: i
         trace.free(tensor)
 
 
-def _adapt(trace: Trace, trained: list[Trained]) -> None:
-    """PEFT makes both matrices of each adapted weight in float32, casts them to the weight's dtype, and back.
-
-    Last, all become what they are trained in.
-    """
+def _adapt(trace: Trace, trained: list[Trained]) -> list[tuple[Trained, int]]:
+    """PEFT makes both matrices of each adapted weight in float32, casts them to the weight's dtype, and back."""
     pairs = list(zip(trained[::2], trained[1::2], strict=False))
     made: list[tuple[Trained, int]] = []
     for layer in range(max((weight.count for weight in trained), default=0)):
         for pair in (pair for pair in pairs if layer < pair[0].count):
             wide = [(weight, trace.alloc(4 * weight.elements)) for weight in pair]
             made += [_recast(trace, weight, held, weight.item_bytes) for weight, held in wide]
-    for item_bytes in (4, 0):
-        made = [_recast(trace, weight, held, item_bytes or weight.item_bytes) for weight, held in made]
+    return [_recast(trace, weight, held, 4) for weight, held in made]
 
 
 def _recast(trace: Trace, weight: Trained, held: int, item_bytes: int) -> tuple[Trained, int]:

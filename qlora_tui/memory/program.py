@@ -26,7 +26,7 @@ _ALIKE = {"mistral": "llama", "gemma3": "gemma3_text"}
 """Families whose layers allocate exactly as those of another one."""
 
 UNGROUPED = "_ungrouped"
-_TELLS_GROUPS_APART = frozenset({"phi3", "stablelm", "phi", "gpt_neox"})
+_TELLS_GROUPS_APART = frozenset({"phi3", "stablelm", "phi", "gpt_neox", "gpt2", "opt", "bloom"})
 """Families that allocate otherwise when every head has keys and values of its own, or were recorded in that form alone.
 Their programs bear the family's name with the suffix."""
 

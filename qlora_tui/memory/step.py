@@ -250,7 +250,7 @@ def _program_band(config: RunConfig, batch: Shape) -> float:
 def _band(config: RunConfig, facts: ModelFacts, choices: Choices) -> float:
     """By what share of a step's tensors its closed form may be wrong.
 
-    Against dry runs of sixteen models without a program (1 x 1,024 tokens, with and without checkpointing, both
+    Against dry runs of sixteen models (1 x 1,024 tokens, with and without checkpointing, both
     recipes) it was off by up to 12 % in families like Llama, 29 % in other dense ones and 44 % with experts.
     """
     adapter = config.adapter

@@ -22,6 +22,7 @@ from qlora_tui.memory.targets import EXPERT_NAMES  # noqa: E402
 FAMILIES = (
     "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "phi3_ungrouped", "olmo2", "granite", "cohere",
     "cohere2", "smollm3", "stablelm_ungrouped", "phi_ungrouped", "gpt_neox_ungrouped",
+    "gpt2_ungrouped", "opt_ungrouped", "bloom_ungrouped",
     "mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -36,7 +37,7 @@ def keys(family: str) -> list[ProgramKey]:
     fused: list[dict[str, Any]] = [{}, {"masked": True}]
     if family in miniature.WINDOWED:
         fused.append({"windowed": True})
-    kinds = eager if family in WITHOUT_SDPA else fused
+    kinds = eager if family.removesuffix(UNGROUPED) in WITHOUT_SDPA else fused
     full = [kind | {"loss": "full"} for kind in kinds]
     if kinds is fused:
         kinds = fused + eager

@@ -25,9 +25,11 @@ SHORT_WINDOW, LONG_WINDOW = 64, 4096
 _SINGLE: Mapping[str, int] = {"B": 1, "S": 650}
 """One row, of as many tokens as the rows of the others have together."""
 
+_AS_WIDE: Mapping[str, int] = {"h": 432, "d": 72}
+"""Dimensions of the families whose heads together are as wide as the model: of these and of the next."""
+
+_UNROTATED = ("gpt2", "opt", "bloom")
 _ROTATED_IN_PART = ("gpt_neox", "phi", "stablelm")
-_PART: Mapping[str, int] = {"h": 432, "d": 72, "rot": 18}
-"""Dimensions of the families that rotate a part of each head; their heads together are as wide as the model."""
 
 _MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss")
 _MIXTURE: Mapping[str, int] = {"E": 11, "t": 4, "m": 104, "ms": 152}
@@ -36,6 +38,9 @@ _WIDTH_OF_AN_EXPERT = {"qwen2_moe": "moe_intermediate_size", "qwen3_moe": "moe_i
 
 _EXTRA: Mapping[str, Mapping[str, Any]] = {
     "phi3": {"pad_token_id": 0},
+    "gpt2": {"n_inner": DIMS["f"], "tie_word_embeddings": True},
+    "bloom": {"tie_word_embeddings": True},
+    "opt": {"ffn_dim": DIMS["f"], "word_embed_proj_dim": _AS_WIDE["h"]},
     "smollm3": {"pad_token_id": 0, "no_rope_layers": [1, 1, 1, 0, 1, 0]},
 }
 WINDOWED: Mapping[str, str] = {"gemma3_text": "sssfss", "cohere2": "sssfsf"}
@@ -53,8 +58,12 @@ def dims(family: str, *, single: bool = False) -> Mapping[str, int]:
         found.update(_SINGLE)
     if family.endswith(UNGROUPED):
         found["K"] = found["H"]
+    if family.removesuffix(UNGROUPED) in (*_UNROTATED, *_ROTATED_IN_PART):
+        found.update(_AS_WIDE)
     if family.removesuffix(UNGROUPED) in _ROTATED_IN_PART:
-        found.update(_PART)
+        found["rot"] = 18
+    if family.removesuffix(UNGROUPED) == "bloom":
+        found["f"] = 4 * found["h"]
     if family in _MIXTURES:
         found.update(_MIXTURE)
     return found
@@ -97,8 +106,7 @@ def config(family: str, *, windowed: bool) -> Any:
         num_attention_heads=sizes["H"],
         num_key_value_heads=sizes["K"],
         head_dim=sizes["d"],
-        tie_word_embeddings=False,
-        **{"intermediate_size": sizes["f"], **extra},
+        **{"tie_word_embeddings": False, "intermediate_size": sizes["f"], **extra},
     )
 
 
