@@ -182,8 +182,9 @@ def _pretrain(text: Path, model: Path, seed: int, steps: int) -> None:
     command = [sys.executable, "-m", "qlora_tui.engine.pretrain"]
     for option, value in arguments.items():
         command += [option, str(value)]
-    # Threads that wait without spinning leave the processor to other programs on a busy machine.
-    subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
+    # Threads that wait without spinning leave the processor to other programs on a busy machine. Their number is part
+    # of the result, and never left to MKL.
+    subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "MKL_DYNAMIC": "FALSE"})
 
 
 def card(model: Path, world: World, steps: int) -> str:
