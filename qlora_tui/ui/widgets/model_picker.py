@@ -1,7 +1,6 @@
 """Choosing a base model: a line to search or to type a path in, a table of models, and the facts of the marked one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from textual import on
@@ -149,13 +148,6 @@ class ModelPicker(Vertical):
         """Say of models by id whether they fit."""
         self._badges = dict(badges)
         self._refresh_rows()
-
-    def describe(self, choice: Choice) -> None:
-        """More is known of a model now."""
-        if choice.id in self._choices:
-            self._choices[choice.id] = replace(choice, stored_bytes=max(choice.stored_bytes, 0))
-            self._refresh_rows()
-            self._show_facts()
 
     def _refresh_rows(self) -> None:
         table = self.query_one(ModelTable)
