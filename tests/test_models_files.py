@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, BertForMaskedLM
 
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.errors import ModelError, QloraError
@@ -82,6 +82,12 @@ def test_heads_without_an_entry_need_not_be_a_share_of_the_width(tmp_path: Path)
     assert facts.family is None and (facts.heads, facts.head_dim) == (6, 8)
     assert facts.encoder_decoder and any("encoder-decoder" in note for note in facts.notes)
     assert facts.parameters == model.num_parameters()
+
+
+def test_a_model_that_does_not_write_text_is_said_to_be_one(tmp_path: Path) -> None:
+    settings = {"vocab_size": 96, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2}
+    BertForMaskedLM(BertConfig(**settings, num_attention_heads=6)).save_pretrained(tmp_path)
+    assert any("BertForMaskedLM, which does not write text" in note for note in describe(str(tmp_path)).notes)
 
 
 @pytest.mark.parametrize("model_type", ["olmo", "starcoder2", "glm", "gpt_bigcode"])

@@ -18,6 +18,7 @@ _ROPE_KEYS = ("rope_scaling", "rope_parameters")
 _ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
 _DTYPE_UNSAID = "float32"
 _ENCODER_DECODER = "An encoder-decoder model: what is known of it is shown, but causal fine-tuning cannot load it."
+_OTHER_HEADS = ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def assemble(source: Source) -> ModelFacts:
     dimensions = Dimensions(family or families.generic(), _text_config(config, family), source.id)
     modules, notes = _weights(source, family, dimensions)
     facts = _facts(source, family, dimensions, modules)
-    return replace(facts, notes=(*source.notes, *_remarks(source, family, dimensions), *notes))
+    return replace(facts, notes=(*source.notes, *_remarks(source, family, dimensions, facts.architecture), *notes))
 
 
 def _text_config(config: Mapping[str, Any], family: Family | None) -> Mapping[str, Any]:
@@ -200,8 +201,10 @@ def _size_bytes(modules: list[ModuleGroup]) -> int:
     return sum(group.parameters * DTYPE_BYTES.get(group.dtype, 2) for group in modules)
 
 
-def _remarks(source: Source, family: Family | None, dimensions: Dimensions) -> list[str]:
+def _remarks(source: Source, family: Family | None, dimensions: Dimensions, architecture: str) -> list[str]:
     notes = [_ENCODER_DECODER] if _is_encoder_decoder(source, dimensions.family) else []
+    if architecture.endswith(_OTHER_HEADS):
+        notes.append(f"Saved as {architecture}, which does not write text: a head that does would start untrained.")
     if family is None:
         model_type = source.config["model_type"]
         code = " It needs Python code from its repository." if source.config.get("auto_map") else ""
