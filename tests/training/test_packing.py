@@ -11,7 +11,7 @@ from bitsandbytes.nn import Linear8bitLt
 from data_material import starter_tokenizer
 from torch.nn.functional import cross_entropy
 from training_material import Runs
-from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from qlora_tui.config.overrides import resolve as configure
 from qlora_tui.data.prepare import prepare
@@ -20,6 +20,7 @@ from qlora_tui.engine.loading import load_model
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.resolve import resolve
 from qlora_tui.engine.trainer import make_trainer
+from qlora_tui.models.families import find
 from qlora_tui.starter import MODEL_DIR
 
 PACKED = (
@@ -91,8 +92,15 @@ def test_eight_bit_columns_that_all_rows_share_are_no_leak(tmp_path: Path, monke
     assert {layer.state.threshold for layer in layers} == {6.0}
 
 
-def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path) -> None:
-    assert not keeps_rows_apart(trainer(bloom(), tmp_path))
+@pytest.mark.parametrize("family", ["bloom", "opt", "falcon"])
+def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path, family: str) -> None:
+    """The estimate says the same of these families."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    of_opt = {"ffn_dim": 32, "word_embed_proj_dim": 16} if family == "opt" else {}
+    config = AutoConfig.for_model(family, vocab_size=len(starter_tokenizer()), **sizes, **of_opt)
+    model = AutoModelForCausalLM.from_config(config)
+    assert not keeps_rows_apart(trainer(model, tmp_path))
+    assert any("training.packing is left out" in note for note in find(family).notes)
 
 
 @pytest.mark.long
