@@ -239,6 +239,18 @@ def test_the_estimate_alone_is_close_to_the_smallest_capacity() -> None:
     assert max(errors) <= 0.05
 
 
+def test_whole_models_are_estimated_as_the_stored_table_says() -> None:
+    """With the code as it is, so that loading or preparing counted in another order is noticed."""
+    from qlora_tui.engine.simulation import grid as made
+
+    rows = [row for row in grid() if "estimate_capacity" in row and row["depth"] is None]
+    assert {row["recipe"] for row in rows} == {"lean", "original"}
+    for row in rows:
+        config, (_, facts) = made.run_config(row), made.model(row)
+        found = estimate(config, facts, card(1024), longest_tokens=row["tokens"], replay=True)
+        assert abs((found.need_bytes - found.device.context_bytes) / row["capacity"] - 1) <= 0.05, row
+
+
 def test_the_grid_has_every_switch() -> None:
     rows = grid()
     assert len(rows) >= 60
