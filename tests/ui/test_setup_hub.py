@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from qlora_tui import models
+from qlora_tui.errors import ModelError
 from qlora_tui.runs import jobs, store
 from qlora_tui.starter import MODEL_DIR
 from qlora_tui.ui.app import Workbench
@@ -130,6 +131,29 @@ async def test_what_is_told_of_a_model_is_kept_while_one_types_on(
         await until(pilot, lambda: "1 found on the hub" in text(app, "#model-status"))
         table = setup(app).query_one(DataTable)
         await until(pilot, lambda: "MB" in str(table.get_cell("open/small", "size").plain))
+
+
+async def test_what_could_not_be_told_of_a_model_is_asked_again_by_a_new_search(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Event()
+
+    def at_first_refused(model_id: str, *how: Any, **named: Any) -> models.ModelFacts:
+        if model_id == "open/small" and not refused.is_set():
+            refused.set()
+            raise ModelError("the hub cannot be reached", hint="Try again.")
+        return describe(model_id, *how, **named)
+
+    describe = models.describe
+    monkeypatch.setattr(models, "describe", at_first_refused)
+    app = Workbench(place="setup")
+    async with app.run_test(size=SIZE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("slash", *"open/sm")
+        await until(pilot, lambda: "the hub cannot be reached" in text(app, "#model-facts-text"))
+        await pilot.press("a")
+        table = setup(app).query_one(DataTable)
+        await until(pilot, lambda: table.row_count == 1 and "MB" in str(table.get_cell("open/small", "size").plain))
 
 
 @pytest.mark.long
