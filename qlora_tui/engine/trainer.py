@@ -1,8 +1,11 @@
 """TRL's SFTTrainer as we configure it. No training loop of our own."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -17,8 +20,33 @@ MIN_LR_RATIO = 0.1
 """Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
 
 
+@dataclass(slots=True)
+class TokenSums:
+    """Sums over the trained tokens of an evaluation. Means of batch means would depend on the batch size."""
+
+    tokens: int = 0
+    nats: float = 0.0
+    """Negative log-likelihood."""
+
+    entropy: float = 0.0
+    correct: int = 0
+    """Tokens that are the most likely ones."""
+
+    def add(self, outputs: Any) -> None:
+        """Add the outputs of TRL's fused head for one batch: zero where a token is not trained."""
+        self.tokens += int(outputs.label_mask.sum())
+        self.nats -= float(outputs.log_probs.double().sum())
+        self.entropy += float(outputs.entropy.double().sum())
+        self.correct += int(outputs.is_top1.sum())
+
+    def means(self) -> dict[str, float]:
+        """Means per trained token, by the trainer's names; NaN without such a token."""
+        sums = {"loss": self.nats, "entropy": self.entropy, "mean_token_accuracy": self.correct}
+        return {name: total / self.tokens if self.tokens else math.nan for name, total in sums.items()}
+
+
 class ExactTrainer(SFTTrainer):
-    """SFTTrainer that keeps the adapter in the dtype it was given.
+    """SFTTrainer that keeps the adapter in the dtype it was given, and evaluates per token.
 
     SFTTrainer 1.16 casts the trained weights of every quantized model to bfloat16 when it is made, and PEFT 0.21
     loads a checkpoint's weights as float32. Left alone, a resumed run would train in another dtype than the
@@ -29,6 +57,7 @@ class ExactTrainer(SFTTrainer):
         given = {name: tensor.data for name, tensor in model.named_parameters() if tensor.requires_grad}
         super().__init__(model=model, **kwargs)
         self._dtypes = {name: tensor.dtype for name, tensor in given.items()}
+        self._evaluated = TokenSums()
         for name, tensor in self.model.named_parameters():
             if name in given:
                 tensor.data = given[name]
@@ -73,6 +102,20 @@ class ExactTrainer(SFTTrainer):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         self._restore_dtypes()
+
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[None, None, None]:
+        """Add one batch of an evaluation to the sums. The loop gets no loss, of which it would take a mean by rows."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            self._evaluated.add(model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True))
+        return None, None, None
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """The metrics of an evaluation, each the mean over its trained tokens."""
+        self._evaluated = TokenSums()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._evaluated.means() | {"num_tokens": self.state.num_input_tokens_seen}
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        return output
 
 
 def page_again(optimizer: Any) -> None:

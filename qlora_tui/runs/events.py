@@ -115,6 +115,8 @@ class Step(Event):
 
 
 class Eval(Event):
+    """One evaluation. The loss is the mean over the trained tokens of all evaluation rows."""
+
     kind: Literal["eval"] = "eval"
     step: int
     loss: float | None
