@@ -1,7 +1,8 @@
 """A judge on 127.0.0.1 that speaks like an OpenAI-compatible endpoint and fails when told to.
 
 It prefers the longer answer, and the one shown first when both are as long, so its verdicts can be known beforehand.
-`failures` is a list of what the next requests get in place of an answer: a status code, "malformed", "no text",
+`failures` is a list of what the next requests get in place of an answer: a status code, "malformed" (JSON that ends
+early), "truncated" (fewer bytes than announced), "html" (a proxy's page), "no choices", "no text", "absurd usage",
 "hang" (the reply trickles in for ever), "drop" (the connection is closed). `answered` holds the idempotency keys of
 the requests that got a verdict, `requests` all of them. `hold_after` makes it keep requests waiting from then on.
 Run by hand: python tests/judge_server.py [PORT]
@@ -106,8 +107,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._trickle()
         elif failure == "malformed":
             self._send_bytes(200, b'{"choices": [')
+        elif failure == "truncated":
+            self._send_truncated(b'{"choices": [{"message": {"content": "One is longer."}}]}')
+        elif failure == "html":
+            self._send_bytes(200, b"<html><title>Log in to the network</title></html>")
+        elif failure == "no choices":
+            self._send(200, {"error": {"message": "upstream is busy"}})
         elif failure == "no text":
             self._send(200, {"choices": [{"message": {"content": None}}]})
+        elif failure == "absurd usage":
+            usage = {"prompt_tokens": -5, "completion_tokens": 10**30}
+            content = verdict(body["messages"][-1]["content"])
+            self._send(200, {"choices": [{"message": {"content": content}}], "usage": usage})
         elif isinstance(failure, int):
             self._send(failure, {"error": {"message": f"status {failure} for key {said}"}})
         else:
@@ -124,6 +135,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b" ")
             self.wfile.flush()
             self.judge.hang()
+
+    def _send_truncated(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) + 100))
+        self.end_headers()
+        self.wfile.write(content)
+        self.close_connection = True
 
     def _send(self, status: int, content: dict[str, Any]) -> None:
         self._send_bytes(status, json.dumps(content).encode())

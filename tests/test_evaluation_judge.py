@@ -87,7 +87,7 @@ def test_ten_point_verdicts_give_a_percentage_of_a_reference(
     assert [(score["model"], score["pooled"]) for score in scores] == [("ccc", 150.0), ("a", 50.0)]
 
 
-@pytest.mark.parametrize("failure", [429, 500, 503, "drop", "hang"])
+@pytest.mark.parametrize("failure", [429, 500, 503, "drop", "hang", "malformed", "truncated", "html", "no choices"])
 def test_a_passing_failure_is_tried_again(
     command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path, failure: int | str
 ) -> None:
@@ -122,18 +122,69 @@ def test_a_redirect_takes_the_key_nowhere(server: JudgeServer, monkeypatch: pyte
     assert len(server.requests) == 1
 
 
-def test_malformed_replies_are_kept_as_unparsed_and_not_paid_twice(
+def test_a_reply_without_text_is_kept_as_unparsed_and_not_paid_twice(
     command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path
 ) -> None:
-    server.failures = ["malformed", "no text"]
+    server.failures = ["no text"]
     for _ in range(2):
         result = command(*words(answers[:2], server, tmp_path / "v.jsonl"))
-        assert result.code == 0 and "2 verdicts could not be read" in result.err
+        assert result.code == 0 and "1 verdict " in result.err
     assert len(server.requests) == 2 * QUESTIONS
-    assert sorted(row["metadata"]["problem"] for row in verdicts(tmp_path / "v.jsonl") if row["score"] == -1) == [
-        "the reply has no text",
-        "the reply is no chat completion",
-    ]
+    [unparsed] = [row for row in verdicts(tmp_path / "v.jsonl") if row["score"] == -1]
+    assert unparsed["metadata"]["problem"] == "the reply has no text"
+
+
+@pytest.mark.parametrize("failure", ["truncated", "malformed", "html", "no choices"])
+def test_a_lost_reply_is_never_stored_as_a_verdict(
+    command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path, failure: str
+) -> None:
+    out = tmp_path / "v.jsonl"
+    server.failures = [failure] * 2
+    result = command(*words(answers[:2], server, out, "--retries", "1", "--concurrency", "1"))
+    assert result.code == 12 and "after 2 tries: " in result.err
+    assert verdicts(out) == []
+    assert command(*words(answers[:2], server, out)).code == 0
+    assert all(row["score"] in (1, 2) for row in verdicts(out)) and len(verdicts(out)) == 2 * QUESTIONS
+
+
+def test_absurd_token_counts_are_not_added_up(
+    command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path
+) -> None:
+    server.failures = ["absurd usage"] * (2 * QUESTIONS)
+    result = command(*words(answers[:2], server, tmp_path / "v.jsonl", "--json"))
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (0, 0)
+    assert "token counts" in result.err
+
+
+def test_an_absurd_number_of_tokens_is_refused(
+    command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path
+) -> None:
+    result = command(*words(answers[:2], server, tmp_path / "v.jsonl", "--max-tokens", str(10**12)))
+    assert result.code == 2 and "--max-tokens" in result.err
+    assert server.requests == []
+
+
+def test_a_long_wait_is_announced_once(server: JudgeServer) -> None:
+    said: list[str] = []
+    waited: list[float] = []
+    server.failures, server.retry_after = [429, 429], "300"
+    judge = EndpointJudge(EndpointSettings(server.url, "longer"), wait=waited.append, say=said.append)
+    for request_id in ("one", "two"):
+        judge.ask(judge_prompt("Why?", "a", "b b", "general", "three-class"), request_id)
+    assert waited == [300, 300]
+    assert len(said) == 1 and "5 min" in said[0] and "429" in said[0]
+
+
+def test_a_wait_beyond_reason_is_cut_and_said(server: JudgeServer) -> None:
+    said: list[str] = []
+    waited: list[float] = []
+    server.failures, server.retry_after = [429], "86400"
+    judge = EndpointJudge(EndpointSettings(server.url, "longer"), wait=waited.append, say=said.append)
+    judge.ask(judge_prompt("Why?", "a", "b b", "general", "three-class"), "id")
+    assert waited == [600]
+    assert "1 day" in said[0] or "24 h" in said[0]
 
 
 def test_a_judge_that_stays_down_ends_the_run_and_keeps_what_there_is(

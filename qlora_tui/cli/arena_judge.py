@@ -16,7 +16,9 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File of verdicts; what i
 Protocol = Annotated[
     Literal["three-class", "ten-point"], typer.Option("--protocol", help="Which is better, or two scores.")
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Tokens of one verdict.")]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", min=1, max=1_000_000, help="Maximum number of tokens of one verdict.")
+]
 
 LocalName = Annotated[
     str | None,

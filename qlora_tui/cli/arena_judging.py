@@ -77,7 +77,7 @@ def _judge(asked: "EndpointSettings | LocalJudge", stop: Event) -> "EndpointJudg
         from qlora_tui.evaluation.judge_local import LocalModel
 
         return LocalModel(asked, narrate)
-    return EndpointJudge(asked, wait=lambda seconds: _wait(stop, seconds))
+    return EndpointJudge(asked, wait=lambda seconds: _wait(stop, seconds), say=narrate)
 
 
 @contextmanager
@@ -179,7 +179,10 @@ def _conclude(tally: "Tally", prices: Prices) -> None:
     new = tally.done - tally.from_before
     narrate(f"{tally.done:,}/{tally.total:,} verdicts, {new:,} of them new: {_spent(tally, prices)}")
     if tally.unparsed:
-        narrate(f"{tally.unparsed:,} verdicts could not be read; they are in the file as unparsed")
+        verdicts, are = ("verdict", "is") if tally.unparsed == 1 else ("verdicts", "are")
+        narrate(f"{tally.unparsed:,} {verdicts} could not be read and {are} stored as unparsed")
+    if tally.absurd_counts:
+        narrate(f"{tally.absurd_counts:,} replies have impossible token counts, which are not added up")
     for model, count in tally.empty.items():
         if count:
             narrate(f"{model}: {count:,} empty answers")

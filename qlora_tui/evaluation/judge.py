@@ -65,6 +65,9 @@ class Tally:
     refused: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    absurd_counts: int = 0
+    """Replies whose token counts are impossible; their tokens are not in the sums."""
+
     steering: dict[str, int] = field(default_factory=dict)
     """Answers that speak to the judge, by model."""
 
@@ -190,6 +193,7 @@ def _keep(future: "Future[Reply]", item: Comparison, log: RowLog, judge: str, ta
     tally.unparsed += row["score"] in (-1, [-1, -1])
     tally.prompt_tokens += reply.prompt_tokens
     tally.completion_tokens += reply.completion_tokens
+    tally.absurd_counts += reply.absurd_counts
 
 
 def verdict_row(item: Comparison, reply: Reply, judge: str) -> dict[str, Any]:

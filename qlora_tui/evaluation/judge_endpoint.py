@@ -25,6 +25,10 @@ _LARGEST_REPLY_BYTES = 8 << 20
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 _LONGEST_ASKED_WAIT_S = 600.0
+_ANNOUNCED_WAIT_S = 10.0
+"""A wait of at least this length is announced."""
+_MOST_TOKENS = 10_000_000
+"""No server counts more for one request; a larger or negative count is a fault and is not added up."""
 _SHOWN_CHARACTERS = 200
 _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
@@ -37,11 +41,18 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     problem: str = ""
-    """Why there is no text, when the server answered and the answer was no chat completion."""
+    """Why there is no text, when the judge answered with a chat completion that has none."""
+
+    absurd_counts: bool = False
+    """Whether the server's token counts are impossible. They are given as 0."""
 
 
 class RefusedError(QloraError):
     """The server will not answer this one prompt; others may go well."""
+
+
+class _LostReplyError(Exception):
+    """What arrived is not a complete chat completion, so there is no verdict yet."""
 
 
 class Judge(Protocol):
@@ -76,9 +87,17 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class EndpointJudge:
-    """Asks `base_url`/chat/completions. `wait` sleeps for so many seconds unless the work is stopped meanwhile."""
+    """Asks `base_url`/chat/completions.
 
-    def __init__(self, settings: EndpointSettings, wait: Callable[[float], None] = time.sleep) -> None:
+    `wait` sleeps for a number of seconds unless the work is stopped meanwhile; `say` shows a line to the user.
+    """
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        wait: Callable[[float], None] = time.sleep,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         parts = urllib.parse.urlsplit(settings.base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise UsageError(
@@ -89,6 +108,8 @@ class EndpointJudge:
         self.settings = settings
         self.host = parts.hostname
         self._wait = wait
+        self._say = say
+        self._announced_until_s = 0.0
         self._key = os.environ.get(settings.key_variable, "").strip()
         self._opener = urllib.request.build_opener(_NoRedirects)
 
@@ -97,22 +118,38 @@ class EndpointJudge:
         return self.settings.model
 
     def ask(self, prompt: Prompt, request_id: str) -> Reply:
-        """The reply, after as many retries as it takes. The idempotency key lets a server see a repeated request."""
+        """Return the reply, after up to `retries` further tries.
+
+        The idempotency key lets a server recognize a repeated request. Raises RefusedError, EnvironmentProblem.
+        """
         trouble = ""
         for attempt in range(self.settings.retries + 1):
+            asked_s: float | None = None
             try:
                 return self._post(prompt, request_id)
             except urllib.error.HTTPError as error:
                 with error:
                     trouble, asked_s = self._explained(error), _asked_wait_s(error.headers.get("Retry-After"))
+            except _LostReplyError as error:
+                trouble = self._clean(str(error))
             except (OSError, HTTPException) as error:
-                trouble, asked_s = self._clean(str(getattr(error, "reason", "") or error or type(error).__name__)), None
+                trouble = self._clean(str(getattr(error, "reason", "") or error or type(error).__name__))
             if attempt < self.settings.retries:
-                self._wait(asked_s if asked_s is not None else _backoff_s(attempt))
+                self._pause(_backoff_s(attempt) if asked_s is None else asked_s, trouble)
         raise EnvironmentProblem(
             f"the judge at {self.settings.base_url} does not answer after {self.settings.retries + 1} tries: {trouble}",
-            hint="The verdicts so far are kept: run the same command again to go on.",
+            hint="The verdicts so far are kept: run the same command again to continue.",
         )
+
+    def _pause(self, asked_s: float, trouble: str) -> None:
+        """Wait before the next try. Of the waits of several threads that end together, one is announced."""
+        wait_s = min(asked_s, _LONGEST_ASKED_WAIT_S)
+        until_s = time.monotonic() + wait_s
+        if wait_s >= _ANNOUNCED_WAIT_S and until_s > self._announced_until_s + _ANNOUNCED_WAIT_S:
+            self._announced_until_s = until_s
+            beyond = f" (the judge asks for {_spoken(asked_s)})" if asked_s > wait_s else ""
+            self._say(f"waiting {_spoken(wait_s)} before the next try{beyond}: {trouble}")
+        self._wait(wait_s)
 
     def _post(self, prompt: Prompt, request_id: str) -> Reply:
         body = {
@@ -137,8 +174,29 @@ class EndpointJudge:
                 if time.monotonic() > deadline_s:
                     raise TimeoutError(f"no whole reply within {self.settings.timeout_s:g} s")
                 if len(content) > _LARGEST_REPLY_BYTES:
-                    return Reply("", problem="the reply is larger than any verdict")
-        return _reply(content)
+                    raise _LostReplyError(f"the reply is larger than {_LARGEST_REPLY_BYTES >> 20} MiB")
+            if response.length:
+                raise _LostReplyError(f"the reply ends {response.length} bytes early")
+        return self._reply(content)
+
+    def _reply(self, content: bytes) -> Reply:
+        """The judge's answer. Raises _LostReplyError when `content` is no chat completion, as a proxy may send one."""
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise _LostReplyError(
+                f"the reply is not JSON: {self._clean(content[:_READ_BYTES].decode('utf-8', 'replace'))}"
+            ) from error
+        try:
+            text = body["choices"][0]["message"]["content"]
+            usage = body.get("usage") or {}
+            counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        except (LookupError, TypeError, AttributeError) as error:
+            raise _LostReplyError(f"the reply is no chat completion: {self._clean(json.dumps(body))}") from error
+        absurd = not all(count is None or (type(count) is int and 0 <= count <= _MOST_TOKENS) for count in counts)
+        prompt_tokens, completion_tokens = (0, 0) if absurd else (count or 0 for count in counts)
+        problem = "" if isinstance(text, str) else "the reply has no text"
+        return Reply("" if problem else text, prompt_tokens, completion_tokens, problem, absurd)
 
     def _explained(self, error: urllib.error.HTTPError) -> str:
         """What the server said, if trying again may help. Raises what there is to say otherwise."""
@@ -169,20 +227,6 @@ class EndpointJudge:
         return (text.replace(self._key, "[key]") if self._key else text)[:_SHOWN_CHARACTERS]
 
 
-def _reply(content: bytes) -> Reply:
-    try:
-        body = json.loads(content)
-        text = body["choices"][0]["message"]["content"]
-        usage = body.get("usage") or {}
-        tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return Reply("", problem="the reply is no chat completion")
-    counted = [count if isinstance(count, int) else 0 for count in tokens]
-    if not isinstance(text, str):
-        return Reply("", counted[0], counted[1], problem="the reply has no text")
-    return Reply(text, counted[0], counted[1])
-
-
 def _backoff_s(attempt: int) -> float:
     return float(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * (0.5 + random.random() / 2))  # noqa: S311
 
@@ -198,4 +242,12 @@ def _asked_wait_s(header: str | None) -> float | None:
             wait_s = parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, TypeError):
             return None
-    return min(_LONGEST_ASKED_WAIT_S, max(0.0, wait_s)) if wait_s == wait_s else None
+    return max(0.0, wait_s) if wait_s == wait_s else None
+
+
+def _spoken(seconds: float) -> str:
+    """Such as "45 s", "10 min" or "24 h"."""
+    for unit, length_s in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length_s or seconds == length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
