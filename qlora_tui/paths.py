@@ -5,15 +5,51 @@ themes lie beside the package in a checkout and inside it in a wheel.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 APP_NAME = "qlora-tui"
 _PACKAGE = Path(__file__).resolve().parent
 
+_PATHS = (
+    "QLORA_TUI_HOME", "QLORA_TUI_RUNS", "TMPDIR", "VIRTUAL_ENV",
+    "HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_XET_CACHE",
+    "HF_TOKEN_PATH", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "TORCH_HOME", "TRITON_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC",
+    "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR",
+)  # fmt: skip
+"""Environment variables that name one file or folder, read by this program or by the libraries it uses."""
+
+_PATH_LISTS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+"""Environment variables that name several, separated by colons. An empty entry is the current folder."""
+
 
 def _from_environment(variable: str) -> Path | None:
     value = os.environ.get(variable)
-    return expanded(value) if value else None
+    return _absolute(value) if value else None
+
+
+def _absolute(text: str) -> Path:
+    """The path that a person wrote, from the root; links are kept."""
+    return Path(os.path.abspath(expanded(text)))  # noqa: PTH100
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a child process, whose working directory may be another one.
+
+    Every path in it is absolute. `changes` are set on top.
+    """
+    environment = dict(os.environ)
+    with suppress(FileNotFoundError):  # the current folder was deleted: relative paths mean nothing any more
+        for variable in _PATHS:
+            if environment.get(variable):
+                environment[variable] = str(_absolute(environment[variable]))
+        for variable in _PATH_LISTS:
+            if environment.get(variable):
+                entries = environment[variable].split(os.pathsep)
+                environment[variable] = os.pathsep.join(str(_absolute(entry)) for entry in entries)
+    return environment | changes
 
 
 def expanded(text: str) -> Path:
@@ -55,7 +91,7 @@ def data() -> Path:
     import platformdirs
 
     home = _from_environment("QLORA_TUI_HOME")
-    return home / "data" if home else Path(platformdirs.user_data_dir(APP_NAME, appauthor=False))
+    return home / "data" if home else _absolute(platformdirs.user_data_dir(APP_NAME, appauthor=False))
 
 
 def config() -> Path:
@@ -63,7 +99,7 @@ def config() -> Path:
     import platformdirs
 
     home = _from_environment("QLORA_TUI_HOME")
-    return home / "config" if home else Path(platformdirs.user_config_dir(APP_NAME, appauthor=False))
+    return home / "config" if home else _absolute(platformdirs.user_config_dir(APP_NAME, appauthor=False))
 
 
 def cache() -> Path:
@@ -71,7 +107,7 @@ def cache() -> Path:
     import platformdirs
 
     home = _from_environment("QLORA_TUI_HOME")
-    return home / "cache" if home else Path(platformdirs.user_cache_dir(APP_NAME, appauthor=False))
+    return home / "cache" if home else _absolute(platformdirs.user_cache_dir(APP_NAME, appauthor=False))
 
 
 def hub_cache() -> Path:

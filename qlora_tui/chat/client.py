@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.chat.protocol import Ask, Cancel, Failed, FromChild, encode, read_by_parent
 from qlora_tui.errors import EnvironmentProblem, ExitCode, NotFoundError, QloraError, RunConflictError
@@ -95,7 +96,7 @@ class ChatClient:
 
     def __init__(self, choice: Choice) -> None:
         """Start the process. Raises what `check` raises, and StorageError when its log cannot be written."""
-        environment = os.environ | check(choice)
+        environment = paths.child_environment(**check(choice))
         self.choice = choice
         self.log = choice.run.chats / _LOG_NAME
         command = [sys.executable, "-m", PROCESS, str(choice.run.path), "--device", choice.device]

@@ -1,7 +1,6 @@
 """The evaluation process as its parent sees it."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError
 from qlora_tui.evaluation.tasks import Task
@@ -30,7 +30,7 @@ def measure(run: RunFolder, task: Task, *, allow_download: bool = False) -> Iter
     ends it.
     """
     is_choosing = task.device == "auto" and run.load_config().model.device != "cpu"
-    environment = os.environ | (gpus.beside_training() if is_choosing else {})
+    environment = paths.child_environment(**(gpus.beside_training() if is_choosing else {}))
     log = run.path / "eval" / "stdio.log"
     command = [sys.executable, "-m", PROCESS, str(run.path), task.model_dump_json()]
     command += ["--allow-download"] if allow_download else []

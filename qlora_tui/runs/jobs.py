@@ -19,6 +19,7 @@ from typing import Literal
 import psutil
 from filelock import FileLock, Timeout
 
+from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.runs import control, events
@@ -142,7 +143,13 @@ def start(
     command += ["--accept-changed-data"] if accept_changed_data else []
     with storage_errors(run.stdio), run.stdio.open("ab") as output:
         worker = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=run.path
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=run.path,
+            env=paths.child_environment(),
         )
     deadline_s = time.monotonic() + FIRST_EVENT_S
     while time.monotonic() < deadline_s:

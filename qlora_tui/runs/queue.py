@@ -100,6 +100,7 @@ def ensure_running() -> None:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env=paths.child_environment(),
             )
 
 
