@@ -86,6 +86,22 @@ def test_cuda_counts_gpus_as_the_driver_does(order: str | None) -> None:
         assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
+LAUNCHED = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "node1", "MASTER_PORT": "29500",
+            "OMPI_COMM_WORLD_SIZE": "2", "ACCELERATE_MIXED_PRECISION": "fp16", "TORCHELASTIC_RUN_ID": "x"}  # fmt: skip
+
+
+def test_inherited_distributed_environment_is_removed() -> None:
+    with patch.dict(os.environ, LAUNCHED):
+        environment.prepare(allow_download=True)
+        assert not LAUNCHED.keys() & os.environ.keys()
+
+
+def test_distributed_environment_of_our_own_launcher_is_kept() -> None:
+    with patch.dict(os.environ, LAUNCHED | {environment.LAUNCHER: "1"}):
+        environment.prepare(allow_download=True)
+        assert os.environ.items() >= LAUNCHED.items()
+
+
 def test_an_estimate_is_of_the_gpu_that_will_train(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker is left with that one too."""
     install_cards(monkeypatch, 23, 11, 7, visible="1,2")

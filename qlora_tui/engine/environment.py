@@ -16,18 +16,43 @@ _DEFAULTS = {
 }
 """OpenMP threads that wait passively leave the cores to others: on busy cores training is several times faster."""
 
+LAUNCHER = "QLORA_TUI_LAUNCHER"
+"""Set by a launcher of this program that starts one process per GPU: the distributed environment is then its own."""
+
+_DISTRIBUTED = {
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE",
+    "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "XLA_USE_BF16", "XLA_DOWNCAST_BF16",
+}  # fmt: skip
+_DISTRIBUTED_PREFIXES = (
+    "ACCELERATE_", "FSDP_", "DEEPSPEED_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_",
+    "SM_FRAMEWORK_", "OMPI_COMM_WORLD_", "PMI_", "MV2_COMM_WORLD_",
+)  # fmt: skip
+"""What torch, accelerate and transformers take for the word of a launcher, which they then wait for."""
+
 
 def prepare(*, allow_download: bool) -> None:
-    """Switch telemetry and progress bars off, and every download too unless it was allowed; number GPUs as the driver.
+    """Set what the libraries read from the environment when they are imported.
+
+    Telemetry and progress bars are off, and so are downloads unless they were allowed. GPUs are numbered as by the
+    driver. The distributed environment of another program's launcher is removed: a process that inherits WORLD_SIZE=2
+    from a job script would wait for the other one forever.
 
     Must run before torch, transformers, huggingface_hub or datasets is imported: they read the environment once.
     """
+    if not os.environ.get(LAUNCHER):
+        for variable in _inherited_from_launcher():
+            del os.environ[variable]
     for variable, value in _DEFAULTS.items():
         os.environ.setdefault(variable, value)
     # CUDA counts the fastest GPU first, unless told otherwise; nvidia-smi, NVML and all of ours count by the bus.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if not allow_download:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _inherited_from_launcher() -> list[str]:
+    return [name for name in os.environ if name in _DISTRIBUTED or name.startswith(_DISTRIBUTED_PREFIXES)]
 
 
 def choose_gpu(device: str) -> None:

@@ -48,3 +48,10 @@ def test_a_library_that_cannot_be_imported_is_named_with_a_remedy(
     assert failed is not None and failed.exit_code == ExitCode.ENVIRONMENT
     assert failed.message.startswith("torch cannot be imported: OSError: libcudart.so.12")
     assert "qlora-tui doctor" in failed.hint
+
+
+def test_run_ignores_the_distributed_environment_of_a_job_script(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("MASTER_PORT", "29511")
+    assert runs.train(runs.create("one", "training.max_steps=1")).phase == "finished"
