@@ -18,7 +18,7 @@ from qlora_tui.config.presets import Preset, find, presets, split_target
 from qlora_tui.config.run import RunConfig
 from qlora_tui.config.toml_file import load
 from qlora_tui.data.registry import KNOWN
-from qlora_tui.errors import ConfigError, NotFoundError, QloraError, RunConflictError
+from qlora_tui.errors import ConfigError, DataError, ModelError, NotFoundError, QloraError, RunConflictError
 
 SHIPPED = sorted(path.stem for path in paths.shipped("presets").glob("*.toml"))
 
@@ -282,3 +282,45 @@ def test_from_flags_writes_a_preset(home: Path, separator: list[str]) -> None:
     config = load(path)
     assert (config.model.id, config.adapter.rank, config.training.recipe) == ("a/b", 8, "original")
     assert result.stderr.startswith("--adam8bit: left out, a dead flag")
+
+
+ROWS = "".join(json.dumps({"question": f"Who is {name}?", "answer": "A neighbour."}) + "\n" for name in "abcd")
+
+
+def test_a_preset_with_other_data_checks_and_lies_anywhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "mine.jsonl").write_text(ROWS)
+    monkeypatch.chdir(home)
+    result = _run("new", "mine", "--from", "llama-3.1-8b", "--set", "data.source=mine.jsonl")
+    assert "reset to the default" in result.stderr
+    assert "data.format = guanaco-turns" in result.stderr
+    config = find("mine").config
+    assert (config.data.source, config.data.format, config.data.eval_rows) == (str(home / "mine.jsonl"), "auto", 0)
+    assert without_effect(config) == []
+    monkeypatch.chdir("/")
+    result = _run("check", "mine")
+    assert result.exit_code == 0
+    assert "mine: valid; on the hub, not checked: meta-llama/Llama-3.1-8B-Instruct" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ("source = 'mine.jsonl'\nformat = 'guanaco-turns'", DataError, "no column fits format 'guanaco-turns'"),
+        ("source = 'mine.jsonl'\ncolumns = {prompt = 'nope'}", DataError, "has no column 'nope'"),
+        ("source = 'mine.jsonl'\neval_rows = 4", DataError, "data.eval_rows = 4 leaves nothing to train on"),
+        ("source = 'mine.jsonl'\neval_source = 'none.jsonl'", NotFoundError, "no file or folder none.jsonl"),
+        ("source = 'mine.jsonl'\nmix = [{source = 'none.jsonl'}]", NotFoundError, "no file or folder none.jsonl"),
+        ("source = 'none.jsonl'", NotFoundError, "no file or folder none.jsonl"),
+        ("[model]\nid = './none'", ModelError, "model folder none does not exist"),
+        ("[training]\nmmlu_file = 'none.jsonl'", NotFoundError, "training.mmlu_file: no file none.jsonl"),
+    ],
+)
+def test_check_holds_the_files_against_the_settings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, settings: str, error: type[QloraError], message: str
+) -> None:
+    (home / "mine.jsonl").write_text(ROWS)
+    monkeypatch.chdir(home)
+    _own("mine", settings if settings.startswith("[") else f"[data]\n{settings}\n")
+    found = _fails(error, "check", "mine")
+    assert found.message.startswith("mine: ")
+    assert message in found.message

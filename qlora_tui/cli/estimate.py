@@ -104,14 +104,14 @@ def _refuse_quantity(fit: str | None) -> None:
 
 
 def _config(target: str | None, settings: list[str]) -> "RunConfig":
-    from qlora_tui.config.overrides import resolve
+    from qlora_tui.cli.configuration import configured
     from qlora_tui.errors import UsageError
 
     if target is None:
         raise UsageError("nothing to estimate was named", hint="Try `qlora-tui estimate llama-3.1-8b --gpu 24GB`.")
     preset, file, model = _split(target)
     quoted = [] if model is None else [f"model.id={_quoted(model)}"]
-    return resolve(preset, file, [*quoted, *settings])
+    return configured(preset, file, [*quoted, *settings])
 
 
 def _facts(config: "RunConfig") -> "ModelFacts":

@@ -62,14 +62,15 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Replace your preset of that name.")] = False,
 ) -> None:
     """Write a preset of your own; its path goes to stdout."""
-    from qlora_tui.config.overrides import resolve
+    from qlora_tui.cli.configuration import configured
     from qlora_tui.config.presets import split_target, user_path, write
     from qlora_tui.config.toml_file import to_toml
+    from qlora_tui.runs.freeze import frozen
 
     user_path(name)
     overrides = [*([f"model.id={model}"] if model is not None else []), *(settings or [])]
     preset, file = split_target(base) if base is not None else (None, None)
-    config = resolve(preset, file, overrides)
+    config = frozen(configured(preset, file, overrides))
     _warn(config)
     changes = "".join(f"\nwith {printable(text, one_line=True)}" for text in overrides)
     comment = f"{name}: {config.model.id} on {config.data.source}" + (f"\nBegun from {base}" if base else "") + changes
@@ -79,7 +80,10 @@ def new(
 
 @app.command()
 def check(targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|FILE]...")] = None) -> None:
-    """Check presets or files and name every mistake by file, line and key. Without names: all presets."""
+    """Check presets or files: every setting, and that local models and data exist and fit. Default: all presets.
+
+    The first rows of local data are read and held against the format and the columns. Nothing is asked on the hub.
+    """
     from qlora_tui.config.overrides import resolve
     from qlora_tui.config.presets import presets, split_target
     from qlora_tui.errors import QloraError
@@ -88,10 +92,11 @@ def check(targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|F
     for target in targets or [preset.name for preset in presets()]:
         try:
             config = resolve(*split_target(target))
+            on_hub = _check_files(target, config)
         except QloraError as error:
             failed.append(error)
             continue
-        narrate(f"{target}: valid")
+        narrate(f"{target}: valid" + (f"; on the hub, not checked: {', '.join(on_hub)}" if on_hub else ""))
         _warn(config)
     for earlier in failed[:-1]:
         narrate(f"{earlier.message} {earlier.hint}".rstrip())
@@ -116,6 +121,26 @@ def from_flags(
     _warn(config)
     comment = f"{config.model.id} on {config.data.source}: translated from flags of qlora.py"
     _write(to_toml(config, sparse=True, comment=printable(comment, one_line=True)))
+
+
+def _check_files(target: str, config: "RunConfig") -> list[str]:
+    """Check the model folder and the data files of a preset; return what is on the hub. Raises QloraError."""
+    from qlora_tui import paths
+    from qlora_tui.data.checking import check_data
+    from qlora_tui.errors import NotFoundError, QloraError
+    from qlora_tui.models.folder import location
+    from qlora_tui.models.location import local_folder
+
+    questions = config.training.mmlu_file
+    try:
+        location(config.model)
+        on_hub = check_data(config.data)
+        if questions is not None and paths.existing(questions) is None:
+            raise NotFoundError(f"training.mmlu_file: no file {questions}", hint="`eval mmlu-file` fetches it.")
+    except QloraError as error:
+        error.message = f"{target}: {error.message}"
+        raise
+    return on_hub if local_folder(config.model) else [config.model.id, *on_hub]
 
 
 def _summary(preset: "Preset") -> dict[str, Any]:

@@ -18,15 +18,15 @@ def add(
     yes: Yes = False,
 ) -> None:
     """Put a run into the queue; it starts when those before it have ended and memory is free."""
+    from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.consent import allow_downloads
-    from qlora_tui.config.overrides import resolve
     from qlora_tui.config.presets import split_target
     from qlora_tui.runs import queue
     from qlora_tui.runs.creation import create
     from qlora_tui.runs.freeze import frozen
 
     preset, file = split_target(target)
-    config = frozen(resolve(preset, file, settings or []))
+    config = frozen(configured(preset, file, settings or []))
     allow_download = allow_downloads(config, yes=yes)
     run = create(config, name, target)
     queue.add(run.name, allow_download=allow_download)

@@ -52,7 +52,7 @@ def train(
 def _configure(
     target: str | None, model: str | None, data: str | None, settings: list[str]
 ) -> tuple[str | None, "RunConfig"]:
-    from qlora_tui.config.overrides import resolve
+    from qlora_tui.cli.configuration import configured
     from qlora_tui.config.presets import split_target
     from qlora_tui.errors import UsageError
     from qlora_tui.runs.freeze import frozen
@@ -65,7 +65,7 @@ def _configure(
     flags = [("model.id", model), ("data.source", data)]
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags if value is not None]
     preset, file = split_target(target) if target is not None else (None, None)
-    return target, frozen(resolve(preset, file, [*overrides, *settings]))
+    return target, frozen(configured(preset, file, [*overrides, *settings]))
 
 
 def launch(

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qlora_tui.config.fields import Field, fields, value
-from qlora_tui.config.overrides import parse, resolve
+from qlora_tui.config.overrides import edited, parse, resolve
 from qlora_tui.errors import QloraError
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def text_of(field: Field, found: Any) -> str:
 
 
 def command_line(config: RunConfig, preset: str | None = None) -> CommandLine:
-    """The command that starts this very run; from `preset` where there is one of that name and it is no detour."""
+    """Return the command that starts this run, based on `preset` when a preset of that name can be read."""
     if preset is not None:
         try:
             return CommandLine(preset, _differences(config, resolve(preset)))
-        except QloraError:  # It is gone or broken: everything is said without it.
+        except QloraError:  # The preset is gone or broken: the command does without it.
             preset = None
     values = _differences(config, resolve())
     for key in reversed(_FLAGS):
@@ -68,6 +68,16 @@ def command_line(config: RunConfig, preset: str | None = None) -> CommandLine:
 
 
 def _differences(config: RunConfig, base: RunConfig) -> dict[str, str]:
+    changed: dict[str, str] = {}
+    if config.data.source != base.data.source:
+        # Naming another source resets what the base says of its own, which depends on the other changes.
+        changed["data.source"] = json.dumps(config.data.source, ensure_ascii=False)
+        changed |= _unequal(config, edited(base, [f"data.source={changed['data.source']}"]))
+        base = edited(base, [f"{key}={text}" for key, text in changed.items()])
+    return changed | _unequal(config, base)
+
+
+def _unequal(config: RunConfig, base: RunConfig) -> dict[str, str]:
     changed = {}
     for key, field in fields().items():
         found = value(config, key)

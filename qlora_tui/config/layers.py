@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from qlora_tui.config.source_settings import without_other_source
 from qlora_tui.config.toml_lines import Location
 from qlora_tui.errors import ConfigError
 
@@ -31,8 +32,11 @@ class Layer:
     where: Callable[[Location], str]
 
 
-def build(layers: Sequence[Layer]) -> RunConfig:
-    """Check each layer, merge them (a later one wins, lists are replaced) and validate the whole.
+def build(layers: Sequence[Layer], overrides: Sequence[Layer] = ()) -> RunConfig:
+    """Check each layer, merge them (a later one wins, lists are replaced) and validate the result.
+
+    `overrides` come last and count as one layer. A layer that names another data source resets the settings that
+    describe the source of the layers below it: see `source_settings`.
 
     Raises ConfigError naming place, key, what was found and what is expected; for settings that exclude each other,
     both keys and both places.
@@ -44,11 +48,16 @@ def build(layers: Sequence[Layer]) -> RunConfig:
     merged: dict[str, Any] = {}
     for layer in layers:
         _check(layer)
-        merged = _merge(merged, layer.values)
+        merged = _merge(without_other_source(merged, layer.values), layer.values)
+    changes: dict[str, Any] = {}
+    for layer in overrides:
+        _check(layer)
+        changes = _merge(changes, layer.values)
+    merged = _merge(without_other_source(merged, changes), changes)
     try:
         return RunConfig.model_validate(merged, strict=True)
     except ValidationError as error:
-        raise _contradiction(error, layers) from error
+        raise _contradiction(error, [*layers, *overrides]) from error
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,13 +35,13 @@ def resolve(preset: str | None = None, file: Path | None = None, overrides: Iter
         layers.append(find(preset).layer)
     if file is not None:
         layers.append(read_layer(file))
-    return build([*layers, *(override_layer(text) for text in overrides)])
+    return build(layers, [override_layer(text) for text in overrides])
 
 
 def edited(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """`config` with later edits (`key=value` texts), validated as a whole. Raises ConfigError."""
     base = Layer(config.model_dump(exclude_unset=True), lambda _: "the present configuration")
-    return build([base, *(override_layer(text) for text in overrides)])
+    return build([base], [override_layer(text) for text in overrides])
 
 
 def override_layer(text: str) -> Layer:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _MAX_REPEATED_ROWS = 10**8
 """A weight that asks for more rows than these, and more than there are, is a slip."""
 
-_HASHED_COLUMNS = ("messages", "text", "tools")
+HASHED_COLUMNS = ("messages", "text", "tools")
+"""What of a normal row makes it equal to another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ def row_hashes(dataset: Any, on_progress: Progress) -> "Hashes":
 
     hashes = np.empty(len(dataset), dtype=np.uint64)
     done = 0
-    columns = dataset.select_columns(list(_HASHED_COLUMNS)).with_format("arrow")
+    columns = dataset.select_columns(list(HASHED_COLUMNS)).with_format("arrow")
     for batch in columns.iter(batch_size=rows_at_a_time(dataset)):
-        digests = hash_rows({name: batch[name].to_pylist() for name in _HASHED_COLUMNS})
+        digests = hash_rows({name: batch[name].to_pylist() for name in HASHED_COLUMNS})
         hashes[done : done + len(digests)] = digests
         done += len(digests)
         on_progress("comparing rows", done, len(dataset))
@@ -77,7 +78,7 @@ def row_hashes(dataset: Any, on_progress: Progress) -> "Hashes":
 def hash_rows(batch: dict[str, list[Any]]) -> list[int]:
     """64-bit hash of the content of each row of a batch of columns."""
     digests = []
-    for row in zip(*(batch[name] for name in _HASHED_COLUMNS), strict=True):
+    for row in zip(*(batch[name] for name in HASHED_COLUMNS), strict=True):
         content = repr(row).encode("utf-8", "surrogatepass")
         digests.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
     return digests
@@ -167,14 +168,19 @@ def _held_out(data: DataSpec, first: "NDArray[np.bool_]") -> "Indices":
     distinct = np.flatnonzero(first)
     if not data.eval_rows:
         return distinct[:0]
-    if data.eval_rows >= len(distinct):
-        raise DataError(
-            f"data.eval_rows = {data.eval_rows} leaves nothing to train on: "
-            f"{data.source} has {len(distinct)} distinct rows",
-            hint=f"Choose fewer than {len(distinct)} evaluation rows.",
-        )
+    refuse_too_many_eval_rows(data, len(distinct))
     drawn = np.random.default_rng(data.split_seed).permutation(len(distinct))[: data.eval_rows]
     return np.sort(distinct[drawn])
+
+
+def refuse_too_many_eval_rows(data: DataSpec, distinct_rows: int) -> None:
+    """Raise DataError when cutting `data.eval_rows` from so many distinct rows leaves none to train on."""
+    if data.eval_rows >= distinct_rows:
+        raise DataError(
+            f"data.eval_rows = {data.eval_rows} leaves nothing to train on: "
+            f"{data.source} has {distinct_rows} distinct rows",
+            hint=f"Choose fewer than {distinct_rows} evaluation rows.",
+        )
 
 
 def _mixed(usable: "Indices", sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple["Indices", int, int]:

@@ -54,7 +54,7 @@ def find_source(
     path = paths.existing(spec.source) if known is None else None
     if path is not None:
         return _local(spec, _splits_at(path, spec.source), purpose)
-    if known is None and (not _HUB_ID.fullmatch(spec.source) or has_data_suffix(spec.source)):
+    if not is_on_hub(spec.source):
         raise _not_found(spec.source, paths.expanded(spec.source))
     from qlora_tui.data.hub import hub_files
 
@@ -69,6 +69,13 @@ def find_source(
     )
     notes = [known.note] if known is not None and known.note else []
     return Source(wanted, spec.source, found.files, found.split, found.commit, [*notes, *found.notes])
+
+
+def is_on_hub(source: str) -> bool:
+    """Whether a source is a hub dataset: a known set, or an id that is no path on this machine."""
+    if source == STARTER or source in KNOWN:
+        return source in KNOWN
+    return paths.existing(source) is None and bool(_HUB_ID.fullmatch(source)) and not has_data_suffix(source)
 
 
 def _local(spec: SourceSpec, splits: dict[str, list[DataFile]], purpose: Purpose) -> Source:

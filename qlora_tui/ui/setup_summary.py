@@ -145,8 +145,9 @@ def is_own_preset(name: str) -> bool:
 
 
 def save(config: RunConfig, name: str, *, replace: bool) -> Path:
-    """Write the draft as a preset of the user's. Raises QloraError."""
+    """Write the draft as a preset of the user's own, with absolute paths. Raises QloraError."""
     from qlora_tui.config.toml_file import to_toml
+    from qlora_tui.runs.freeze import frozen
 
     comment = f"{name}: {config.model.id} on {config.data.source}"
-    return presets.write(name, to_toml(config, sparse=True, comment=comment), replace=replace)
+    return presets.write(name, to_toml(frozen(config), sparse=True, comment=comment), replace=replace)
