@@ -5,7 +5,7 @@ import pytest
 from qlora_tui.config.differences import differences
 from qlora_tui.config.overrides import resolve
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import NotFoundError, RunConflictError, UsageError
+from qlora_tui.errors import RunConflictError, UsageError
 from qlora_tui.runs import events, jobs, labels, store
 from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.shelf import Shelf
@@ -121,24 +121,6 @@ def test_names_and_tags() -> None:
         labels.set_tags(renamed, ["two words"])
     (renamed.path / labels.FILE).write_text("{")
     assert labels.tags(renamed) == ()
-
-
-def test_the_bin_gives_back_what_was_put_in_last() -> None:
-    labels.discard(made("one", 1))
-    labels.discard(made("one", 2))
-    assert store.all_runs() == []
-    assert labels.discarded()[0] == 2
-    labels.restore("one")
-    assert jobs.replay(store.find("one")).step_number == 2
-    with pytest.raises(RunConflictError):
-        labels.restore("one")
-    labels.empty_bin(older_than_s=labels.KEPT_S)
-    assert labels.discarded()[0] == 1
-    labels.empty_bin()
-    assert labels.discarded() == (0, 0)
-    store.remove(store.find("one"))
-    with pytest.raises(NotFoundError):
-        labels.restore("one")
 
 
 def test_only_settings_that_differ_are_differences() -> None:

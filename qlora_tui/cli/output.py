@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from typing import Any
 
 import typer
@@ -43,3 +44,11 @@ def write_facts(facts: dict[str, str]) -> None:
     for name, value in facts.items():
         text = printable(value).replace("\n", "\n" + " " * (width + 2))
         typer.echo(f"{name:{width}}  {text}")
+
+
+def moment(time_s: float | None) -> str:
+    """A time as date and clock on this machine; empty for None."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
+    except (OverflowError, ValueError, OSError):
+        return "unknown"

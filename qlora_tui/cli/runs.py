@@ -1,20 +1,20 @@
-"""`runs`: list, show, compare and remove runs."""
+"""`runs`: list, show and compare runs."""
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qlora_tui.cli import compare
-from qlora_tui.cli.options import Json, Run, Yes
+from qlora_tui.cli import compare, runs_bin
+from qlora_tui.cli.options import Json, Run
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
     from qlora_tui.runs.jobs import Job
     from qlora_tui.runs.store import RunFolder
 
-app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, delete and restore runs.")
 compare.register(app)
+runs_bin.register(app)
 
 
 @app.command("list")
@@ -22,8 +22,9 @@ def list_runs(as_json: Json = False) -> None:
     """List all runs, newest first."""
     from qlora_tui import paths
     from qlora_tui.cli.output import write_json, write_table
-    from qlora_tui.runs import store
+    from qlora_tui.runs import deleted, store
 
+    deleted.purge()
     rows = [_listed(run) for run in store.all_runs()]
     if as_json:
         write_json(rows)
@@ -48,23 +49,6 @@ def show(name: Run, as_json: Json = False) -> None:
         write_facts(_facts(job))
 
 
-@app.command()
-def rm(name: Run, yes: Yes = False) -> None:
-    """Delete a run: its events, checkpoints and adapter."""
-    from qlora_tui.cli.consent import confirmed
-    from qlora_tui.data.downloads import size
-    from qlora_tui.errors import RunConflictError
-    from qlora_tui.runs import jobs, store
-
-    run = store.find(name)
-    if jobs.is_alive(run):
-        raise RunConflictError(f"{run.name} is running", hint=f"Stop it first: `qlora-tui stop {run.name}`.")
-    confirmed(f"Delete {run.path} with {size(store.size_bytes(run))}?", yes=yes)
-    with jobs.hold(run):
-        store.remove(run)
-    narrate(f"deleted {run.name}")
-
-
 def _listed(run: "RunFolder") -> dict[str, Any]:
     """A run in the list, whether its log can be read or not."""
     from qlora_tui.errors import StorageError
@@ -80,6 +64,8 @@ def _listed(run: "RunFolder") -> dict[str, Any]:
 
 
 def _row(summary: dict[str, Any]) -> list[str]:
+    from qlora_tui.cli.output import moment
+
     loss = summary["loss"]
     return [
         summary["name"],
@@ -88,7 +74,7 @@ def _row(summary: dict[str, Any]) -> list[str]:
         "" if loss is None else f"{loss:.4g}",
         str(summary["model"] or ""),
         str(summary["data"] or ""),
-        _moment(summary["last_event_s"]),
+        moment(summary["last_event_s"]),
     ]
 
 
@@ -96,15 +82,9 @@ def _steps(done: int, total: int | None) -> str:
     return f"{done}" if total is None else f"{done}/{total}"
 
 
-def _moment(time_s: float | None) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
-    except (OverflowError, ValueError, OSError):
-        return "unknown"
-
-
 def _facts(job: "Job") -> dict[str, str]:
     """The facts that are known, in reading order."""
+    from qlora_tui.cli.output import moment
     from qlora_tui.data.downloads import size
     from qlora_tui.runs import narration, store
     from qlora_tui.runs.summary import brief
@@ -127,7 +107,7 @@ def _facts(job: "Job") -> dict[str, str]:
         "warnings": "\n".join(dict.fromkeys(item.message for item in state.warnings)),
         "adapter": str(job.run.adapter) if job.run.adapter.is_dir() else "",
         "folder": f"{job.run.path} ({size(store.size_bytes(job.run))})",
-        "created": _moment(summary["created_s"]),
-        "last event": _moment(summary["last_event_s"]),
+        "created": moment(summary["created_s"]),
+        "last event": moment(summary["last_event_s"]),
     }
     return {name: str(value) for name, value in facts.items() if value}

@@ -10,7 +10,7 @@ from typing import Any
 from qlora_tui import __version__, hardware
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import RunConflictError
-from qlora_tui.runs import store
+from qlora_tui.runs import deleted, store
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import library_versions
 
@@ -18,8 +18,10 @@ from qlora_tui.runs.versions import library_versions
 def create(config: RunConfig, name: str | None, preset: str | None) -> RunFolder:
     """The folder of a new run under `name`, or under a free name made from the preset or the model.
 
-    Raises what `store.create` raises.
+    Deleted runs that are too old to be restored are removed first: they take room on the same disk. Raises what
+    `store.create` raises.
     """
+    deleted.purge()
     plan = _plan(config, preset)
     while name is None:
         with suppress(RunConflictError):  # another shell took the free name first

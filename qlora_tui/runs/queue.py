@@ -81,6 +81,17 @@ def renaming(name: str, wanted: str) -> Iterator[None]:
         entries[:] = [replace(entry, name=wanted) if entry.name == name else entry for entry in entries]
 
 
+@contextmanager
+def removing(name: str) -> Iterator[None]:
+    """While the block deletes a run, the queue does not start it; afterwards it no longer waits.
+
+    Raises RunConflictError when another process does not let go of the queue, StorageError.
+    """
+    with _changing() as entries:
+        yield
+        entries[:] = [entry for entry in entries if entry.name != name]
+
+
 def is_running() -> bool:
     """Whether a process is working the queue off."""
     return jobs.is_held(_lock())

@@ -135,7 +135,7 @@ def _rename(draft: Path, target: Path) -> None:
             raise
         raise RunConflictError(
             f"a run named {target.name!r} exists already",
-            hint=f"Choose another --name, or `qlora-tui runs rm {target.name}`.",
+            hint="Choose another --name, or move that run to the bin with --replace.",
         ) from error
 
 

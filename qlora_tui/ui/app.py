@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _THEME_WATCH_S = 1.0
 _BIN_AFTER_S = 5.0
 """There is no hurry, and other work in the first second."""
+_BIN_EVERY_S = 3600.0
 
 
 def _place(name: str) -> Callable[[], Screen[None]]:
@@ -118,7 +119,8 @@ class Workbench(App[None]):
         self.watch(self, "settings", self._apply_settings)
         if self._problem is not None:
             self.complain(self._problem)
-        self.set_timer(_BIN_AFTER_S, self._empty_old_bin)
+        self.set_timer(_BIN_AFTER_S, self._purge_bin)
+        self.set_interval(_BIN_EVERY_S, self._purge_bin)
 
     @property
     def draft(self) -> "RunConfig":
@@ -243,10 +245,10 @@ class Workbench(App[None]):
             self.call_from_thread(setattr, self, "starting", False)
 
     @work(thread=True, group="bin", exit_on_error=False)
-    def _empty_old_bin(self) -> None:
-        from qlora_tui.runs import labels
+    def _purge_bin(self) -> None:
+        from qlora_tui.runs import deleted
 
-        labels.empty_bin(older_than_s=labels.KEPT_S)
+        deleted.purge()
 
     def _register_themes(self) -> None:
         found, self._theme_problems = themes.load_all()

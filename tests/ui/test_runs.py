@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from qlora_tui import paths
-from qlora_tui.runs import jobs, labels, queue, store
+from qlora_tui.runs import deleted, jobs, labels, queue, store
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import RunRequested
@@ -137,10 +137,29 @@ async def test_a_deleted_run_comes_back_and_the_bin_asks(settle: Settle) -> None
         assert app.screen.focused.id == "no"
         await pilot.press("enter")
         await pilot.pause()
-        assert labels.discarded()[0] == 1
+        assert [entry.name for entry in deleted.entries()] == ["beta"]
         await pilot.press("E", "y")
         await settle(pilot)
-        assert labels.discarded() == (0, 0)
+        assert deleted.entries() == []
+
+
+async def test_a_run_that_was_deleted_before_a_restart_comes_back(settle: Settle) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("beta"))
+        await pilot.press("x")
+        await settle(pilot)
+    again = Workbench()
+    async with again.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(again, pilot, settle)
+        assert "1 in the bin: u restores beta" in words(again)
+        await pilot.press("u")
+        await settle(pilot)
+        assert "beta" in names(table)
+        await pilot.press("u")
+        await settle(pilot)
+    assert [told.message for told in again._notifications][-2:] == ["beta is restored.", "The bin is empty."]
 
 
 async def test_marked_runs_are_compared_by_what_differs(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
@@ -203,13 +222,13 @@ async def test_a_running_run_is_not_renamed(settle: Settle, three_runs: dict[str
 
 
 async def test_a_slow_disk_holds_up_no_key(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
-    may_go_on, discard = threading.Event(), labels.discard
+    may_go_on, delete = threading.Event(), deleted.delete
 
     def slow(run: RunFolder) -> None:
         assert may_go_on.wait(20)
-        discard(run)
+        delete(run)
 
-    monkeypatch.setattr(labels, "discard", slow)
+    monkeypatch.setattr(deleted, "delete", slow)
     app = Workbench()
     async with app.run_test(size=(80, 24)) as pilot:
         table = await at_runs(app, pilot, settle)
@@ -219,4 +238,4 @@ async def test_a_slow_disk_holds_up_no_key(settle: Settle, monkeypatch: pytest.M
         assert "beta" in names(table)
         may_go_on.set()
         await settle(pilot)
-        assert [told.message for told in app._notifications][-1] == "beta is back."
+        assert [told.message for told in app._notifications][-1] == "beta is restored."

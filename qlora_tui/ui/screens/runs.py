@@ -12,7 +12,8 @@ from textual.widgets import Input, Static
 
 from qlora_tui.data.downloads import size
 from qlora_tui.errors import QloraError, UsageError
-from qlora_tui.runs import jobs, labels, queue, store
+from qlora_tui.runs import deleted, jobs, labels, queue, store
+from qlora_tui.runs.deleted import DeletedRun
 from qlora_tui.runs.shelf import Glimpse, Shelf
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
@@ -30,11 +31,14 @@ _MOST_COMPARED = 5
 class RunsRead(Message):
     """All runs and the queue were looked at."""
 
-    def __init__(self, glimpses: tuple[Glimpse, ...], waiting: tuple[str, ...], obstacle: str) -> None:
+    def __init__(
+        self, glimpses: tuple[Glimpse, ...], waiting: tuple[str, ...], obstacle: str, in_bin: tuple[str, ...]
+    ) -> None:
         super().__init__()
         self.glimpses = glimpses
         self.waiting = waiting
         self.obstacle = obstacle
+        self.in_bin = in_bin
 
 
 class RunsPlace(Place):
@@ -53,8 +57,8 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         Binding("slash", "filter", "Filter", id="runs.filter", tooltip="Show only runs with these words"),
         Binding("e", "rename", "Rename", id="runs.rename", tooltip="Give the run another name"),
         Binding("t", "tag", "Tags", id="runs.tag", tooltip="Words to find the run by"),
-        Binding("x,delete", "delete", "Delete", id="runs.delete", tooltip="Put the run into the bin"),
-        Binding("u", "undo", "Undo", id="runs.undo", tooltip="Bring the run back that was deleted last"),
+        Binding("x,delete", "delete", "Delete", id="runs.delete", tooltip="Move the run to the bin for 7 days"),
+        Binding("u", "undo", "Undo", id="runs.undo", tooltip="Restore the run that was deleted last"),
         Binding("c", "compare", "Compare", id="runs.compare", tooltip="Compare the marked runs"),
         Binding("a", "queue", "Queue", id="runs.queue", tooltip="Queue a preset, to start when the machine is free"),
         Binding("w", "unqueue", "Unqueue", show=False, id="runs.unqueue", tooltip="Take the run out of the queue"),
@@ -67,7 +71,8 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
     def __init__(self) -> None:
         super().__init__()
         self._shelf = Shelf()
-        self._deleted: list[str] = []
+        self._in_bin: tuple[str, ...] = ()
+        """Names of the deleted runs, the one deleted last first."""
         self._changing = asyncio.Lock()
         """A change waits for the one before it: undo for the delete."""
 
@@ -92,13 +97,16 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
     @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
     def _read(self) -> None:
         waiting = tuple(entry.name for entry in queue.waiting())
-        self.post_message(RunsRead(self._shelf.read(), waiting, queue.busy(waiting[0]) if waiting else ""))
+        in_bin = tuple(entry.name for entry in deleted.entries())
+        obstacle = queue.busy(waiting[0]) if waiting else ""
+        self.post_message(RunsRead(self._shelf.read(), waiting, obstacle, in_bin))
 
     @on(RunsRead)
     def _show(self, message: RunsRead) -> None:
         self._table.glimpses = message.glimpses
         line = self.query_one(QueueLine)
         line.waiting, line.obstacle = message.waiting, message.obstacle
+        self._in_bin = message.in_bin
         self._count()
 
     @property
@@ -116,6 +124,8 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             text += f", {len(table.marked)} marked: c compares"
         if not table.glimpses:
             text = "No runs yet: start one in Setup (F3), or queue a preset with a."
+        if self._in_bin:
+            text += f"  {len(self._in_bin)} in the bin: u restores {self._in_bin[0]}"
         self.query_one("#run-count", Static).update(text)
 
     @on(Input.Changed, "#run-filter")
@@ -181,43 +191,47 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
 
     @work(group="change")
     async def action_delete(self) -> None:
-        """Put the run into the bin."""
+        """Move the run into the bin."""
         name = self._table.current
         if name is None:
             return
         async with self._changing:
-            if await self._attempt(lambda: labels.discard(_idle(name))):
-                self._deleted.append(name)
-                await self._attempt(lambda: queue.remove(name))
+            if await self._attempt(lambda: deleted.delete(_idle(name))):
                 self._table.marked -= {name}
-                self.notify(f"{name} is in the bin for 7 days. u brings it back, E empties the bin.", markup=False)
+                self.notify(f"{name} is in the bin for 7 days. u restores it, E empties the bin.", markup=False)
 
     @work(group="change")
     async def action_undo(self) -> None:
-        """Bring back what was deleted last."""
+        """Restore the run that was deleted last, by this window or any other."""
+        restored: list[DeletedRun] = []
+
+        def restore_last() -> None:
+            if found := deleted.entries():
+                deleted.restore(found[0])
+                restored.append(found[0])
+
         async with self._changing:
-            if not self._deleted:
-                self.notify("Nothing was deleted.", markup=False)
-            elif await self._attempt(lambda: labels.restore(self._deleted[-1])):
-                self.notify(f"{self._deleted.pop()} is back.", markup=False)
+            if await self._attempt(restore_last):
+                self.notify(f"{restored[0].name} is restored." if restored else "The bin is empty.", markup=False)
 
     @work(exclusive=True, group="ask")
     async def action_empty_bin(self) -> None:
         """Ask, then free the disk."""
-        runs, used_bytes = await asyncio.to_thread(labels.discarded)
-        if not runs:
+        found = await asyncio.to_thread(deleted.entries)
+        if not found:
             self.notify("The bin is empty.", markup=False)
             return
+        used_bytes = await asyncio.to_thread(lambda: sum(store.size_bytes(entry.run) for entry in found))
         question = Confirm(
-            f"Delete {runs} discarded {'run' if runs == 1 else 'runs'} for good?",
-            f"{size(used_bytes)} of checkpoints, adapters and logs cannot be brought back.",
+            f"Delete {len(found)} {'run' if len(found) == 1 else 'runs'} in the bin for good?",
+            f"{size(used_bytes)} of checkpoints, adapters and logs cannot be restored afterwards.",
             yes="Delete",
             no="Keep",
         )
         if await self.app.push_screen_wait(question):
-            await asyncio.to_thread(labels.empty_bin)
-            self._deleted.clear()
-            self.notify(f"{size(used_bytes)} are free again.", markup=False)
+            await asyncio.to_thread(lambda: deleted.purge(older_than_s=0))
+            self.notify(f"Freed {size(used_bytes)}.", markup=False)
+            self._look()
 
     def action_compare(self) -> None:
         """Compare the marked runs, or the one under the cursor with the marked one."""

@@ -64,7 +64,8 @@ class RunTable(DataTable[Text], VimKeys):
     HELP = """
 ### Runs
 Each row is a folder with everything about one run. Enter opens it, space marks it, **c** compares the marked ones.
-A click on a heading sorts by it. A deleted run lies in a bin until it is emptied; **u** brings back the last one.
+A click on a heading sorts by it. A deleted run stays in the bin for 7 days; **u** restores the
+last one, also after a restart.
 **loss** is the training loss of the last step, **eval** that of the last evaluation.
 """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -1,0 +1,132 @@
+"""`runs delete`, `restore`, `bin`, `empty-bin` and `rm`: deleted runs and how they come back."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qlora_tui.cli.options import Json, Yes
+from qlora_tui.terminal import narrate
+
+if TYPE_CHECKING:
+    from qlora_tui.runs.deleted import DeletedRun
+    from qlora_tui.runs.store import RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(delete)
+    app.command()(rm)
+    app.command()(restore)
+    app.command("bin")(list_bin)
+    app.command()(empty_bin)
+
+
+_Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs; `qlora-tui runs list`.")]
+
+
+def delete(names: _Runs, as_json: Json = False) -> None:
+    """Move runs to the bin, from which `runs restore` brings them back for 7 days."""
+    from qlora_tui.cli.output import write_json
+    from qlora_tui.runs import deleted
+
+    entries = [deleted.delete(run) for run in _idle(names)]
+    if as_json:
+        write_json({"deleted": [_facts(entry) for entry in entries]})
+    for entry in entries:
+        narrate(f"{entry.name} is in the bin for 7 days; restore it with: qlora-tui runs restore {entry.name}")
+
+
+def rm(names: _Runs, yes: Yes = False, as_json: Json = False) -> None:
+    """Delete runs for good, without the bin: events, checkpoints and adapters. Asks first."""
+    from qlora_tui.cli.consent import confirmed
+    from qlora_tui.cli.output import write_json
+    from qlora_tui.data.downloads import size
+    from qlora_tui.runs import jobs, queue, store
+
+    runs = _idle(names)
+    sizes = {run.name: store.size_bytes(run) for run in runs}
+    total = size(sum(sizes.values()))
+    confirmed(f"Delete {', '.join(str(run.path) for run in runs)} with {total} for good?", yes=yes)
+    for run in runs:
+        with jobs.hold(run), queue.removing(run.name):
+            store.remove(run)
+    if as_json:
+        write_json({"deleted": [{"name": name, "size_bytes": freed} for name, freed in sizes.items()]})
+    narrate(f"deleted {', '.join(sizes)}; freed {total}")
+
+
+def _idle(names: list[str]) -> "list[RunFolder]":
+    """The runs, when no worker is at any of them. Raises NotFoundError, RunConflictError."""
+    from qlora_tui.errors import RunConflictError
+    from qlora_tui.runs import jobs, store
+
+    runs = [store.find(name) for name in dict.fromkeys(names)]
+    for run in runs:
+        if jobs.is_alive(run):
+            raise RunConflictError(f"{run.name} is running", hint=f"Stop it first: `qlora-tui stop {run.name}`.")
+    return runs
+
+
+def restore(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a deleted run; `qlora-tui runs bin` lists them.")],
+    new_name: Annotated[
+        str | None, typer.Option("--name", "-n", help="Restore it under this name. Default: its own.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a deleted run from the bin; of several with this name the one deleted last."""
+    from qlora_tui.cli.output import write_json
+    from qlora_tui.runs import deleted
+
+    run = deleted.restore(deleted.find(name), new_name)
+    if as_json:
+        write_json({"restored": run.name, "folder": str(run.path)})
+    narrate(f"restored {run.name}")
+
+
+def list_bin(as_json: Json = False) -> None:
+    """List the deleted runs that can be restored, and until when."""
+    from qlora_tui.cli.output import moment, write_json, write_table
+    from qlora_tui.data.downloads import size
+    from qlora_tui.runs import deleted
+
+    deleted.purge()
+    found = [_facts(entry) for entry in deleted.entries()]
+    if as_json:
+        write_json({"bin": found})
+    elif found:
+        rows = [
+            [each["name"], moment(each["deleted_s"]), moment(each["until_s"]), size(each["size_bytes"])]
+            for each in found
+        ]
+        write_table(["name", "deleted", "kept until", "size"], rows)
+    else:
+        narrate("the bin is empty")
+
+
+def empty_bin(yes: Yes = False, as_json: Json = False) -> None:
+    """Free the disk space of all deleted runs. They cannot be restored afterwards."""
+    from qlora_tui.cli.consent import confirmed
+    from qlora_tui.cli.output import write_json
+    from qlora_tui.data.downloads import size
+    from qlora_tui.runs import deleted
+
+    found = [_facts(entry) for entry in deleted.entries()]
+    freed_bytes = sum(each["size_bytes"] for each in found)
+    if found:
+        count = f"{len(found)} {'run' if len(found) == 1 else 'runs'}"
+        confirmed(f"Delete {count} with {size(freed_bytes)} for good?", yes=yes)
+        deleted.purge(older_than_s=0)
+    if as_json:
+        write_json({"deleted": [each["name"] for each in found], "freed_bytes": freed_bytes})
+    narrate(f"freed {size(freed_bytes)}" if found else "the bin is empty")
+
+
+def _facts(entry: "DeletedRun") -> dict[str, Any]:
+    from qlora_tui.runs import store
+
+    return {
+        "name": entry.name,
+        "deleted_s": round(entry.deleted_s, 3),
+        "until_s": round(entry.until_s, 3),
+        "size_bytes": store.size_bytes(entry.run),
+    }
