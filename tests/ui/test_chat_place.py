@@ -299,7 +299,7 @@ async def test_a_run_that_was_removed_is_said(run: RunFolder) -> None:
         await pilot.press("f2")
         pilot.app.post_message(ChatRequested("gone"))
         await until(pilot, lambda: any("gone" in told.message for told in pilot.app._notifications))
-        assert place.session is None
+        assert place.session is not None and shown(place)[0] == "bird", "what was loaded stays"
 
 
 async def test_a_run_that_vanishes_before_it_is_chosen_is_said(run: RunFolder) -> None:
@@ -334,3 +334,139 @@ async def test_a_question_that_comes_in_one_burst_is_sent_whole(run: RunFolder) 
             pilot.app.post_message(events.Key(key, character))
         await until(pilot, lambda: bool(place.query(TurnView)) and not place.is_answering)
         await until(pilot, lambda: answers(place) == ["WHO"])
+
+
+@pytest.fixture
+def owl() -> RunFolder:
+    folder = store.create("owl", resolve("starter"), {})
+    folder.adapter.mkdir()
+    return folder
+
+
+def chosen(place: ChatPlace) -> tuple[object, object]:
+    """What the two selectors show."""
+    return place.query_one("#chat-run", Select).value, place.query_one("#chat-checkpoint", Select).value
+
+
+def shown(place: ChatPlace) -> list[str]:
+    """What a person reads in the two selectors."""
+    return [
+        str(place.query_one(f"{name} SelectCurrent #label", Static).visual)
+        for name in ("#chat-run", "#chat-checkpoint")
+    ]
+
+
+async def test_the_selector_names_the_run_that_was_opened_from_another_place(run: RunFolder, owl: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await pilot.press("f2")
+        pilot.app.post_message(ChatRequested("owl"))
+        await until(pilot, lambda: place.session is not None and place.session.client.choice.run.name == "owl")
+        await until(pilot, lambda: shown(place)[0] == "owl")
+        await pilot.press("f2")
+        pilot.app.post_message(ChatRequested("bird"))
+        await until(pilot, lambda: place.session is not None and place.session.client.choice.run.name == "bird")
+        await until(pilot, lambda: shown(place)[0] == "bird")
+
+
+async def test_a_run_finished_since_the_list_was_read_is_named(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await pilot.press("f2")
+        store.create("new", resolve("starter"), {}).adapter.mkdir()
+        pilot.app.post_message(ChatRequested("new"))
+        await until(pilot, lambda: shown(place)[0] == "new")
+
+
+@pytest.mark.parametrize("unloaded", [False, True])
+async def test_asking_for_the_loaded_run_keeps_the_conversation(run: RunFolder, unloaded: bool) -> None:
+    async with chatting() as (pilot, place):
+        await ask(pilot, place, "one")
+        assert place.session is not None
+        before = place.session.client
+        if unloaded:
+            await pilot.press("ctrl+l")
+            await until(pilot, lambda: not place.is_loaded)
+        await pilot.press("f2")
+        pilot.app.post_message(ChatRequested("bird"))
+        await until(pilot, lambda: pilot.app.screen is place and place.session is not None)
+        assert (place.session.client is before) is not unloaded
+        assert answers(place) == ["ONE"]
+        await ask(pilot, place, "two")
+        assert answers(place) == ["ONE", "TWO"]
+
+
+async def test_asking_for_the_run_of_a_loaded_checkpoint_keeps_the_conversation(run: RunFolder) -> None:
+    folder = run.checkpoints / "checkpoint-3"
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": 3}))
+    checkpoints.seal(folder)
+    async with chatting() as (pilot, place):
+        assert chosen(place) == ("bird", -1)
+        place.query_one("#chat-checkpoint", Select).value = 3
+        await until(pilot, lambda: place.wanted == ("bird", 3) and place.session is not None)
+        await ask(pilot, place, "one")
+        await pilot.press("f2")
+        pilot.app.post_message(ChatRequested("bird"))
+        await until(pilot, lambda: pilot.app.screen is place)
+        await until(pilot, lambda: "checkpoint 3" in place.status)
+        assert answers(place) == ["ONE"]
+        assert chosen(place) == ("bird", 3)
+
+
+async def test_a_new_adapter_of_the_loaded_run_is_loaded_and_the_conversation_kept(run: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await ask(pilot, place, "one")
+        assert place.session is not None
+        before = place.session.client
+        run.adapter.rename(run.path / "old")
+        run.adapter.mkdir()
+        await pilot.press("f2")
+        pilot.app.post_message(ChatRequested("bird"))
+        await until(pilot, lambda: place.session is not None and place.session.client is not before)
+        assert answers(place) == ["ONE"]
+
+
+async def test_a_removed_run_that_is_loaded_is_still_named(run: RunFolder, owl: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await pilot.press("f2")
+        store.remove(run)
+        await pilot.press("f6")
+        await until(pilot, lambda: shown(place)[0] == "bird (removed)")
+        place.query_one("#chat-run", Select).value = "owl"
+        await until(pilot, lambda: place.session is not None and place.session.client.choice.run.name == "owl")
+        assert shown(place)[0] == "owl"
+
+
+async def test_a_run_that_cannot_be_opened_is_not_shown_as_chosen(run: RunFolder, owl: RunFolder) -> None:
+    async with chatting() as (pilot, place):
+        await until(pilot, lambda: len(place.query_one("#chat-run", Select)._options) > 1)
+        store.remove(owl)
+        place.query_one("#chat-run", Select).value = "owl"
+        await until(pilot, lambda: any("'owl'" in told.message for told in pilot.app._notifications))
+        await until(pilot, lambda: shown(place)[0] == "bird")
+        assert place.session is not None and place.session.client.choice.run.name == "bird"
+
+
+async def test_a_loaded_checkpoint_that_was_rotated_away_is_still_named(run: RunFolder) -> None:
+    store.remove(run)
+    young = store.create("bird", resolve("starter"), {})
+    for step in (3, 6):
+        folder = young.checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        checkpoints.seal(folder)
+    async with chatting() as (pilot, place):
+        assert chosen(place) == ("bird", 6)
+        await pilot.press("f2")
+        checkpoints.discard_older(young.checkpoints, 0, frozenset({3}))
+        await pilot.press("f6")
+        await until(pilot, lambda: shown(place)[1] == "checkpoint 6 (removed)")
+
+
+async def test_the_status_line_of_an_empty_chat_is_drawn(run: RunFolder) -> None:
+    app = Workbench(place="chat")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "bird is loaded when you ask" in words(app))
+    store.remove(run)
+    app = Workbench(place="chat")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "No run has an adapter yet" in words(app))

@@ -6,13 +6,15 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 from textual.widgets import Button, Static
 
 from qlora_tui import atomic
-from qlora_tui.chat import transcript
+from qlora_tui.chat import offers, transcript
+from qlora_tui.chat.offers import Offer
 from qlora_tui.errors import QloraError
 from qlora_tui.ui.screens.session_place import SessionPlace
-from qlora_tui.ui.widgets.chat_choices import ChatChoices, only_checkpoint
+from qlora_tui.ui.widgets.chat_choices import ChatChoices
 from qlora_tui.ui.widgets.conversation_view import ConversationView
 from qlora_tui.ui.widgets.prompt import Prompt
 from qlora_tui.ui.widgets.sampling_panel import SamplingPanel
@@ -47,8 +49,15 @@ conversation stays, and the next question loads the model again.
         Binding("f9", "export", "Export", id="chat.export", tooltip="Write the conversation as Markdown", show=False),
     ]
 
+    class OffersRead(Message):
+        """The runs that can be talked to were looked at."""
+
+        def __init__(self, offered: tuple[Offer, ...]) -> None:
+            super().__init__()
+            self.offered = offered
+
     def compose_place(self) -> ComposeResult:
-        yield ChatChoices()
+        yield ChatChoices().data_bind(ChatPlace.wanted)
         with Horizontal(id="chat-body"):
             with Vertical(id="chat-talk"):
                 yield ConversationView()
@@ -61,28 +70,28 @@ conversation stays, and the next question loads the model again.
 
     def on_mount(self) -> None:
         self.query_one("#chat-refused").display = False
-        self._offer_runs()
 
     def on_screen_resume(self) -> None:
-        self._offer_runs()
         asked, self.workbench.chat_with = self.workbench.chat_with, None
         if asked is not None:
-            self.open_run(*asked)
+            self.open_asked(*asked)
+        self._read_offers()
 
-    def _offer_runs(self) -> None:
-        choices = self.query_one(ChatChoices)
-        name = choices.offer(self.wanted[0] if self.wanted else None)
-        if name is None:
+    @work(thread=True, exclusive=True, group="chat-offers", exit_on_error=False)
+    def _read_offers(self) -> None:
+        self.post_message(self.OffersRead(offers.offers()))
+
+    @on(OffersRead)
+    def _offer(self, message: OffersRead) -> None:
+        self.query_one(ChatChoices).offered = message.offered
+        if self.wanted is not None:
+            return
+        if message.offered:
+            newest = message.offered[0]
+            self.wanted = (newest.run, newest.default_checkpoint)
+            self.status = f"{newest.run} is loaded when you ask."
+        else:
             self.status = "No run has an adapter yet. F2, then the starter demo, makes one in about a minute."
-        elif self.wanted is None:
-            try:
-                wanted = (name, only_checkpoint(name))
-                choices.show(*wanted)
-            except QloraError as error:  # removed in this moment
-                self._complain(error)
-                return
-            self.wanted = wanted
-            self.status = f"{name} is loaded when you ask."
 
     # What a person does
 

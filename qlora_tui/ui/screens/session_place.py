@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 from textual import getters, on, work
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import reactive, var
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
+from qlora_tui.chat import offers
 from qlora_tui.chat.client import ChatClient, Choice
 from qlora_tui.chat.protocol import FromChild, Sampling
 from qlora_tui.chat.session import ChatSession
@@ -19,7 +20,7 @@ from qlora_tui.terminal import printable
 from qlora_tui.ui import answering
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.screens.place import Place
-from qlora_tui.ui.widgets.chat_choices import ChatChoices, only_checkpoint
+from qlora_tui.ui.widgets.chat_choices import ChatChoices
 from qlora_tui.ui.widgets.chat_turn import facts_of
 from qlora_tui.ui.widgets.conversation_view import ConversationView
 from qlora_tui.ui.widgets.prompt import Prompt
@@ -35,6 +36,9 @@ class SessionPlace(Place):
     status: reactive[str] = reactive("")
     """One line below the conversation: what is loaded, or what it waits for."""
 
+    wanted: var[tuple[str, int | None] | None] = var(None)
+    """Run and checkpoint that are loaded, or will be with the next question. None of it: the finished adapter."""
+
     workbench = getters.app(Workbench)
 
     def __init__(self) -> None:
@@ -42,8 +46,8 @@ class SessionPlace(Place):
         self.session: ChatSession | None = None
         self._kept: ChatSession | None = None
         """The conversation of a model that was unloaded."""
-        self.wanted: tuple[str, int | None] | None = None
-        """Run and checkpoint that are loaded, or will be when somebody asks."""
+        self._adapter: tuple[int, int] | None = None
+        """Identity of the finished adapter at the time when `wanted` was loaded."""
         self._device = "auto"
         self.sampling: Sampling | None = None
         """What a person has set; None leaves each model its own."""
@@ -67,27 +71,52 @@ class SessionPlace(Place):
         if self.is_mounted:
             self.query_one("#chat-status", Static).update(printable(status, one_line=True))
 
+    def open_asked(self, name: str, checkpoint: int | None) -> None:
+        """Talk to what another place asked for.
+
+        What is loaded already stays as it is, with its conversation. The conversation also stays when another model
+        of the same run is loaded because the run has written a new adapter.
+        """
+        if self.wanted is None or self.wanted[0] != name or checkpoint not in (None, self.wanted[1]):
+            self.open_run(name, checkpoint)
+            return
+        try:
+            offer = offers.offer(name)
+        except QloraError as error:
+            self._complain(error)
+            return
+        loaded = self.wanted[1]
+        if self.is_loaded and (loaded is not None or offer.adapter == self._adapter):
+            if checkpoint is None and loaded != offer.default_checkpoint:
+                self.status = f"checkpoint {loaded} of {name} is loaded; choose newer weights above"
+        else:
+            self.unload()
+            self.open_run(name, loaded)
+
     def open_run(self, name: str, checkpoint: int | None = None, device: str = "auto") -> None:
         """Load this run, whatever was loaded before: its adapter, or its newest checkpoint where that is all it has.
 
         A conversation that waits for just that is gone on with.
         """
-        self._close()
+        choices = self.query_one(ChatChoices)
         try:
-            checkpoint = only_checkpoint(name) if checkpoint is None else checkpoint
-            self.query_one(ChatChoices).show(name, checkpoint)
+            offer = offers.offer(name)
         except QloraError as error:
             self._complain(error)
+            choices.draw()
             return
-        if (name, checkpoint) != self.wanted:
+        self._close()
+        choices.offered = (offer, *(one for one in choices.offered if one.run != name))
+        wanted = (name, offer.default_checkpoint if checkpoint is None else checkpoint)
+        if wanted != self.wanted:
             self._kept = None
         if self._kept is None:
             self.query_one(ConversationView).remove_children()
-        self.wanted, self._device = (name, checkpoint), device
+        self.wanted, self._device, self._adapter = wanted, device, offer.adapter
         self.query_one("#chat-refused").display = False
         self.status = "starting"
         self._loading = True
-        self._load(name, checkpoint, device)
+        self._load(*wanted, device)
         self.refresh_bindings()
 
     def ask_when_loaded(self, question: str) -> None:

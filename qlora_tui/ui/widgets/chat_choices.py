@@ -1,15 +1,16 @@
 """What to chat with: the run, one of its checkpoints, and who answers."""
 
+from typing import Any
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
+from textual.reactive import var
 from textual.widgets import Select
 
+from qlora_tui.chat.offers import Offer
 from qlora_tui.chat.protocol import Side
-from qlora_tui.runs import checkpoints, store
-from qlora_tui.runs.checkpoints import CheckpointFolder
-from qlora_tui.runs.store import RunFolder
 from qlora_tui.terminal import printable
 
 SIDES: dict[str, tuple[Side, ...]] = {"adapter": ("adapter",), "base": ("base",), "both": ("base", "adapter")}
@@ -19,7 +20,7 @@ _STEP_HELP = "The finished adapter, or how it was at a checkpoint"
 
 
 class ChatChoices(Horizontal):
-    """Three lists in one line."""
+    """Three lists in one line. The first two show `wanted` and nothing else: a choice is only asked for."""
 
     HELP = """
 ## What to chat with
@@ -32,6 +33,10 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
         Select:focus-within { background: $primary 25%; }
     }
     """
+
+    offered: var[tuple[Offer, ...]] = var(())
+    wanted: var[tuple[str, int | None] | None] = var(None)
+    """Run and checkpoint that are loaded, or will be with the first question."""
 
     class Chosen(Message):
         """Chat with this run; with this checkpoint of it, or with what it has."""
@@ -48,6 +53,9 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
             super().__init__()
             self.sides = sides
 
+    def on_mount(self) -> None:
+        self.draw()
+
     def compose(self) -> ComposeResult:
         yield Select[str]([], prompt="choose a run", id="chat-run", tooltip=_RUN_HELP, compact=True)
         yield Select[int]([], prompt="adapter", id="chat-checkpoint", tooltip=_STEP_HELP, disabled=True, compact=True)
@@ -61,28 +69,34 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
         """Who is chosen to answer."""
         return SIDES[str(self.query_one("#chat-side", Select).value)]
 
-    def offer(self, present: str | None) -> str | None:
-        """List the runs there are, `present` or else the newest one chosen; the name of the chosen one."""
-        names = [run.name for run in store.all_runs() if run.adapter.is_dir() or written_checkpoints(run)]
-        choice = self.query_one("#chat-run", Select)
-        with self.prevent(Select.Changed):
-            choice.set_options([(printable(name), name) for name in names])
-            chosen = present if present in names else next(iter(names), None)
-            if chosen is not None:
-                choice.value = chosen
-        return chosen
+    def watch_offered(self) -> None:
+        self.draw()
 
-    def show(self, name: str, checkpoint: int | None) -> None:
-        """Show this run and checkpoint as chosen. Raises NotFoundError when the run is gone."""
-        run = store.find(name)
-        found = [(f"checkpoint {item.step}", item.step) for item in written_checkpoints(run)]
-        first = [("finished adapter", _FINISHED)] if run.adapter.is_dir() else []
-        steps = self.query_one("#chat-checkpoint", Select)
+    def watch_wanted(self) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        """Show `wanted` among what is offered. Call it after a choice that was refused."""
+        if not self.is_mounted:
+            return
+        name, checkpoint = self.wanted or (None, None)
+        offer = next((one for one in self.offered if one.run == name), None)
+        runs = [(printable(one.run, one_line=True), one.run) for one in self.offered]
+        if name is not None and offer is None:
+            runs.append((f"{printable(name, one_line=True)} (removed)", name))
+        weights = _weights(offer) if offer else []
+        step = _FINISHED if checkpoint is None else checkpoint
+        if checkpoint is not None and step not in [value for _, value in weights]:
+            weights.append((f"checkpoint {checkpoint} (removed)", step))
+        self._fill("#chat-run", runs, name)
+        self._fill("#chat-checkpoint", weights, step)
+        self.query_one("#chat-checkpoint", Select).disabled = len(weights) < 2
+
+    def _fill(self, selector: str, options: list[tuple[str, Any]], value: object) -> None:
+        choice = self.query_one(selector, Select)
         with self.prevent(Select.Changed):
-            steps.set_options([*first, *found])
-            steps.disabled = not found
-            if offered := [step for _, step in (*first, *found)]:
-                steps.value = checkpoint if checkpoint in offered else offered[0]
+            choice.set_options(options)
+            choice.value = value if value in [option for _, option in options] else Select.NULL
 
     def next_side(self) -> None:
         """From the adapter to the base to both."""
@@ -104,9 +118,8 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
     @on(Select.Changed, "#chat-checkpoint")
     def _checkpoint_chosen(self, event: Select.Changed) -> None:
         event.stop()
-        name = self.query_one("#chat-run", Select).value
-        if isinstance(event.value, int) and isinstance(name, str):
-            self.post_message(self.Chosen(name, None if event.value == _FINISHED else event.value))
+        if isinstance(event.value, int) and self.wanted is not None:
+            self.post_message(self.Chosen(self.wanted[0], None if event.value == _FINISHED else event.value))
 
     @on(Select.Changed, "#chat-side")
     def _side_chosen(self, event: Select.Changed) -> None:
@@ -114,13 +127,6 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
         self.post_message(self.SideChosen(self.sides))
 
 
-def only_checkpoint(name: str) -> int | None:
-    """Step of the newest checkpoint of a run that has no finished adapter. Raises NotFoundError."""
-    run = store.find(name)
-    found = written_checkpoints(run)
-    return found[0].step if found and not run.adapter.is_dir() else None
-
-
-def written_checkpoints(run: RunFolder) -> list[CheckpointFolder]:
-    """The run's checkpoints that were written to the end, the newest first."""
-    return [one for one in checkpoints.all_checkpoints(run.checkpoints) if (one.path / checkpoints.MARKER).is_file()]
+def _weights(offer: Offer) -> list[tuple[str, int]]:
+    finished = [("finished adapter", _FINISHED)] if offer.adapter else []
+    return [*finished, *((f"checkpoint {step}", step) for step in offer.checkpoints)]
