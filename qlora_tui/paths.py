@@ -5,11 +5,14 @@ themes lie beside the package in a checkout and inside it in a wheel.
 """
 
 import os
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
 APP_NAME = "qlora-tui"
 _PACKAGE = Path(__file__).resolve().parent
+_LONGEST_NAME_BYTES = 200
+"""File systems allow 255; this leaves room for the endings of temporary files."""
 
 _PATHS = (
     "QLORA_TUI_HOME", "QLORA_TUI_RUNS", "TMPDIR", "VIRTUAL_ENV",
@@ -58,6 +61,20 @@ def expanded(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def is_name(text: str, longest: int) -> bool:
+    """Return whether `text` can name a run or preset: letters and digits of any script, dots, dashes, underscores.
+
+    The first character is a letter or digit. `longest` is in characters.
+    """
+    kinds = [unicodedata.category(character)[0] for character in text]
+    plain = all(kind in "LMN" or character in "._-" for character, kind in zip(text, kinds, strict=True))
+    return bool(kinds) and kinds[0] in "LN" and plain and len(text) <= longest and _fits(text)
+
+
+def _fits(text: str) -> bool:
+    return len(text.encode("utf-8", "replace")) <= _LONGEST_NAME_BYTES
 
 
 def existing(text: str) -> Path | None:

@@ -13,7 +13,7 @@ from qlora_tui import hardware
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import NotFoundError, RunConflictError, StorageError
 from qlora_tui.hardware import Gpu
-from qlora_tui.runs import jobs, labels, queue, store
+from qlora_tui.runs import jobs, labels, queue, store, waiting
 from qlora_tui.runs.fingerprint import read_plan
 
 __all__ = ["command", "fake_worker"]
@@ -166,7 +166,7 @@ def test_what_cannot_wait_is_refused() -> None:
 def test_a_damaged_file_is_an_empty_queue() -> None:
     store.create("one", RunConfig(), {})
     queue.add("one")
-    queue._file().write_text('{"name": ')
+    waiting.file().write_text('{"name": ')
     assert queue.waiting() == []
     queue.add("one")
     assert [entry.name for entry in queue.waiting()] == ["one"]
@@ -207,9 +207,18 @@ def test_a_queue_that_cannot_be_changed_is_one_clear_error(monkeypatch: pytest.M
     store.create("one", RunConfig(), {})
     queue.add("one")
     monkeypatch.setattr(queue, "_PATIENCE_S", 0.0)
-    with FileLock(queue._file().with_suffix(".changing")), pytest.raises(RunConflictError, match="another process"):
+    with FileLock(waiting.file().with_suffix(".changing")), pytest.raises(RunConflictError, match="another process"):
         queue.remove("one")
-    queue._file().with_suffix(".changing").unlink()
-    queue._file().with_suffix(".changing").mkdir()
+    waiting.file().with_suffix(".changing").unlink()
+    waiting.file().with_suffix(".changing").mkdir()
     with pytest.raises(StorageError, match="queue"):
         queue.remove("one")
+
+
+def test_a_waiting_run_is_listed_and_shown_as_queued(command: Cli) -> None:
+    store.create("one", RunConfig(), {})
+    queue.add("one")
+    assert "one\tqueued\t" in command("runs", "list").out
+    assert "queued" in command("runs", "show", "one").out
+    assert command("queue", "remove", "one").code == 0
+    assert "one\tcreated\t" in command("runs", "list").out

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import Cli, command
 
 from qlora_tui import paths
 from qlora_tui.config.overrides import resolve
@@ -13,19 +14,40 @@ from qlora_tui.errors import NotFoundError, RunConflictError, StorageError, Usag
 from qlora_tui.runs import store
 from qlora_tui.runs.freeze import frozen
 
+__all__ = ["command"]
+
 
 def in_runs() -> list[str]:
     return [path.name for path in paths.runs().iterdir()]
 
 
-@pytest.mark.parametrize("name", ["a", "Qwen3-4b_v1.2", "0", "x" * 80])
+@pytest.mark.parametrize("name", ["a", "Qwen3-4b_v1.2", "0", "x" * 80, "müde", "漢字-1", "हिन्दी", "e\u0301te"])
 def test_a_plain_name_is_legal(name: str) -> None:
     run = store.create(name, RunConfig(), {})
     assert store.find(name) == run
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".hidden", "..", "a/b", "../a", "a\\b", "-a", "a b", "a\n", "ü", "x" * 81, "a\x1b[31m", "a\x00b"]
+    "name",
+    [
+        "",
+        ".hidden",
+        "..",
+        "a/b",
+        "../a",
+        "a\\b",
+        "-a",
+        "a b",
+        "a\n",
+        "x" * 81,
+        "漢" * 70,
+        "a\u202eb",
+        "a\u200b",
+        "\u0301a",
+        "💾",
+        "a\x1b[31m",
+        "a\x00b",
+    ],
 )
 def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="not a legal run name"):
@@ -113,6 +135,23 @@ def test_folders_that_are_no_runs_are_not_listed() -> None:
     shutil.copytree(newer.path, paths.runs() / ".creating-x")
     shutil.copytree(newer.path, paths.runs() / "renamed by hand")
     assert [run.name for run in store.all_runs()] == ["newer", "older"]
+
+
+def test_a_folder_with_a_name_in_another_script_is_listed_and_found() -> None:
+    run = store.create("one", RunConfig(), {})
+    run.path.rename(run.path.with_name("e\u0301tude"))
+    (listed,) = store.all_runs()
+    assert listed.name == "e\u0301tude"
+    assert store.find("\u00e9tude") == listed, "typed on a keyboard that writes the accent in one piece"
+
+
+def test_a_run_under_a_name_that_no_run_may_have_is_mentioned(command: Cli) -> None:
+    run = store.create("one", RunConfig(), {})
+    run.path.rename(run.path.with_name("renamed by \x1b[31mhand"))
+    assert store.all_runs() == []
+    listed = command("runs", "list")
+    assert (listed.code, listed.out) == (0, "")
+    assert "renamed by hand is not listed" in listed.err
 
 
 def test_paths_are_made_absolute_and_names_are_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

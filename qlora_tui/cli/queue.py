@@ -40,8 +40,9 @@ def list_queue(as_json: Json = False) -> None:
     """List the runs that wait, the next one first."""
     from qlora_tui.cli.output import write_json, write_table
     from qlora_tui.runs import queue
+    from qlora_tui.runs.waiting import waiting
 
-    names = [entry.name for entry in queue.waiting()]
+    names = [entry.name for entry in waiting()]
     if as_json:
         write_json({"waiting": names, "running": queue.is_running()})
     elif names:

@@ -33,6 +33,8 @@ def list_runs(as_json: Json = False) -> None:
         write_table(columns, [_row(summary) for summary in rows])
     else:
         narrate(f"no runs yet in {paths.runs()}; `qlora-tui train starter` makes one")
+    for name in store.unusable_names():
+        narrate(f"warning: {paths.runs() / name} is not listed: a run cannot have this name. Rename the folder.")
 
 
 @app.command()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qlora_tui.config.layers import Layer
     from qlora_tui.config.run import RunConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LONGEST_NAME = 64
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -80,7 +80,9 @@ def _by_number(name: str) -> list[tuple[float, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.toml") if _NAME.fullmatch(path.stem)] if folder.is_dir() else []
+    return (
+        [path for path in folder.glob("*.toml") if paths.is_name(path.stem, _LONGEST_NAME)] if folder.is_dir() else []
+    )
 
 
 def find(name: str) -> Preset:
@@ -102,10 +104,10 @@ def split_target(target: str) -> tuple[str | None, Path | None]:
 
 def user_path(name: str) -> Path:
     """Where the user's preset of that name lies or would lie. Raises ConfigError for a name that no file may have."""
-    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name) or name.endswith((".", ".toml")):
+    if not paths.is_name(name, _LONGEST_NAME) or _RESERVED.fullmatch(name) or name.endswith((".", ".toml")):
         raise ConfigError(
             f"not a preset name: {name!r}",
-            hint="Use letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit, without .toml.",
+            hint="Use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit, without .toml.",
         )
     return paths.user_presets() / f"{name}.toml"
 

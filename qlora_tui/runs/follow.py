@@ -26,7 +26,7 @@ class Follower:
 
     @property
     def status(self) -> jobs.Status:
-        return jobs.status(self.state, alive=self.alive)
+        return jobs.status(self.run, self.state, alive=self.alive)
 
     @property
     def is_removed(self) -> bool:

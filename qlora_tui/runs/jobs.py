@@ -26,11 +26,13 @@ from qlora_tui.runs import control, events
 from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.runs.waiting import is_waiting
 
 Status = Literal[
-    "created", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed", "unreadable"
+    "created", "queued", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed", "unreadable"
 ]
-"""`unreadable`: its events are, as those of somebody else in a shared folder."""
+"""`created`: never started. `queued`: never started, and waiting in the queue. `unreadable`: its events cannot be read,
+as those of another user in a shared folder."""
 
 WORKER = "qlora_tui.engine.worker"
 """Module of the process that trains one run."""
@@ -55,10 +57,10 @@ class Job:
 
     @property
     def status(self) -> Status:
-        return status(self.state, alive=self.alive)
+        return status(self.run, self.state, alive=self.alive)
 
 
-def status(state: RunState, *, alive: bool) -> Status:
+def status(run: RunFolder, state: RunState, *, alive: bool) -> Status:
     """What a run is doing: running by its events but without a worker means that the worker crashed.
 
     A worker that replans replaces its own process, and its lock is free until the new one has taken it.
@@ -67,6 +69,8 @@ def status(state: RunState, *, alive: bool) -> Status:
         return "running" if state.phase == "running" else "starting"
     if state.phase == "replanning":
         return "starting" if time.time() - state.last_event_s < FIRST_EVENT_S else "crashed"
+    if state.phase == "created":
+        return "queued" if is_waiting(run.name) else "created"
     return "crashed" if state.phase == "running" else state.phase
 
 

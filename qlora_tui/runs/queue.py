@@ -4,13 +4,12 @@ A queued run is a folder that was created and not started, so it is listed, show
 runs in a process of its own (`qlora-tui queue run`) that holds a lock and ends when nothing waits.
 """
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +18,7 @@ from qlora_tui import atomic, hardware, paths
 from qlora_tui.errors import QloraError, RunConflictError
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.fingerprint import read_plan, record
+from qlora_tui.runs.waiting import Waiting, file, waiting
 
 FREE_SHARE = 0.5
 """Without an estimate of the run, or with one beyond every GPU: the share of a GPU's memory that must be free before it
@@ -28,26 +28,6 @@ _POLL_S = 2.0
 _PATIENCE_S = 10.0
 _LOOK_S = 1.0
 """Longer than anybody takes to look whether the lock is held."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One run that waits."""
-
-    name: str
-    allow_download: bool = False
-    """Whether a person said yes to a download whose size was shown."""
-
-
-def waiting() -> list[Waiting]:
-    """The runs that wait, the next one first."""
-    try:
-        found = json.loads(_file().read_text(encoding="utf-8"))
-        return [Waiting(str(item["name"]), bool(item.get("allow_download"))) for item in found]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []
 
 
 def add(name: str, *, allow_download: bool = False) -> None:
@@ -101,7 +81,7 @@ def ensure_running() -> None:
     """Start the process that works the queue off, unless there is one. It outlives this one. Raises StorageError."""
     if is_running():
         return
-    log = _file().with_suffix(".log")
+    log = file().with_suffix(".log")
     with atomic.storage_errors(log):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -171,7 +151,7 @@ def _start(entry: Waiting, say: Callable[[str], None]) -> None:
 
 
 def _check_not_begun(run: store.RunFolder) -> None:
-    if jobs.look(run).status != "created":
+    if jobs.look(run).status not in ("created", "queued"):
         raise RunConflictError(
             f"run {run.name!r} has begun already", hint=f"Continue it: `qlora-tui resume {run.name}`."
         )
@@ -226,7 +206,7 @@ def _gib(size_bytes: int) -> str:
 @contextmanager
 def _changing() -> Iterator[list[Waiting]]:
     """The queue, to be changed in place. What fails in the block changes nothing."""
-    path = _file()
+    path = file()
     with atomic.storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".changing"), timeout=_PATIENCE_S)
@@ -243,10 +223,6 @@ def _changing() -> Iterator[list[Waiting]]:
             atomic.write_json(path, [asdict(entry) for entry in entries])
     finally:
         lock.release()
-
-
-def _file() -> Path:
-    return paths.data() / "queue.json"
 
 
 def _lock() -> Path:

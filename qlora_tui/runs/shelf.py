@@ -12,6 +12,7 @@ from qlora_tui.runs.narration import stage
 from qlora_tui.runs.pace import remaining_s
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.runs.waiting import waiting
 
 _CURVE_POINTS = 120
 
@@ -61,10 +62,11 @@ class Shelf:
 
     def _glimpses(self) -> Iterator[Glimpse]:
         names = set()
+        in_queue = {entry.name for entry in waiting()}
         for run in store.all_runs():
             names.add(run.name)
             alive = jobs.is_alive(run)
-            stamp = (alive, *_stamp(run))
+            stamp = (alive, run.name in in_queue, *_stamp(run))
             known = self._known.get(run.name)
             if known is None or known[0] != stamp or known[1].live:
                 known = self._known[run.name] = (stamp, self._look(run, alive))

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import NotFoundError, RunConflictError, StorageError, UsageError, nearest
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+LONGEST_NAME = 80
+"""Characters in the name of a run."""
+
 _RUN_COMMENT = "The frozen configuration of this run."
 _GRAVE = ".removing-"
 
@@ -83,10 +86,11 @@ class RunFolder:
 
 def check_name(name: str) -> str:
     """`name` if it is a legal run name. Raises UsageError."""
-    if not _NAME.fullmatch(name):
+    if not paths.is_name(name, LONGEST_NAME):
         raise UsageError(
             f"{name!r} is not a legal run name",
-            hint="Use up to 80 letters, digits, dots, dashes and underscores, starting with a letter or digit.",
+            hint=f"Use up to {LONGEST_NAME} letters, digits, dots, dashes and underscores, starting with a letter or "
+            "digit.",
         )
     return name
 
@@ -140,10 +144,14 @@ def _rename(draft: Path, target: Path) -> None:
 
 
 def find(name: str) -> RunFolder:
-    """The run with this name. Raises NotFoundError naming the nearest run."""
+    """The run with this name, however its accents are encoded. Raises UsageError, NotFoundError with the nearest."""
     check_name(name)
     folder = RunFolder(paths.runs() / name)
     if not folder.config.is_file():
+        wanted = unicodedata.normalize("NFC", name)
+        for run in () if name.isascii() else all_runs():
+            if unicodedata.normalize("NFC", run.name) == wanted:
+                return run
         known = [run.name for run in all_runs()]
         hint = nearest(name, known) if known else "There are no runs yet; `qlora-tui train starter` makes one."
         raise NotFoundError(f"no run named {name!r} in {paths.runs()}", hint=hint)
@@ -151,7 +159,17 @@ def find(name: str) -> RunFolder:
 
 
 def all_runs() -> list[RunFolder]:
-    """Every run, newest first. A folder whose name no run may have is none."""
+    """Every run, newest first."""
+    return [run for run in _folders() if paths.is_name(run.name, LONGEST_NAME)]
+
+
+def unusable_names() -> list[str]:
+    """Names of folders that hold a run and were given a name by hand that no run may have, newest first."""
+    return [run.name for run in _folders() if not paths.is_name(run.name, LONGEST_NAME)]
+
+
+def _folders() -> list[RunFolder]:
+    """Folders that hold a configuration, newest first. Hidden ones are drafts and the bin."""
     root = paths.runs()
     if not root.is_dir():
         return []
@@ -159,7 +177,7 @@ def all_runs() -> list[RunFolder]:
     for path in root.iterdir():
         run = RunFolder(path)
         with suppress(OSError):  # no run, or one that is removed in this moment
-            if _NAME.fullmatch(path.name):
+            if not path.name.startswith("."):
                 made_s[run] = run.config.stat().st_mtime
     return sorted(made_s, key=lambda run: made_s[run], reverse=True)
 

@@ -40,7 +40,7 @@ class RunView(NamedTuple):
 
     @property
     def can_resume(self) -> bool:
-        return self.status in ("created", "stopped", "cancelled", "failed", "crashed")
+        return self.status in ("created", "queued", "stopped", "cancelled", "failed", "crashed")
 
     @property
     def resumes_from(self) -> str:

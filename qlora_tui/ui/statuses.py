@@ -10,6 +10,7 @@ MARKS = {
     "stopped": ("■", "$warning"),
     "cancelled": ("■", "$text-muted"),
     "created": ("○", "$text-muted"),
+    "queued": ("◔", "$text-accent"),
     "removed": ("○", "$text-muted"),
     "failed": ("✗", "$error"),
     "crashed": ("✗", "$error"),

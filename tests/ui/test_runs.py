@@ -8,10 +8,12 @@ from run_material import beginning, finished, training, written
 from screen_material import Settle, words
 from textual.message import Message
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from qlora_tui import paths
+from qlora_tui.config.run import RunConfig
 from qlora_tui.runs import deleted, jobs, labels, queue, store
+from qlora_tui.runs.shelf import Shelf
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import RunRequested
@@ -209,7 +211,7 @@ async def test_a_preset_that_cannot_be_read_is_offered_with_the_reason(settle: S
         assert "UTF-8" in words(app)
 
 
-async def test_a_running_run_is_not_renamed(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
+async def test_a_refused_name_stays_to_be_corrected(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
     app = Workbench()
     async with app.run_test(size=(80, 24)) as pilot:
         table = await at_runs(app, pilot, settle)
@@ -217,8 +219,90 @@ async def test_a_running_run_is_not_renamed(settle: Settle, three_runs: dict[str
         with jobs.hold(three_runs["alpha"]):
             await answer(pilot, "e", "other")
             await settle(pilot)
-        assert any("alpha is running" in told.message for told in app._notifications)
-        assert "alpha" in names(table)
+            assert "alpha is running" in words(app)
+        for refused, reason in (("beta", "'beta' exists already"), ("two words", "not a legal run name")):
+            app.screen.query_one(Input).value = refused
+            await pilot.press("enter")
+            await settle(pilot)
+            assert reason in words(app)
+            assert (app.screen.query_one(Input).value, app.screen.query_one(Input).has_focus) == (refused, True)
+        app.screen.query_one(Input).value = "other"
+        await pilot.press("enter")
+        await settle(pilot)
+        assert sorted(names(table)) == ["beta", "gamma", "other"]
+
+
+async def test_refused_tags_stay_to_be_corrected(settle: Settle) -> None:
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("beta"))
+        await answer(pilot, "t", "good a,b")
+        await settle(pilot)
+        assert "'a,b' is not a tag" in words(app)
+        assert app.screen.query_one(Input).value == "good a,b"
+        await pilot.press("escape")
+        assert labels.tags(store.find("beta")) == ()
+
+
+async def test_a_long_name_leaves_room_for_loss_and_tags(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
+    long = "long-" + "x" * 70 + "-last"
+    labels.rename(three_runs["beta"], long)
+    labels.set_tags(store.find(long), ["rank16", "good"])
+    for size in ((80, 24), (120, 40), (160, 45)):
+        app = Workbench()
+        async with app.run_test(size=size) as pilot:
+            table = await at_runs(app, pilot, settle)
+            assert table.virtual_size.width <= table.size.width
+            row = next(line for line in words(app).splitlines() if "✓ finished" in line)
+            assert "long-x" in row and "-last" in row
+            for shown in ("200/200", "0.5658", "rank16 good"):
+                assert shown in row, f"{shown} at {size}"
+            table.move_cursor(row=names(table).index(long))
+            await pilot.pause()
+            below = str(app.screen.query_one("#run-detail", Static).visual)
+            assert long in below
+
+
+async def test_no_runs_is_said_only_after_looking(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on, read = threading.Event(), Shelf.read
+
+    def slow(shelf: Shelf) -> object:
+        assert may_go_on.wait(20)
+        return read(shelf)
+
+    monkeypatch.setattr(Shelf, "read", slow)
+    for place, waits in (("runs", "Reading the runs"), ("home", "Reading the runs")):
+        may_go_on.clear()
+        app = Workbench(place=place)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            assert waits in words(app)
+            assert "No runs yet" not in words(app)
+            may_go_on.set()
+            await settle(pilot)
+            assert waits not in words(app)
+
+
+async def test_a_waiting_run_is_queued_wherever_it_is_shown(settle: Settle) -> None:
+    store.create("next", RunConfig(), {"model": "starter"})
+    queue.add("next")
+    app = Workbench()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await settle(pilot)
+        assert "◔ queued" in words(app), "on its card"
+        table = await at_runs(app, pilot, settle)
+        assert "◔ queued" in words(app)
+        table.move_cursor(row=names(table).index("next"))
+        await pilot.press("w")
+        await settle(pilot)
+        assert "○ created" in words(app)
+        await pilot.press("w")
+        await settle(pilot)
+    assert [told.message for told in app._notifications][-2:] == [
+        "next was taken out of the queue; its folder stays.",
+        "next is not in the queue.",
+    ]
 
 
 async def test_a_slow_disk_holds_up_no_key(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ time and come back from any shell.
                 yield MachinePanel()
             with Vertical(id="home-runs") as runs:
                 runs.border_title = "Runs"
-                yield Static("No runs yet. Each one will be a card here.", id="no-runs")
+                yield Static("Reading the runs...", id="no-runs")
 
     def on_mount(self) -> None:
         self.set_interval(_EVERY_S, self._look)
@@ -95,7 +95,9 @@ time and come back from any shell.
     async def _show_cards(self, glimpses: "list[Glimpse]") -> None:
         from qlora_tui.ui.widgets.run_card import RunCard
 
-        self.query_one("#no-runs").display = not glimpses
+        nothing = self.query_one("#no-runs", Static)
+        nothing.update("No runs yet. Each one will be a card here.")
+        nothing.display = not glimpses
         cards = list(self.query(RunCard))
         for card, glimpse in zip(cards, glimpses, strict=False):
             card.glimpse = glimpse

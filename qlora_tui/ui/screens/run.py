@@ -77,7 +77,7 @@ on when the workbench is left.
         self._reader: RunReader | None = None
 
     def compose_place(self) -> ComposeResult:
-        yield Static(_NO_RUNS, id="run-missing", markup=False)
+        yield Static("Reading the runs...", id="run-missing", markup=False)
         yield RunPanel().data_bind(RunPlace.view, RunPlace.asked)
 
     def on_mount(self) -> None:

@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from qlora_tui.data.downloads import size
 from qlora_tui.errors import QloraError, UsageError
-from qlora_tui.runs import deleted, jobs, labels, queue, store
+from qlora_tui.runs import deleted, jobs, labels, queue, store, waiting
 from qlora_tui.runs.deleted import DeletedRun
 from qlora_tui.runs.shelf import Glimpse, Shelf
 from qlora_tui.terminal import printable
@@ -73,6 +73,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         self._shelf = Shelf()
         self._in_bin: tuple[str, ...] = ()
         """Names of the deleted runs, the one deleted last first."""
+        self._has_read = False
         self._changing = asyncio.Lock()
         """A change waits for the one before it: undo for the delete."""
 
@@ -80,7 +81,8 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         yield Input(placeholder="words in name, status, model, data or tags", id="run-filter", compact=True)
         yield RunTable(id="run-table")
         yield QueueLine()
-        yield Static("reading...", id="run-count", markup=False)
+        yield Static(id="run-detail", markup=False)
+        yield Static("Reading the runs...", id="run-count", markup=False)
 
     def on_mount(self) -> None:
         self.query_one("#run-filter").display = False
@@ -96,13 +98,14 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
 
     @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
     def _read(self) -> None:
-        waiting = tuple(entry.name for entry in queue.waiting())
+        in_queue = tuple(entry.name for entry in waiting.waiting())
         in_bin = tuple(entry.name for entry in deleted.entries())
-        obstacle = queue.busy(waiting[0]) if waiting else ""
-        self.post_message(RunsRead(self._shelf.read(), waiting, obstacle, in_bin))
+        obstacle = queue.busy(in_queue[0]) if in_queue else ""
+        self.post_message(RunsRead(self._shelf.read(), in_queue, obstacle, in_bin))
 
     @on(RunsRead)
     def _show(self, message: RunsRead) -> None:
+        self._has_read = True
         self._table.glimpses = message.glimpses
         line = self.query_one(QueueLine)
         line.waiting, line.obstacle = message.waiting, message.obstacle
@@ -114,7 +117,17 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         return self.query_one(RunTable)
 
     @on(RunTable.Shown)
+    @on(RunTable.RowHighlighted)
+    def _describe(self) -> None:
+        """Show the whole name, model, data and tags of the run under the cursor: the table shortens them."""
+        glimpse = self._table.current_glimpse
+        words = "" if glimpse is None else _described(glimpse)
+        self.query_one("#run-detail", Static).update(printable(words, one_line=True))
+
+    @on(RunTable.Shown)
     def _count(self) -> None:
+        if not self._has_read:
+            return
         table = self._table
         found, pages = len(table.found), table.pages
         text = f"{found} of {len(table.glimpses)} runs"
@@ -163,31 +176,26 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             self._look()
         return True
 
-    @work(group="change")
-    async def _change(self, what: Callable[[], object]) -> None:
-        async with self._changing:
-            await self._attempt(what)
-
     @work(exclusive=True, group="ask")
     async def action_rename(self) -> None:
         """Ask for another name."""
         name = self._table.current
-        if name is None:
-            return
-        wanted = await self.app.push_screen_wait(AskText(f"Rename {name}", name))
-        if wanted and wanted != name:
-            self._change(lambda: labels.rename(_idle(name), wanted))
+        if name is not None:
+            await self._ask(f"Rename {name}", name, lambda text: _rename(name, text))
 
     @work(exclusive=True, group="ask")
     async def action_tag(self) -> None:
         """Ask for the tags."""
-        name = self._table.current
-        if name is None:
-            return
-        before = next((glimpse.tags for glimpse in self._table.glimpses if glimpse.name == name), ())
-        wanted = await self.app.push_screen_wait(AskText(f"Tags of {name}", " ".join(before), "Words with spaces."))
-        if wanted is not None:
-            self._change(lambda: labels.set_tags(store.find(name), wanted.split()))
+        glimpse = self._table.current_glimpse
+        if glimpse is not None:
+            before, name = " ".join(glimpse.tags), glimpse.name
+            hint = "Words separated by spaces."
+            await self._ask(f"Tags of {name}", before, lambda text: _tag(name, text), hint)
+
+    async def _ask(self, question: str, text: str, accept: Callable[[str], object], hint: str = "") -> None:
+        """Ask for a text until it is accepted, then show what has changed."""
+        await self.app.push_screen_wait(AskText(question, text, accept, hint))
+        self._look()
 
     @work(group="change")
     async def action_delete(self) -> None:
@@ -282,8 +290,27 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
     async def action_unqueue(self) -> None:
         """Take the run under the cursor out of the queue."""
         name = self._table.current
-        if name is not None and await self._attempt(lambda: queue.remove(name)):
-            self.notify(f"{name} is not in the queue.", markup=False)
+        removed: list[bool] = []
+        if name is not None and await self._attempt(lambda: removed.append(queue.remove(name))):
+            said = "was taken out of the queue; its folder stays" if removed[0] else "is not in the queue"
+            self.notify(f"{name} {said}.", markup=False)
+
+
+def _described(glimpse: Glimpse) -> str:
+    parts = [glimpse.name, " on ".join(filter(None, (glimpse.model, glimpse.data)))]
+    parts.append(f"tags: {' '.join(glimpse.tags)}" if glimpse.tags else "")
+    return "  ".join(filter(None, parts))
+
+
+def _rename(name: str, wanted: str) -> None:
+    """Rename a run. Raises NotFoundError, UsageError, RunConflictError, StorageError."""
+    if wanted.strip() != name:
+        labels.rename(_idle(name), wanted.strip())
+
+
+def _tag(name: str, words: str) -> None:
+    """Set the tags of a run. Raises NotFoundError, UsageError, StorageError."""
+    labels.set_tags(store.find(name), words.split())
 
 
 def _idle(name: str) -> store.RunFolder:

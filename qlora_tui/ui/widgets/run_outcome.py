@@ -47,6 +47,8 @@ def _outcome(view: RunView) -> Content:
             return Content(f"{view.status.capitalize()} at step {view.state.step_number}. ") + _way_back(view)
         case "created":
             return Content("Its worker has not been started. ") + _way_back(view)
+        case "queued":
+            return Content.assemble("Waits in the queue. ", ("r", "bold $primary"), " starts it now.")
         case "removed":
             return Content.styled("The folder of this run was removed.", "$error")
     return Content("")

@@ -1,6 +1,6 @@
 """The table of runs: one page at a time, sorted, filtered, with marks for those to compare."""
 
-import time
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rich.style import Style
@@ -12,24 +12,14 @@ from textual.message import Message
 from textual.reactive import reactive, var
 from textual.widgets import DataTable
 
-from qlora_tui.runs.narration import number
 from qlora_tui.runs.shelf import Glimpse
-from qlora_tui.terminal import printable
 from qlora_tui.ui.messages import RunRequested
 from qlora_tui.ui.statuses import MARKS
+from qlora_tui.ui.widgets.run_columns import cells, shortened, widths
 from qlora_tui.ui.widgets.vim import VimKeys
 
 PAGE_ROWS = 100
-COLUMNS = ("name", "status", "step", "loss", "eval", "model", "data", "changed", "tags")
 _DESCENDING_FIRST = {"changed", "step"}
-
-
-def moment(time_s: float | None) -> str:
-    """A time as date and clock, for this machine's zone."""
-    try:
-        return time.strftime("%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
-    except (OverflowError, ValueError, OSError):
-        return "unknown"
 
 
 def matches(glimpse: Glimpse, letters: str) -> bool:
@@ -91,11 +81,16 @@ last one, also after a restart.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(cursor_type="row", zebra_stripes=False, **kwargs)
-        self._drawn: list[tuple[str, ...]] = []
+        self._drawn: dict[str, dict[str, str]] = {}
+        """The texts of each row on screen, by the name of its run."""
+        self._widths: dict[str, int] = {}
 
     def on_mount(self) -> None:
-        for column in COLUMNS:
-            self.add_column(Text(f"{column}  "), key=column)
+        self._draw()
+
+    def on_resize(self) -> None:
+        """Share the width anew."""
+        self._draw()
 
     @property
     def found(self) -> list[Glimpse]:
@@ -112,6 +107,11 @@ last one, also after a restart.
     def current(self) -> str | None:
         """Name of the run under the cursor."""
         return str(self.ordered_rows[self.cursor_row].key.value) if self.row_count else None
+
+    @property
+    def current_glimpse(self) -> Glimpse | None:
+        """The run under the cursor."""
+        return next((glimpse for glimpse in self.glimpses if glimpse.name == self.current), None)
 
     def watch_glimpses(self) -> None:
         self._draw()
@@ -138,27 +138,38 @@ last one, also after a restart.
             return
         self.set_reactive(RunTable.page, min(self.page, self.pages - 1))
         shown = self.found[self.page * PAGE_ROWS : (self.page + 1) * PAGE_ROWS]
-        rows = [_cells(glimpse, glimpse.name in self.marked) for glimpse in shown]
-        if [row[0][2:] for row in rows] == [row[0][2:] for row in self._drawn]:
-            self._update_cells(rows)
+        rows = {
+            glimpse.name: cells(glimpse, marked=glimpse.name in self.marked, mark=MARKS[glimpse.status][0])
+            for glimpse in shown
+        }
+        fitted = widths(list(rows.values()), self.scrollable_content_region.width)
+        statuses = {glimpse.name: glimpse.status for glimpse in shown}
+        if list(rows) == list(self._drawn) and fitted == self._widths:
+            self._update_cells(rows, statuses)
         else:
-            self._replace_rows(rows)
+            self._replace_rows(rows, statuses, fitted)
         self._drawn = rows
         self._label_columns()
         self.post_message(self.Shown())
 
-    def _update_cells(self, rows: list[tuple[str, ...]]) -> None:
-        for row, before in zip(rows, self._drawn, strict=True):
-            for column, cell, old in zip(COLUMNS, row, before, strict=True):
-                if cell != old:
-                    self.update_cell(row[0][2:], column, self._cell(column, cell), update_width=True)
+    def _update_cells(self, rows: dict[str, dict[str, str]], statuses: Mapping[str, str]) -> None:
+        for name, row in rows.items():
+            for column in self._widths:
+                if row[column] != self._drawn[name][column]:
+                    self.update_cell(name, column, self._cell(column, row, statuses[name]))
 
-    def _replace_rows(self, rows: list[tuple[str, ...]]) -> None:
+    def _replace_rows(
+        self, rows: dict[str, dict[str, str]], statuses: Mapping[str, str], fitted: dict[str, int]
+    ) -> None:
         name, line = self.current, self.cursor_row
-        self.clear()
-        for row in rows:
-            self.add_row(*(self._cell(column, cell) for column, cell in zip(COLUMNS, row, strict=True)), key=row[0][2:])
-        names = [row[0][2:] for row in rows]
+        self.clear(columns=fitted != self._widths)
+        if not self.columns:
+            for column, width in fitted.items():
+                self.add_column(Text(column), width=width, key=column)
+        self._widths = fitted
+        for run, row in rows.items():
+            self.add_row(*(self._cell(column, row, statuses[run]) for column in fitted), key=run)
+        names = list(rows)
         self.move_cursor(row=names.index(name) if name in names else min(line, len(rows) - 1))
 
     def _label_columns(self) -> None:
@@ -167,13 +178,12 @@ last one, also after a restart.
             column.label = Text(f"{key.value}{arrow}")
         self.refresh()
 
-    def _cell(self, column: str, text: str) -> Text:
+    def _cell(self, column: str, row: dict[str, str], status: str) -> Text:
+        text = shortened(column, row[column], self._widths[column])
         if column != "status":
             return Text(text)
-        sign, variable = MARKS[text]
-        color = self.app.theme_variables.get(variable.removeprefix("$"), "")
-        style = Style(dim=True) if color.startswith("auto") else Style(color=Color.parse(color).rich_color)
-        return Text(f"{sign} {text}", style)
+        color = self.app.theme_variables.get(MARKS[status][1].removeprefix("$"), "")
+        return Text(text, Style(dim=True) if color.startswith("auto") else Style(color=Color.parse(color).rich_color))
 
     @on(DataTable.HeaderSelected)
     def _sort_by(self, event: DataTable.HeaderSelected) -> None:
@@ -190,7 +200,9 @@ last one, also after a restart.
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        self._sort(COLUMNS[(COLUMNS.index(self.sort_column) + 1) % len(COLUMNS)])
+        shown = list(self._widths)
+        after = shown.index(self.sort_column) + 1 if self.sort_column in shown else 0
+        self._sort(shown[after % len(shown)])
 
     def _sort(self, column: str) -> None:
         self.descending = column in _DESCENDING_FIRST
@@ -208,19 +220,3 @@ last one, also after a restart.
         """Mark or unmark the run under the cursor."""
         if self.current is not None:
             self.marked = self.marked ^ {self.current}
-
-
-def _cells(glimpse: Glimpse, marked: bool) -> tuple[str, ...]:
-    total = f"/{glimpse.total_steps}" if glimpse.total_steps else ""
-    cells = (
-        f"{'◆' if marked else ' '} {glimpse.name}",
-        glimpse.status,
-        f"{glimpse.step}{total}",
-        number(glimpse.loss) if glimpse.loss is not None else "",
-        number(glimpse.eval_loss) if glimpse.eval_loss is not None else "",
-        glimpse.model,
-        glimpse.data,
-        moment(glimpse.last_event_s or glimpse.created_s),
-        " ".join(glimpse.tags),
-    )
-    return tuple(printable(cell) for cell in cells)
