@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 from qlora_tui.data.named_templates import NAMED, source
 from qlora_tui.data.rows import Role, Turn
 from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
 from qlora_tui.data.template_dates import with_fixed_day
+from qlora_tui.data.template_environment import TemplateLimitError
 from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id, special_tokens
 from qlora_tui.errors import DataError, ModelError
 
@@ -149,7 +152,7 @@ def _probe_answers(tokenizer: Tokenizer, jinja: str) -> None:
     except DataError:
         last_only = True
         rendered = render(tokenizer, jinja, [Conversation(_DIALOGUE)], last_only=True)[0]
-    except _template_errors() as error:
+    except _TEMPLATE_ERRORS as error:
         raise DataError(
             f"the model's chat template cannot render a plain conversation: {error}", hint=_NAMED_HINT
         ) from error
@@ -185,16 +188,13 @@ def _renders(
 ) -> bool:
     try:
         text = render_text(tokenizer, jinja, [Conversation(turns, tools)])[0]
-    except _template_errors():
+    except _TEMPLATE_ERRORS:
         return False
     return all(part in text for part in expected)
 
 
-def _template_errors() -> tuple[type[Exception], ...]:
-    """What a chat template raises for turns it cannot render: its own refusal, or an operation on a missing value."""
-    from jinja2.exceptions import TemplateError
-
-    return (TemplateError, TypeError, ValueError, KeyError)
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError)
+"""What a chat template raises for turns it cannot render: its own refusal, or an operation on a missing value."""
 
 
 def render_rows(
@@ -206,7 +206,7 @@ def render_rows(
     last_only: bool,
 ) -> list[Rendered]:
     """Render a batch; when the template refuses, raise DataError that names the first row it refuses."""
-    refusals: tuple[type[Exception], ...] = (DataError, *_template_errors())
+    refusals: tuple[type[Exception], ...] = (DataError, *_TEMPLATE_ERRORS)
     try:
         return render(tokenizer, template.jinja, conversations, last_only=last_only)
     except refusals:
@@ -223,7 +223,9 @@ def _render_row(
         return render(tokenizer, template.jinja, [one], last_only=last_only)[0]
     except DataError as error:
         raise DataError(f"{origin}: {error.message}", hint=error.hint) from error
-    except _template_errors() as error:
+    except TemplateLimitError as error:  # of the template, not of the row: other rows may take as long
+        raise ModelError(f"{origin}: the chat template was stopped: {error}", hint=_NAMED_HINT) from error
+    except _TEMPLATE_ERRORS as error:
         raise DataError(f"{origin}: the chat template refuses this row: {error}", hint=_NAMED_HINT) from error
 
 

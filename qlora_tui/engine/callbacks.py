@@ -13,6 +13,7 @@ from qlora_tui.engine import generate
 from qlora_tui.engine.evaluation import mmlu
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.session import Session, finite
+from qlora_tui.errors import ModelError
 from qlora_tui.runs import checkpoints, events
 
 _NOT_METRICS = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch")
@@ -152,8 +153,11 @@ class RunCallback(TrainerCallback):
         self.session.stage("sampling", total=len(self.spec.sample_prompts), unit="prompts")
         conversations = [[{"role": "user", "content": prompt}] for prompt in self.spec.sample_prompts]
         answers = answer(model, self.tokenizer, conversations, max_tokens=self.spec.sample_max_tokens)
-        for prompt, text in zip(self.spec.sample_prompts, answers, strict=True):
-            self.session.emit(events.Sample(step=step, prompt=prompt, answer=text))
+        try:
+            for prompt, text in zip(self.spec.sample_prompts, answers, strict=True):
+                self.session.emit(events.Sample(step=step, prompt=prompt, answer=text))
+        except ModelError as error:  # samples are only for looking at: the run goes on without them
+            self.session.warn("sample", f"no sample answers: {error.message}", once_by_code=True)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

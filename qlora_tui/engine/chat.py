@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from qlora_tui import limits
 from qlora_tui.chat.protocol import Ask, Failed, FromChild, Notice, Stage, encode, read_by_child
 from qlora_tui.engine import environment
 from qlora_tui.errors import ExitCode, QloraError
@@ -67,12 +68,13 @@ def main() -> int:
     # What libraries print must not come between the messages.
     os.dup2(2, 1)
     line.listen()
+    limits.last_words = lambda error: line.send(_failed(error, fatal=True))
     environment.prepare(allow_download=options.allow_download)
     environment.choose_gpu(options.device)
     try:
         _serve(line, options)
     except QloraError as error:
-        line.send(Failed(message=error.message, hint=error.hint, exit_code=error.exit_code, fatal=True))
+        line.send(_failed(error, fatal=True))
         return error.exit_code
     except Exception as error:  # the process's edge: anything else is a fault of ours and becomes a message
         traceback.print_exc()
@@ -80,6 +82,10 @@ def main() -> int:
         message = f"internal error: {type(error).__name__}: {error}"
         line.send(Failed(message=message, hint=hint, fatal=True))
         return ExitCode.INTERNAL
+
+
+def _failed(error: QloraError, *, fatal: bool = False) -> Failed:
+    return Failed(message=error.message, hint=error.hint, exit_code=error.exit_code, fatal=fatal)
 
 
 def _parse() -> argparse.Namespace:
@@ -113,7 +119,7 @@ def _serve(line: Line, options: argparse.Namespace) -> NoReturn:
         try:
             answerer.answer(ask, send=line.send, is_cancelled=partial(line.is_cancelled, ask.id))
         except QloraError as error:
-            line.send(Failed(message=error.message, hint=error.hint, exit_code=error.exit_code))
+            line.send(_failed(error))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import GenerationConfig, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
@@ -81,11 +80,9 @@ class Answerer:
     def _render(self, messages: Sequence[Message]) -> list[int]:
         try:
             return generate.render_prompt(self._tokenizer, [message.model_dump() for message in messages])
-        except TemplateError as error:
-            raise ModelError(
-                f"the model's chat template refuses this conversation: {error}",
-                hint="If it has a system prompt, remove it with /system; else /clear.",
-            ) from error
+        except ModelError as error:
+            hint = "If it has a system prompt, remove it with /system; else /clear."
+            raise ModelError(error.message, hint=hint) from error
 
     def _generate(
         self,

@@ -11,12 +11,11 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoTokenizer
 
 from qlora_tui import hardware
 from qlora_tui.chat.protocol import Ready, Side
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine import loading
+from qlora_tui.engine import foreign_tokenizer, loading
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.errors import ModelError, OutOfMemoryError, RunConflictError
@@ -131,12 +130,9 @@ def _load(config: RunConfig, settings: Settings, folder: Path | None, on_stage: 
 
 def load_tokenizer(folder: Path, config: RunConfig) -> Any:
     """The tokenizer saved with the adapter, which has the chat template of the training. Raises ModelError."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"the tokenizer in {folder} cannot be loaded: {error}", hint="Its files may be damaged."
-        ) from error
+    tokenizer = foreign_tokenizer.load(
+        folder, name=str(folder), trust_remote_code=config.model.trust_remote_code, local_files_only=True
+    )
     if not tokenizer.chat_template:
         raise ModelError(f"the tokenizer in {folder} has no chat template", hint="Its files may be damaged.")
     loading.ensure_pad_token(tokenizer)

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from jinja2 import TemplateError
+
+from qlora_tui.errors import ModelError
+
 _BROKEN = "\ufffd"
 """What decoders write for bytes that make no character: one mark or several, so far or for good."""
 
@@ -96,5 +100,10 @@ def turn_end_text(tokenizer: Any) -> str:
 
 def _after_answer(tokenizer: Any) -> str:
     dialogue = [{"role": "user", "content": "q"}, {"role": "assistant", "content": _PROBE}]
-    rendered: str = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    try:
+        rendered: str = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    except TemplateError as error:
+        raise ModelError(
+            f"the model's chat template cannot render a plain conversation: {error}", hint="Choose another model."
+        ) from error
     return rendered.rpartition(_PROBE)[2].lstrip()

@@ -5,18 +5,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_ids, turn_end_text
+from qlora_tui.errors import ModelError
 
 Message = dict[str, str]
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant's answer starts."""
-    ids: list[int] = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=True, tokenize=True, return_dict=True
-    )["input_ids"]
+    """Token ids of a conversation up to where the assistant's answer starts.
+
+    Raises ModelError when the chat template refuses the conversation or exceeds its limits.
+    """
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=True
+        )["input_ids"]
+    except TemplateError as error:
+        raise ModelError(
+            f"the model's chat template refuses this conversation: {error}",
+            hint="Some templates have no system turn, or want user and assistant to alternate.",
+        ) from error
     return ids
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from qlora_tui import limits
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.batches import batches, rows_at_a_time
@@ -34,7 +35,7 @@ from qlora_tui.data.row_encoder import Batch
 from qlora_tui.data.statistics import numbers
 from qlora_tui.data.token_cache import stored_flags
 from qlora_tui.data.tokenizer import Tokenizer
-from qlora_tui.engine import environment
+from qlora_tui.engine import environment, foreign_tokenizer
 from qlora_tui.errors import ExitCode, ModelError, QloraError
 from qlora_tui.models.location import local_folder
 
@@ -164,37 +165,27 @@ def load_tokenizer(spec: ModelSpec, consent: Consent) -> Tokenizer:
     folder = local_folder(spec)
     if folder is not None and not folder.is_dir():
         raise ModelError(f"no model folder {spec.id}", hint="Give a model folder, or a hub id such as owner/name.")
+    if folder is not None:
+        return _load(folder, spec, local_files_only=True)
     try:
-        if folder is not None:
-            return _load(folder, spec, local_files_only=True)
-        try:
-            return _load(spec.id, spec, local_files_only=True)
-        except OSError:
-            from huggingface_hub.constants import HF_HUB_CACHE
+        return _load(spec.id, spec, local_files_only=True)
+    except ModelError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-            ask(Download(f"the tokenizer of {spec.id}", None, Path(HF_HUB_CACHE)), consent)
-            return _load(spec.id, spec, local_files_only=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"the tokenizer of {spec.id} cannot be loaded: {reason}",
-            hint="Give a hub id, or a model folder that holds a tokenizer.json.",
-        ) from error
+    ask(Download(f"the tokenizer of {spec.id}", None, Path(HF_HUB_CACHE)), consent)
+    return _load(spec.id, spec, local_files_only=False)
 
 
 def _load(place: Path | str, spec: ModelSpec, *, local_files_only: bool) -> Tokenizer:
-    if isinstance(place, Path) and _is_generic(place):
-        from transformers import PreTrainedTokenizerFast
-
-        fast: Tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
-        return fast
-    from transformers import AutoTokenizer
-
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer: Tokenizer = foreign_tokenizer.load(
         place,
+        name=spec.id,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
         local_files_only=local_files_only,
+        generic=isinstance(place, Path) and _is_generic(place),
     )
     return tokenizer
 
@@ -229,6 +220,13 @@ def main() -> int:
         out.write(json.dumps({"event": kind, **content}) + "\n")
         out.flush()
 
+    def report(error: QloraError) -> None:
+        told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+        asked = (error.choices, error.columns) if isinstance(error, UnclearFormatError) else ([], [])
+        emit("error", {**told, "choices": asked[0], "columns": asked[1]})
+
+    limits.last_words = report
+
     def consent(download: Download) -> bool:
         emit("download", {"what": download.what, "size": size(download.size_bytes), "to": str(download.destination)})
         return bool(json.loads(sys.stdin.readline() or "false"))
@@ -247,9 +245,7 @@ def main() -> int:
             picks=request.get("picks", False),
         )
     except QloraError as error:
-        told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
-        asked = (error.choices, error.columns) if isinstance(error, UnclearFormatError) else ([], [])
-        emit("error", {**told, "choices": asked[0], "columns": asked[1]})
+        report(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.CANCELLED)

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine import foreign_tokenizer
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import ConfigError, EnvironmentProblem, ModelError, QloraError
@@ -25,14 +26,13 @@ _WANTED = "Choose a model that continues text, such as Llama, Qwen, Gemma or Mis
 
 def load_tokenizer(spec: ModelSpec) -> Any:
     """The tokenizer with a pad token that is never the end token. Raises ModelError."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            location(spec), revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
-    except QloraError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _explain(error, spec, "tokenizer") from error
+    tokenizer = foreign_tokenizer.load(
+        location(spec),
+        name=spec.id,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        explain=lambda error: _explain(error, spec, "tokenizer"),
+    )
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer of {spec.id} has no end token", hint="Set eos_token in its tokenizer_config.json."

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from qlora_tui import limits
 from qlora_tui.engine import environment
 from qlora_tui.errors import ExitCode, QloraError
 
@@ -20,13 +21,18 @@ def main() -> int:
     request = json.load(sys.stdin)
     environment.prepare(allow_download=False)
     environment.choose_gpu(request["config"]["model"]["device"])
+    limits.last_words = _report
     try:
         _tell({"stage": "importing"})
         _tell({"result": _measured(request["config"], int(request["tokens"]))})
     except QloraError as error:
-        _tell({"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code)})
+        _report(error)
         return error.exit_code
     return ExitCode.OK
+
+
+def _report(error: QloraError) -> None:
+    _tell({"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code)})
 
 
 def _tell(line: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ import os
 import re
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from qlora_tui import __version__, atomic, hardware
+from qlora_tui import __version__, atomic, hardware, limits
 from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import environment
@@ -53,6 +54,7 @@ def _parse() -> argparse.Namespace:
 def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     promised, _ = checkpoints.newest_complete(run.checkpoints, by_content=False)
     session = Session(run, jobs.replay(run))
+    limits.last_words = partial(_fail, session)
     try:
         checkpoint = _begin(session, promised)
         config = current_config(session)

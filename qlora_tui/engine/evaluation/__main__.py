@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from qlora_tui import __version__, atomic
+from qlora_tui import __version__, atomic, limits
 from qlora_tui.data.downloads import Consent
 from qlora_tui.engine import environment
 from qlora_tui.engine.evaluation import partial
@@ -68,6 +68,11 @@ def main() -> int:
     with atomic.storage_errors(folder):
         folder.mkdir(exist_ok=True)
     teller = Teller(options.run, options.task.name)
+
+    def report(error: QloraError) -> None:
+        teller.say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
+
+    limits.last_words = report
     os.dup2(2, 1)  # what libraries print must not come between the messages
     environment.prepare(allow_download=options.allow_download)
     environment.choose_gpu(options.task.device)
@@ -77,7 +82,7 @@ def main() -> int:
         partial.remove(options.run, options.task.name)
         teller.say("result", file=str(path), **{key: value for key, value in result.items() if key != "per_row"})
     except QloraError as error:
-        teller.say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
+        report(error)
         return error.exit_code
     except Exception as error:  # the process's edge: a fault of ours becomes a message
         traceback.print_exc()

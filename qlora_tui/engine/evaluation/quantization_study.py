@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qlora_tui import limits
 from qlora_tui.engine import environment
 from qlora_tui.errors import DataError, ExitCode, NotFoundError, QloraError
 
@@ -103,16 +104,17 @@ def relative_error(weight: torch.Tensor, restored: torch.Tensor) -> float:
 @torch.no_grad()
 def study(model_id: str, text: Path | None, say: Callable[..., None]) -> dict[str, Any]:
     """Errors of every scheme on the model's layers and on normal weights; with a text, its perplexity, too."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from qlora_tui.config.model import ModelSpec
+    from qlora_tui.engine import foreign_tokenizer
     from qlora_tui.models.folder import location
 
     where = location(ModelSpec(id=model_id))
     rows = _rows(text) if text is not None else []
     say("stage", text=f"loading {model_id} in float32")
     model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, use_safetensors=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(where)
+    tokenizer = foreign_tokenizer.load(where, name=model_id)
     layers = dict(_quantized_layers(model))
     normal = torch.randn(_NORMAL_SHAPE, generator=torch.Generator().manual_seed(0))
     found: list[dict[str, Any]] = []
@@ -199,11 +201,15 @@ def main() -> int:
     def say(kind: str, **facts: Any) -> None:
         os.write(parent, json.dumps({"kind": kind, **facts}, ensure_ascii=False).encode() + b"\n")
 
+    def report(error: QloraError) -> None:
+        say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
+
+    limits.last_words = report
     environment.prepare(allow_download=options.allow_download)
     try:
         say("result", **study(options.model, options.text, say))
     except QloraError as error:
-        say("error", message=error.message, hint=error.hint, exit_code=int(error.exit_code))
+        report(error)
         return error.exit_code
     except (OSError, ValueError) as error:  # what transformers raises for a model that it cannot load
         traceback.print_exc()

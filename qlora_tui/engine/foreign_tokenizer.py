@@ -1,0 +1,142 @@
+"""Loads tokenizers, which are foreign programs: rules and templates run under limits, and their faults are ModelErrors.
+
+The only module that calls `from_pretrained` of a tokenizer. Imports no PyTorch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qlora_tui.data.template_environment import LimitedEnvironment
+from qlora_tui.errors import ModelError, QloraError
+from qlora_tui.limits import at_most_half_of_ram, limited
+
+_LOAD_CPU_S = 300.0
+"""Converting a large SentencePiece vocabulary takes about a minute."""
+_LOAD_MEMORY_BYTES = 6 << 30
+_ENCODE_CPU_S = 30.0
+_ENCODE_CPU_S_PER_CHARACTER = 2e-5
+"""Tokenizers in use take less than a twentieth of this."""
+_MEMORY_BYTES = 3 << 30
+_MEMORY_BYTES_PER_CHARACTER = 1000
+_HINT = "Choose another model, or download its tokenizer again."
+
+
+def load(
+    place: Path | str,
+    *,
+    name: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    local_files_only: bool = False,
+    generic: bool = False,
+    explain: Callable[[Exception], QloraError] | None = None,
+) -> Any:
+    """Load the tokenizer of a folder or hub id; messages call it `name`.
+
+    `generic` skips the search for the tokenizer's class. Raises ModelError for everything that cannot be loaded, or
+    what `explain` makes of an OSError, ValueError, KeyError, ImportError or RuntimeError.
+    """
+    from transformers.utils import chat_template_utils
+
+    # Every template that this process compiles from now on renders under limits.
+    chat_template_utils.ImmutableSandboxedEnvironment = LimitedEnvironment
+    with _errors_of(name, "cannot be loaded", _LOAD_CPU_S, _LOAD_MEMORY_BYTES, explain):
+        if generic:
+            from transformers import PreTrainedTokenizerFast
+
+            tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(place)
+        else:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, revision=revision, trust_remote_code=trust_remote_code, local_files_only=local_files_only
+            )
+    backend = getattr(tokenizer, "_tokenizer", None)
+    if backend is not None:
+        tokenizer._tokenizer = LimitedBackend(backend, name)
+    return tokenizer
+
+
+class LimitedBackend:
+    """A `tokenizers.Tokenizer` whose rules run under limits. Everything else is passed on.
+
+    Only the batch methods are called: these release the interpreter's lock, so that the limits can be watched.
+    """
+
+    def __init__(self, backend: Any, name: str) -> None:
+        object.__setattr__(self, "_backend", backend)
+        object.__setattr__(self, "_name", name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__") or attribute in ("_backend", "_name"):  # asked for by copy and pickle
+            raise AttributeError(attribute)
+        return getattr(self._backend, attribute)
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        setattr(self._backend, attribute, value)
+
+    def __getstate__(self) -> tuple[Any, str]:
+        return self._backend, self._name
+
+    def __setstate__(self, state: tuple[Any, str]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def encode_batch(self, texts: Sequence[Any], *args: Any, **options: Any) -> Any:
+        with self._limits("cannot tokenize this text", sum(map(_characters, texts))):
+            return self._backend.encode_batch(texts, *args, **options)
+
+    def encode_batch_fast(self, texts: Sequence[Any], *args: Any, **options: Any) -> Any:
+        with self._limits("cannot tokenize this text", sum(map(_characters, texts))):
+            return self._backend.encode_batch_fast(texts, *args, **options)
+
+    def encode(self, text: Any, pair: Any = None, *args: Any, **options: Any) -> Any:
+        return self.encode_batch([text if pair is None else (text, pair)], *args, **options)[0]
+
+    def decode_batch(self, sequences: Sequence[Sequence[int]], *args: Any, **options: Any) -> Any:
+        with self._limits("cannot decode these tokens", sum(map(len, sequences))):
+            return self._backend.decode_batch(sequences, *args, **options)
+
+    def decode(self, ids: Sequence[int], *args: Any, **options: Any) -> Any:
+        return self.decode_batch([ids], *args, **options)[0]
+
+    def _limits(self, what: str, characters: int) -> Any:
+        cpu_s = _ENCODE_CPU_S + characters * _ENCODE_CPU_S_PER_CHARACTER
+        memory_bytes = _MEMORY_BYTES + characters * _MEMORY_BYTES_PER_CHARACTER
+        return _errors_of(self._name, what, cpu_s, memory_bytes)
+
+
+def _characters(text: Any) -> int:
+    return len(text) if isinstance(text, str) else sum(map(_characters, text))
+
+
+@contextmanager
+def _errors_of(
+    name: str,
+    what: str,
+    cpu_s: float,
+    memory_bytes: int,
+    explain: Callable[[Exception], QloraError] | None = None,
+) -> Iterator[None]:
+    """Limits for the block, and a ModelError for whatever it raises: damaged files end in any kind of exception."""
+
+    def beyond(reason: str) -> ModelError:
+        return ModelError(f"the tokenizer of {name} {what}: it {reason}", hint=_HINT)
+
+    try:
+        with limited(cpu_s, at_most_half_of_ram(memory_bytes), beyond, beyond):
+            yield
+    except (QloraError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise (explain(error) if explain else _failed(name, what, error)) from error
+    except MemoryError as error:
+        raise ModelError(f"the tokenizer of {name} {what}: it takes too much memory", hint=_HINT) from error
+    except BaseException as error:  # a panic of Rust is no Exception
+        raise _failed(name, what, error) from error
+
+
+def _failed(name: str, what: str, error: BaseException) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelError(f"the tokenizer of {name} {what}: {reason}", hint=_HINT)

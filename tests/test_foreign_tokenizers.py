@@ -1,0 +1,195 @@
+"""Foreign chat templates and tokenizers: hostile ones are stopped, damaged ones are a ModelError."""
+
+import copy
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_material import CHATML, columns
+
+from qlora_tui import limits
+from qlora_tui.data import template_environment
+from qlora_tui.data.lengths import Limits
+from qlora_tui.data.recipe import Recipe
+from qlora_tui.data.row_encoder import Rules
+from qlora_tui.data.templates import resolve
+from qlora_tui.engine import foreign_tokenizer, generate
+from qlora_tui.errors import DataError, ExitCode, ModelError
+from qlora_tui.starter import MODEL_DIR
+
+ASKED = [{"role": "user", "content": "Hi"}]
+ENDLESS = (
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}"
+    + "{% endfor %}{% endfor %}"
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the starter model to spoil."""
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL_DIR, folder)
+    return folder
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_environment, "CPU_S", 0.5)
+    monkeypatch.setattr(template_environment, "MEMORY_BYTES", 256 << 20)
+    monkeypatch.setattr(template_environment, "LONGEST_TEXT_CHARACTERS", 1 << 20)
+    monkeypatch.setattr(limits, "POLL_S", 0.01)
+
+
+def with_template(folder: Path, template: str) -> Any:
+    (folder / "chat_template.jinja").write_text(template)
+    return foreign_tokenizer.load(folder, name="a-model")
+
+
+def edited(folder: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+    content = json.loads((folder / name).read_text())
+    changed = change(content)
+    (folder / name).write_text(json.dumps(content if changed is None else changed))
+    return folder
+
+
+def doubling(start: str, change: str) -> str:
+    return (
+        "{% set ns = namespace(x=" + start + ") %}{% for a in range(99) %}{% set ns.x = " + change + " %}{% endfor %}"
+    )
+
+
+HOSTILE_TEMPLATES = {
+    "endless loops": (ENDLESS, "CPU time"),
+    "20 GB of output": (
+        "{% set x = 'a' * 1000000 %}{% for a in range(20000) %}{{ x }}{% endfor %}",
+        "memory|characters",
+    ),
+    "small pieces": ("{% for a in range(99999) %}{{ 'abcdefgh' * 8 }}{% endfor %}", "characters"),
+    "a huge text": ("{{ 'a' * 20000000000 }}", "memory"),
+    "a huge pad": ("{{ 'a'.ljust(20000000000) }}", "memory"),
+    "a huge format": ("{{ '%20000000000d' % 1 }}", "memory"),
+    "a huge list": ("{{ ([0] * 3000000000) | length }}", "memory"),
+    "a doubling text": (doubling("'a'", "ns.x + ns.x"), "memory"),
+    "a huge power": ("{{ 9 ** (9 ** 9) }}", "integers"),
+    "a squaring integer": (doubling("3", "ns.x * ns.x"), "integers"),
+    "an endless macro": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "calls itself"),
+    "deep nesting": ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested"),
+    "a division by zero": ("{{ 1 // 0 }}", "ZeroDivisionError"),
+    "a missing value": ("{{ messages[99999999].content.x.y }}", "undefined|has no"),
+    "an include": ("{% include 'x' %}", "loader"),
+}
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("name", HOSTILE_TEMPLATES)
+def test_a_hostile_template_is_stopped(model: Path, name: str) -> None:
+    template, reason = HOSTILE_TEMPLATES[name]
+    tokenizer = with_template(model, template)
+    with pytest.raises(ModelError, match=f"chat template.*({reason})"):
+        generate.render_prompt(tokenizer, ASKED)
+    with pytest.raises(DataError, match=f"chat template.*({reason})"):
+        resolve("auto", tokenizer)
+    # The process works on: its limits are as they were.
+    assert generate.render_prompt(with_template(model, CHATML), ASKED)
+    assert len("a" * (600 << 20)) == 600 << 20
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_template_that_hangs_at_one_row_names_the_row_and_is_not_tried_again(model: Path) -> None:
+    tokenizer = with_template(model, "{% if messages[0].content == 'hang' %}" + ENDLESS + "{% endif %}" + CHATML)
+    rules = Rules(Limits(100), skip_bad_rows=True)
+    rows = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}] for text in ("Hi", *["hang"] * 50)
+    ]
+    with pytest.raises(ModelError, match=r"rows.jsonl:2: the chat template was stopped: it took more than"):
+        Recipe(tokenizer, resolve("auto", tokenizer), rules).encoder().encode(columns(rows))
+
+
+def test_limited_templates_render_as_transformers_does(model: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    ours, plain = foreign_tokenizer.load(model, name="a-model"), PreTrainedTokenizerFast.from_pretrained(model)
+    dialogue = [*ASKED, {"role": "assistant", "content": "5 % 3 is 2"}]
+    assert ours.apply_chat_template(dialogue) == plain.apply_chat_template(dialogue)
+    texts = ["Grüße aus Köln", "a  b\n\nc 🙂"]
+    assert ours(texts)["input_ids"] == plain(texts)["input_ids"]
+    assert ours.decode(ours(texts[1])["input_ids"]) == plain.decode(plain(texts[1])["input_ids"])
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert twin(texts)["input_ids"] == ours(texts)["input_ids"]
+
+
+def test_a_limited_tokenizer_is_saved_as_it_was(model: Path, tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    foreign_tokenizer.load(model, name="a-model").save_pretrained(tmp_path / "ours")
+    PreTrainedTokenizerFast.from_pretrained(model).save_pretrained(tmp_path / "plain")
+    for path in (tmp_path / "plain").iterdir():
+        assert (tmp_path / "ours" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def slow_pattern(content: dict[str, Any]) -> None:
+    """Tries nearly as often as the regex engine allows, at every character."""
+    content["normalizer"] = {"type": "Replace", "pattern": {"Regex": "(a|aa)+$"}, "content": "c"}
+
+
+def exploding(content: dict[str, Any]) -> None:
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    content["normalizer"] = {"type": "Sequence", "normalizers": [tenfold] * 10}
+
+
+def panicking(content: dict[str, Any]) -> None:
+    content["pre_tokenizer"] = {
+        "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False
+    }  # fmt: skip
+
+
+def slow_decoder(content: dict[str, Any]) -> None:
+    again = {"type": "Replace", "pattern": {"Regex": "(a|aa)+$"}, "content": "c"}
+    content["decoder"] = {"type": "Sequence", "decoders": [content["decoder"], {"type": "Fuse"}, again]}
+
+
+USE = """
+import sys
+from tokenizers import Tokenizer
+from qlora_tui import limits
+from qlora_tui.engine import foreign_tokenizer
+from qlora_tui.errors import QloraError
+limits.POLL_S = 0.01
+limits._GRACE_S = 0.2
+foreign_tokenizer._ENCODE_CPU_S = 1.0
+foreign_tokenizer._MEMORY_BYTES = 256 << 20
+tokenizer = foreign_tokenizer.LimitedBackend(Tokenizer.from_file(sys.argv[1]), "a-model")
+try:
+    if sys.argv[2] == "decode":
+        tokenizer.decode(([tokenizer.token_to_id("a")] * 28 + [tokenizer.token_to_id("!")]) * 1000)
+    else:
+        tokenizer.encode_batch([("a" * 28 + "!") * 1000])
+except QloraError as error:
+    limits._say_last_words(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "action", "reason"),
+    [
+        (slow_pattern, "encode", "CPU time"),
+        (exploding, "encode", "of memory"),
+        (panicking, "encode", "retry-limit"),
+        (slow_decoder, "decode", "CPU time"),
+    ],
+)
+def test_a_hostile_tokenizer_ends_the_process_with_its_reason(
+    model: Path, spoil: Callable[[dict[str, Any]], None], action: str, reason: str
+) -> None:
+    path = edited(model, "tokenizer.json", spoil) / "tokenizer.json"
+    done = subprocess.run([sys.executable, "-c", USE, str(path), action], capture_output=True, text=True)
+    assert done.returncode == ExitCode.MODEL, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "the tokenizer of a-model cannot" in errors[0] and reason in errors[0]
