@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from qlora_tui.errors import DataError
 
-Kind = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
+Kind = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx", "text"]
 
 HEAD_BYTES = 1 << 16
 _SUFFIX_KINDS: dict[str, Kind] = {
@@ -23,6 +23,7 @@ _SUFFIX_KINDS: dict[str, Kind] = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".xlsx": "xlsx",
     ".txt": "text",
     ".md": "text",
 }
@@ -37,7 +38,7 @@ _UNREADABLE_MAGIC = {
     b"SQLite format 3": ("an SQLite database", "Export the table to csv."),
     b"%PDF": ("a PDF", "Extract its text first."),
 }
-READABLE = "jsonl, json, csv, tsv, parquet, arrow, txt (each also as .gz or .zst)"
+READABLE = "jsonl, json, csv, tsv, parquet, arrow, xlsx, txt (all but xlsx also as .gz or .zst)"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def opened(file: DataFile) -> Iterator[OpenFile]:
         with raw:
             magic = raw.read(16)
             raw.seek(0)
-            _refuse_unreadable(file.name, magic)
+            if _suffix_kind(file.name) != "xlsx":  # a zip archive that is read
+                _refuse_unreadable(file.name, magic)
             with _decompressed(raw, magic) as stream:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
                 yield OpenFile(cast(BinaryIO, stream), raw, head)
@@ -157,7 +159,9 @@ def kind_of(file: DataFile, head: bytes) -> Kind:
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return "arrow"
     suffix_kind = _suffix_kind(file.name)
-    if suffix_kind in {"parquet", "arrow"}:
+    if suffix_kind == "xlsx" and head.startswith(b"PK\x03\x04"):
+        return "xlsx"
+    if suffix_kind in {"parquet", "arrow", "xlsx"}:
         raise DataError(f"{file.name}: is not a {suffix_kind} file", hint="Its first bytes say something else.")
     if suffix_kind in {"csv", "tsv"}:
         return suffix_kind
@@ -171,6 +175,8 @@ def _text_kind(name: str, head: bytes, suffix_kind: Kind | None) -> Kind:
             return "json" if not re.match(r"\[[^\n]*\]\s*\n\s*\[", start) else "jsonl"
         if start.startswith("{") and suffix_kind == "json":
             return "jsonl" if re.match(r"\{[^\n]*\n\s*\{[^\n]*\"", start) else "json"
+        if re.match(r'\{[ \t\r]*\n\s*"', start):
+            return "json"  # objects over several lines, whatever the suffix says
         return suffix_kind
     if re.match(r'\{\s*"[^\n]*\}\s*\n\s*\{\s*"', start):
         return "jsonl"

@@ -50,10 +50,7 @@ def jsonl_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
             if not line.isspace():
                 yield BadRow(f"{name}:{number}", _line_problem(line, error))
             continue
-        if isinstance(row, dict):
-            yield f"{name}:{number}", row
-        else:
-            yield BadRow(f"{name}:{number}", f"holds {describe(row)} where an object with named columns belongs")
+        yield from _rows(row, f"{name}:{number}")
 
 
 def _line_value(line: str) -> Any:
@@ -227,7 +224,7 @@ def _list_rows(document: _Document, name: str) -> Iterator[RawRow | BadRow]:
         while True:
             document.peek()
             line, _ = document.place()
-            yield _row(document.value(), f"{name}[{index}] (line {line})")
+            yield from _rows(document.value(), f"{name}[{index}] (line {line})")
             index += 1
             separator = document.peek()
             if separator not in {",", "]"}:
@@ -242,13 +239,21 @@ def _list_rows(document: _Document, name: str) -> Iterator[RawRow | BadRow]:
 def _objects(document: _Document, name: str) -> Iterator[RawRow | BadRow]:
     while document.peek():
         line, _ = document.place()
-        yield _row(document.value(), f"{name}:{line}")
+        yield from _rows(document.value(), f"{name}:{line}")
 
 
-def _row(value: Any, where: str) -> RawRow | BadRow:
+def _rows(value: Any, where: str) -> Iterator[RawRow | BadRow]:
+    """The row that `value` is. A list of turns is a conversation, any other list of objects holds rows."""
     if isinstance(value, dict):
-        return where, value
-    return BadRow(where, f"holds {describe(value)} where an object with named columns belongs")
+        yield where, value
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        if all({"role", "from"} & set(item) for item in value):
+            yield where, {"messages": value}
+        else:
+            for index, item in enumerate(value):
+                yield f"{where}[{index}]", item
+    else:
+        yield BadRow(where, f"holds {describe(value)} where an object with named columns belongs")
 
 
 def _unwrapped(content: dict[str, Any], name: str) -> Iterator[RawRow | BadRow]:

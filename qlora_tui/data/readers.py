@@ -40,6 +40,10 @@ def _rows(file: DataFile, open_file: OpenFile) -> Iterator[RawRow | BadRow]:
             return table_reader.parquet_rows(open_file, file.name)
         case "arrow":
             return table_reader.arrow_rows(open_file, file.name)
+        case "xlsx":
+            from qlora_tui.data.xlsx_reader import xlsx_rows
+
+            return xlsx_rows(open_file, file.name)
         case "text":
             return table_reader.text_rows(open_file, file.name)
 
@@ -56,7 +60,7 @@ def file_notes(file: DataFile) -> list[str]:
         kind = kind_of(file, head)
     notes = []
     encoding = encoding_of(head)
-    if kind not in {"parquet", "arrow"} and encoding != "utf-8":
+    if kind not in {"parquet", "arrow", "xlsx"} and encoding != "utf-8":
         shown = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
         notes.append(f"{file.name}: read as {shown}")
     if kind == "text":

@@ -129,20 +129,35 @@ def arrow_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
 
 
 def _batch_rows(batch: Any, name: str, first: int) -> Iterator[RawRow | BadRow]:
+    import pyarrow as pa
+
     # Offsets in a damaged file may point anywhere in memory; nothing is read from a batch before they are checked.
     batch.validate(full=True)
+    nested = any(pa.types.is_nested(field.type) for field in batch.schema)
     try:
         rows = batch.to_pylist()
     except (UnicodeDecodeError, OverflowError, ValueError):
         for index in range(batch.num_rows):
             where = f"{name}[{first + index}]"
             try:
-                yield where, batch.slice(index, 1).to_pylist()[0]
+                (row,) = batch.slice(index, 1).to_pylist()
+                yield where, _without_padding(row) if nested else row
             except (UnicodeDecodeError, OverflowError, ValueError) as error:
                 yield BadRow(where, f"a value cannot be read: {error}")
         return
     for index, row in enumerate(rows, first):
-        yield f"{name}[{index}]", row
+        yield f"{name}[{index}]", _without_padding(row) if nested else row
+
+
+def _without_padding(row: dict[str, Any]) -> dict[str, Any]:
+    """`row` without the nulls inside its structs: there, every object of a column has the keys of all the others."""
+    return {name: _unpadded(value) if isinstance(value, dict | list) else value for name, value in row.items()}
+
+
+def _unpadded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unpadded(item) for key, item in value.items() if item is not None}
+    return [_unpadded(item) for item in value] if isinstance(value, list) else value
 
 
 def _refuse_repeated(names: list[str], name: str) -> None:

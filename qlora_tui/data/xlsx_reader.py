@@ -1,0 +1,77 @@
+"""Rows of an Excel workbook: its first sheet, the first line naming the columns."""
+
+import datetime
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from qlora_tui.data.bad_rows import BadRow
+from qlora_tui.data.files import OpenFile
+from qlora_tui.data.json_reader import RawRow
+from qlora_tui.errors import DataError, EnvironmentProblem
+
+_MAX_UNPACKED_BYTES = 2 << 30
+
+
+def xlsx_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
+    """Rows of the first sheet; empty lines are passed over.
+
+    Raises DataError for a damaged workbook or an unusable header, EnvironmentProblem without openpyxl.
+    """
+    try:
+        from openpyxl import load_workbook
+    except ImportError:
+        raise EnvironmentProblem(
+            f"{name}: reading Excel workbooks needs openpyxl", hint="pip install 'qlora-tui[xlsx]', or save it as csv."
+        ) from None
+    try:
+        _refuse_bomb(file, name)
+        book = load_workbook(file.stream, read_only=True, data_only=True)
+        lines = enumerate(book.worksheets[0].iter_rows(values_only=True), 1)
+        _, first = next(lines, (1, ()))
+        header = _header(first, name)
+        for number, cells in lines:
+            row = dict(zip(header, map(_value, cells[: len(header)]), strict=False))
+            if any(value not in (None, "") for value in row.values()):
+                yield f"{name}:{number}", row
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        SyntaxError,
+    ) as error:
+        raise DataError(
+            f"{name}: damaged workbook: {str(error).partition(chr(10))[0] or type(error).__name__}",
+            hint="Save it again, or as csv.",
+        ) from error
+
+
+def _refuse_bomb(file: OpenFile, name: str) -> None:
+    with zipfile.ZipFile(file.stream) as archive:
+        unpacked_bytes = sum(part.file_size for part in archive.infolist())
+    file.stream.seek(0)
+    if unpacked_bytes > _MAX_UNPACKED_BYTES:
+        raise DataError(f"{name}: unpacks to {unpacked_bytes / 1e9:.1f} GB", hint="Save it as csv.")
+
+
+def _header(cells: tuple[Any, ...], name: str) -> list[str]:
+    header = ["" if cell is None else str(cell).strip() for cell in cells]
+    while header and not header[-1]:
+        header.pop()
+    if not header:
+        raise DataError(f"{name}:1: the first line of the first sheet names no columns")
+    repeated = [column for column, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise DataError(f"{name}:1: column {repeated[0]!r} appears twice in the header", hint="Rename one of them.")
+    return header
+
+
+def _value(cell: Any) -> Any:
+    if isinstance(cell, datetime.datetime | datetime.date | datetime.time):
+        return cell.isoformat()
+    return cell if isinstance(cell, str | int | float | bool | None) else str(cell)
