@@ -24,6 +24,7 @@ OWN = {
     "adapter.modules_to_save": ('["embed_tokens", "lm_head"]', ["embed_tokens", "lm_head"]),
     "training.sample_prompts": ("Who, in all the world, is Bob?", ["Who, in all the world, is Bob?"]),
     "quantization.kind": ("none", "none"),
+    "data.ignore_columns": ("notes", ["notes"]),
 }
 
 

@@ -223,7 +223,7 @@ def test_rows_that_are_single_messages_are_not_taken_for_finished_text(tmp_path:
     assert load(tmp_path, told).detection.format == "text"
 
 
-@pytest.mark.parametrize("row", [{"question": "a", "answer": 4}, {"source": "x", "conversations": ["a", "b"]}])
+@pytest.mark.parametrize("row", [{"question": "a", "answer": [4]}, {"source": "x", "conversations": [["a", "b"]]}])
 def test_a_column_is_not_urged_as_text_where_others_hold_what_is_meant(tmp_path: Path, row: Row) -> None:
     with pytest.raises(DataError, match="no reading fits most of the rows") as caught:
         load(tmp_path, row)
@@ -242,13 +242,21 @@ def test_what_turns_hold_besides_is_said_to_be_left_out(tmp_path: Path) -> None:
     assert "not used of the turns: reasoning_content" in found.evidence
 
 
-def test_answers_that_are_marked_as_bad_are_told(tmp_path: Path) -> None:
-    """As TRL writes unpaired preferences: a label beside each answer."""
+def test_answers_marked_as_bad_are_not_trained(tmp_path: Path) -> None:
+    """As TRL writes unpaired preferences: a label for each answer."""
     rows = [{"prompt": "a", "completion": f"b{at}", "label": at > 1} for at in range(6)]
-    told = "2 of 6 sampled rows have an answer that 'label' calls bad (false); they are trained all the same"
-    assert told in load(tmp_path, rows).detection.evidence
-    numbered = [{**row, "label": at} for at, row in enumerate(rows)]
-    assert not [said for said in load(tmp_path, numbered).detection.evidence if "label" in said]
+    loaded = load(tmp_path, rows)
+    assert [to_example(row).turns[1]["content"] for row in loaded.dataset] == ["b2", "b3", "b4", "b5"]
+    assert "2 rows are not trained: column 'label' marks the answer as bad" in loaded.warnings
+    evidence = "2 of 6 sampled rows have an answer that 'label' marks as bad (false); they are not trained"
+    assert evidence in loaded.detection.evidence
+
+
+def test_a_label_that_is_a_number_is_no_mark(tmp_path: Path) -> None:
+    rows = [{"prompt": f"a{at}", "completion": f"b{at}", "label": at} for at in range(6)]
+    loaded = load(tmp_path, rows)
+    assert len(loaded.dataset) == 6
+    assert loaded.detection.columns.label is None
 
 
 @pytest.mark.parametrize("row", [{"id": 4, "label": 1}, {"a": 1.5, "b": [1, 2]}, {}])

@@ -45,9 +45,9 @@ WRITERS = {
     "wrapped.json": lambda path: put(path, json.dumps({"data": ROWS})),
     "columns.json": lambda path: put(path, _table().to_pandas().to_json()),
     "lines.json": lambda path: put(path, LINES),
-    "rows.csv": lambda path: put(path, "prompt,completion\n" + "".join(f"p,é{n}\n" for n in range(10))),
-    "semicolon.csv": lambda path: put(path, "prompt;completion\r\n" + "".join(f"p;é{n}\r\n" for n in range(10))),
-    "rows.tsv": lambda path: put(path, "prompt\tcompletion\n" + "".join(f"p\té{n}\n" for n in range(10))),
+    "rows.csv": lambda path: put(path, "prompt,completion\n" + "".join(f"p{n},é{n}\n" for n in range(10))),
+    "semicolon.csv": lambda path: put(path, "prompt;completion\r\n" + "".join(f"p{n};é{n}\r\n" for n in range(10))),
+    "rows.tsv": lambda path: put(path, "prompt\tcompletion\n" + "".join(f"p{n}\té{n}\n" for n in range(10))),
     "rows.parquet": lambda path: pq.write_table(_table(), path),
     "rows.arrow": _write_arrow,
     "no_suffix": lambda path: put(path, LINES),
@@ -136,7 +136,7 @@ BAD_LINES = {
     "extra": ('{"prompt": "a", "completion": "b"} x', "column 36: broken JSON: Extra data", "x"),
     "list": ("[1, 2]", "bad.jsonl:3: holds a list of 2 where an object", ""),
     "duplicate": ('{"prompt": "a", "prompt": "c", "completion": "b"}', "key 'prompt' appears twice", ""),
-    "number": ('{"prompt": "a", "completion": 4}', "column 'completion' holds the number 4 where text belongs", ""),
+    "number": ('{"prompt": "c", "completion": NaN}', "column 'completion' holds nan, which is no number", ""),
     "texts": ('{"prompt": "a", "completion": {"x": 1}}', "column 'completion' holds an object", ""),
     "null": ('{"prompt": "a", "completion": null}', "column 'completion' is empty (null)", ""),
     "missing": ('{"prompt": "a"}', "no column 'completion'", ""),
@@ -190,12 +190,12 @@ def test_a_quote_that_never_ends_is_named(tmp_path: Path) -> None:
 
 def test_a_row_of_ten_megabytes_loads(tmp_path: Path) -> None:
     long = "x" * 10_000_000
-    loaded = load(put(tmp_path / "long.jsonl", GOOD + json.dumps({"prompt": "a", "completion": long}) + "\n"))
+    loaded = load(put(tmp_path / "long.jsonl", GOOD + json.dumps({"prompt": "c", "completion": long}) + "\n"))
     assert answers(loaded)[1] == long
 
 
 def test_a_row_too_long_to_be_tokenized_is_named(tmp_path: Path) -> None:
-    huge = json.dumps({"prompt": "a", "completion": "x" * (33 << 20)}) + "\n"
+    huge = json.dumps({"prompt": "c", "completion": "x" * (33 << 20)}) + "\n"
     path = put(tmp_path / "huge.jsonl", GOOD + huge)
     with pytest.raises(DataError, match=r"huge.jsonl:2: holds 34,603,009 characters .* may hold 33,554,432"):
         load(path)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qlora_tui.cli.data_options import Columns, Config, Revision, SkipBadRows, Split
+from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Settings, Yes
 from qlora_tui.errors import DataError
 from qlora_tui.terminal import narrate, printable
@@ -50,6 +50,7 @@ def inspect(
     model: Model = None,
     format_name: FormatName = None,
     column: Columns = None,
+    ignore_column: IgnoreColumns = None,
     config: Config = None,
     split: Split = None,
     revision: Revision = None,
@@ -69,6 +70,7 @@ def inspect(
         "model.id": model,
         "data.source": source,
         "data.format": format_name,
+        "data.ignore_columns": ignore_column,
         "data.config": config,
         "data.split": split,
         "data.revision": revision,

@@ -11,4 +11,8 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
 ]
+IgnoreColumns = Annotated[
+    list[str] | None,
+    typer.Option("--ignore-column", metavar="NAME", help="Column with text that is not to be used. Repeatable."),
+]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on past unusable rows and count them.")]

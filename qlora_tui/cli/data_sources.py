@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qlora_tui.cli.data_options import Columns, Config, Revision, SkipBadRows, Split
+from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate, printable
 
@@ -71,6 +71,7 @@ def convert(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Without it: stdout.")] = None,
     format_name: FormatName = "auto",
     column: Columns = None,
+    ignore_column: IgnoreColumns = None,
     config: Config = None,
     split: Split = None,
     revision: Revision = None,
@@ -82,9 +83,12 @@ def convert(
     from qlora_tui.data.report import counted
 
     spec = source_spec(source, format_name, column, config, split, revision)
+    spec = spec.model_copy(update={"ignore_columns": ignore_column or []})
     target = out if out is not None else sys.stdout
     done = convert_rows(spec, target, skip_bad_rows=skip_bad_rows, consent=consent(yes))
     narrate(f"{counted(done.rows)} from format {done.detection.format}" + (f" to {out}" if out is not None else ""))
+    for warning in done.warnings:
+        narrate(printable(warning, one_line=True))
     if done.bad_row_count:
         narrate(f"{counted(done.bad_row_count)} skipped, such as:")
         for row in done.bad_rows[:5]:

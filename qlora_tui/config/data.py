@@ -38,7 +38,10 @@ class ColumnMap(Spec):
     """Column with text that belongs to the prompt (Alpaca's "input")."""
 
     response: str | None = None
-    """Column with the answer to learn."""
+    """Column with the answer to learn. Numbers and truth values are trained as text."""
+
+    history: str | None = None
+    """Column with the earlier turns of a conversation, as a list of [prompt, answer] pairs."""
 
     system: str | None = None
     """Column with the system prompt."""
@@ -54,6 +57,9 @@ class ColumnMap(Spec):
 
     tools: str | None = None
     """Column with the tools the assistant may call, as JSON."""
+
+    label: str | None = None
+    """Column that marks the answer of a row as good (true) or bad (false). Rows with a bad answer are not trained."""
 
 
 class SourceSpec(Spec):
@@ -74,6 +80,10 @@ class SourceSpec(Spec):
 
     columns: ColumnMap = ColumnMap()
     """Column mapping given by hand; wins over detection."""
+
+    ignore_columns: list[str] = Field(default_factory=list)
+    """Columns that are not trained on purpose. A column with text that no format uses stops detection until it is
+    named here or in `columns`."""
 
 
 class WeightedSourceSpec(SourceSpec):
@@ -142,5 +152,11 @@ class DataSpec(SourceSpec):
     def eval_spec(self) -> SourceSpec | None:
         """Where separate evaluation rows come from, when the configuration names some."""
         if self.eval_source is not None:
-            return SourceSpec(source=self.eval_source, split=self.eval_split, format=self.format, columns=self.columns)
+            return SourceSpec(
+                source=self.eval_source,
+                split=self.eval_split,
+                format=self.format,
+                columns=self.columns,
+                ignore_columns=self.ignore_columns,
+            )
         return self.model_copy(update={"split": self.eval_split}) if self.eval_split is not None else None

@@ -1,5 +1,6 @@
 """Rows that cannot be read or used: what is kept about them, and when they stop the load."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from qlora_tui.errors import DataError
@@ -10,6 +11,10 @@ KEPT = 100
 
 class RowError(ValueError):
     """Why one row cannot be used; becomes a BadRow where the row's place is known."""
+
+
+class LeftOutError(Exception):
+    """Why a row that can be read is not trained; such rows are counted and stop nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,15 @@ class BadRows:
     skip: bool
     rows: list[BadRow] = field(default_factory=list)
     count: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows that are not trained on purpose, by reason."""
+
+    def left_out_reasons(self) -> list[str]:
+        """How many rows are not trained on purpose, and why."""
+        return [
+            f"{count:,} {'row is' if count == 1 else 'rows are'} not trained: {reason}"
+            for reason, count in self.left_out.items()
+        ]
 
     def add(self, row: BadRow) -> None:
         """Count `row`. Raises DataError when bad rows may not be skipped."""

@@ -5,6 +5,7 @@ from itertools import permutations
 
 from qlora_tui.config.data import ColumnMap, Format
 from qlora_tui.data.column_profile import ColumnProfile, ValueKind
+from qlora_tui.data.unused_columns import is_metadata
 
 Columns = dict[str, ColumnProfile]
 
@@ -17,6 +18,10 @@ _RESPONSE_NAMES = (
     "solution", "gpt", "bot",
 )  # fmt: skip
 _CONTEXT_NAMES = ("input", "context")
+_INSTRUCTIONS = {"instruction", "question"}
+"""Prompts that an "input" can belong to; others may be called so themselves."""
+
+_HISTORY_NAMES = ("history",)
 _SYSTEM_NAMES = ("system", "system_prompt", "system_message")
 _TOOL_NAMES = ("tools", "functions")
 _TEXT_NAMES = ("text", "content", "document", "passage", "story", "body", "sentence")
@@ -46,7 +51,7 @@ class Candidate:
     def shown(self) -> str:
         return ", ".join(f"{field} = {column}" for field, column in self.columns.model_dump(exclude_none=True).items())
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str | list[str]]:
         """The settings that choose it, by key."""
         columns = self.columns.model_dump(exclude_none=True)
         return {"data.format": self.format, **{f"data.columns.{field}": name for field, name in columns.items()}}
@@ -61,6 +66,19 @@ def candidates(columns: Columns, given: ColumnMap) -> list[Candidate]:
         *_unnamed_pairs(columns, given),
         *_texts(columns, given),
     ]
+
+
+def expected_kinds(format_name: Format, columns: ColumnMap) -> dict[str, str]:
+    """Return the column names, in lower case, that the format would read as a further kind of column."""
+    names = {"system": _SYSTEM_NAMES, "tools": _TOOL_NAMES}
+    if format_name in _PAIR_FORMATS:
+        names |= {"history": _HISTORY_NAMES, "context": ("context",)}
+        if (columns.prompt or "").lower() in _INSTRUCTIONS:
+            names["context"] = _CONTEXT_NAMES
+    elif columns.text is not None:
+        return {}
+    given = columns.model_dump(exclude_none=True)
+    return {name: kind for kind, usual in names.items() if kind not in given for name in usual}
 
 
 def _seen(profile: ColumnProfile, kind: ValueKind, what: str) -> str:
@@ -81,6 +99,17 @@ def _extras(columns: Columns, given: ColumnMap) -> dict[str, str | None]:
     return {
         "system": given.system or _named(columns, _SYSTEM_NAMES),
         "tools": given.tools or _named(columns, _TOOL_NAMES, None),
+    }
+
+
+def _pair_extras(columns: Columns, given: ColumnMap) -> dict[str, str | None]:
+    """What stands beside a prompt and its answer: earlier turns, and whether the answer is a bad one."""
+    label = _named(columns, ("label",), "number")
+    marked = label is not None and columns[label].truth_values == columns[label].kinds["number"]
+    return {
+        "history": given.history or _named(columns, _HISTORY_NAMES, "list"),
+        "label": given.label or (label if marked else None),
+        **_extras(columns, given),
     }
 
 
@@ -145,36 +174,38 @@ def _pairs(columns: Columns, given: ColumnMap) -> list[Candidate]:
 
 
 def _all_named(columns: Columns, names: tuple[str, ...]) -> list[str]:
-    speaking: tuple[ValueKind, ...] = ("text", "messages", "sharegpt")
     return [
-        name
-        for name, profile in columns.items()
-        if name.lower() in names and sum(profile.share(kind) for kind in speaking) >= _LEAST_SHARE
+        name for name, profile in columns.items() if name.lower() in names and profile.speaking_share() >= _LEAST_SHARE
     ]
 
 
 def _readings(columns: Columns, given: ColumnMap, prompt: str, response: str) -> list[Candidate]:
     asked, answered = columns[prompt], columns[response]
-    share = min(asked.share(asked.main_kind()), answered.share(answered.main_kind()))
+    share = min(asked.speaking_share(), answered.speaking_share())
+    if asked.main_kind() == answered.main_kind() == "number":
+        share = 0.0  # A table of figures asks nothing.
     evidence = [
         _seen(asked, asked.main_kind(), "the prompt"),
         _seen(answered, answered.main_kind(), "the answer"),
     ]
-    label = _named(columns, ("label",), "number")
+    extras = _pair_extras(columns, given)
+    label = extras["label"]
     if label is not None and columns[label].falsehoods:
         evidence.append(
-            f"{columns[label].falsehoods} of {answered.rows} sampled rows have an answer that {label!r} calls bad "
-            "(false); they are trained all the same"
+            f"{columns[label].falsehoods} of {answered.rows} sampled rows have an answer that {label!r} marks as bad "
+            "(false); they are not trained"
         )
+    if answered.main_kind() == "number":
+        evidence.append(f"the numbers in {response!r} are trained as text")
     others = {name: profile for name, profile in columns.items() if name not in {prompt, response}}
     context = given.context
-    if context is None and prompt.lower() in {"instruction", "question"}:
-        context = _named(others, _CONTEXT_NAMES)
+    if context is None:
+        context = _named(others, _CONTEXT_NAMES if prompt.lower() in _INSTRUCTIONS else ("context",))
     usual = _usual_format(prompt.lower(), response.lower(), context)
     found = []
     for format_name in _PAIR_FORMATS:
         belongs = context if format_name == "alpaca" or given.context else None
-        mapped = ColumnMap(prompt=prompt, response=response, context=belongs, **_extras(columns, given))
+        mapped = ColumnMap(prompt=prompt, response=response, context=belongs, **extras)
         more = [f"{belongs!r} holds text that belongs to the prompt"] if belongs else []
         score = _ON_REQUEST_SCORE
         if format_name == usual:
@@ -194,6 +225,8 @@ def _usual_format(prompt: str, response: str, context: str | None) -> Format:
 def _unnamed_pairs(columns: Columns, given: ColumnMap) -> list[Candidate]:
     """Exactly two text columns whose names say nothing: both orders, neither sure."""
     texts = [name for name, profile in columns.items() if profile.share("text") >= _LEAST_SHARE]
+    if len(texts) > 2:
+        texts = [name for name in texts if not is_metadata(name)]
     if len(texts) != 2:
         return []
     found = []

@@ -1,15 +1,14 @@
 """What a sample of rows holds in each column."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qlora_tui.data.marked_text import CHIP2, GUANACO, HH
-from qlora_tui.data.turns import KNOWN_KEYS, ROLES
+from qlora_tui.data.turns import KNOWN_KEYS, ROLES, written_list
 
-ValueKind = Literal["text", "messages", "sharegpt", "number", "object", "list", "null"]
 _MAX_JSON_TEXT_CHARS = 1 << 20
+ValueKind = Literal["text", "messages", "sharegpt", "number", "object", "list", "null"]
 
 
 @dataclass
@@ -24,6 +23,9 @@ class ColumnProfile:
 
     falsehoods: int = 0
     """How many values are false."""
+
+    truth_values: int = 0
+    """How many values are true or false."""
 
     role_names: int = 0
     """How many texts are the name of a role and nothing else."""
@@ -42,6 +44,11 @@ class ColumnProfile:
         """The same among the rows that have a value."""
         present = sum(count for other, count in self.kinds.items() if other != "null")
         return self.kinds[kind] / present if present else 0.0
+
+    def speaking_share(self) -> float:
+        """Share of all sampled rows, 0 to 1, whose value can be one side of a conversation."""
+        kinds: tuple[ValueKind, ...] = ("text", "messages", "sharegpt", "number")
+        return sum(self.share(kind) for kind in kinds)
 
     def main_kind(self) -> ValueKind:
         """The most frequent kind; null only when there is nothing else."""
@@ -67,6 +74,7 @@ def _observe(profile: ColumnProfile, value: Any) -> None:
     kind = _kind(value)
     profile.kinds[kind] += 1
     profile.falsehoods += value is False
+    profile.truth_values += isinstance(value, bool)
     if kind == "text":
         profile.role_names += value.strip().lower() in ROLES
         for markers in (HH, GUANACO, CHIP2):
@@ -81,7 +89,7 @@ def _kind(value: Any) -> ValueKind:
     if value is None:
         return "null"
     if isinstance(value, str):
-        return _turns_kind(_json_list(value)) or "text"
+        return (_turns_kind(written_list(value)) if len(value) <= _MAX_JSON_TEXT_CHARS else None) or "text"
     if isinstance(value, bool | int | float):
         return "number"
     if isinstance(value, dict):
@@ -89,15 +97,6 @@ def _kind(value: Any) -> ValueKind:
     if isinstance(value, list):
         return _turns_kind(value) or "list"
     return "object"
-
-
-def _json_list(text: str) -> Any:
-    if not text.startswith("[") or len(text) > _MAX_JSON_TEXT_CHARS:
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _turns_kind(value: Any) -> ValueKind | None:

@@ -27,6 +27,8 @@ class Converted:
     bad_row_count: int
     bad_rows: list[BadRow]
     detection: Detection
+    warnings: list[str]
+    """What of the rows was left out, and why."""
 
 
 def convert(
@@ -50,7 +52,8 @@ def convert(
         for row in reading.rows:
             stream.write(json.dumps(_line(to_example(row)), ensure_ascii=False) + "\n")
             written += 1
-    return Converted(written, reading.bad.count, reading.bad.rows, reading.detection)
+    warnings = [*reading.warnings, *reading.bad.left_out_reasons()]
+    return Converted(written, reading.bad.count, reading.bad.rows, reading.detection, warnings)
 
 
 def split_into_turns(spec: SourceSpec, consent: Consent, on_progress: Progress | None = None) -> SourceSpec:

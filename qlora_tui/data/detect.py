@@ -1,22 +1,26 @@
 """Which format rows have: found from their structure over a sample, with the evidence and a confidence."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qlora_tui.config.data import ColumnMap, Format
-from qlora_tui.data.candidates import Candidate, candidates
+from qlora_tui.data.candidates import Candidate, candidates, expected_kinds
 from qlora_tui.data.column_profile import ColumnProfile, profiles
 from qlora_tui.data.turns import ROLE_KEYS
+from qlora_tui.data.unused_columns import repeated_prompts, unused_columns, unused_text
 from qlora_tui.errors import DataError, nearest
 
 Row = dict[str, Any]
+Settings = dict[str, str | list[str]]
+"""Settings by key, as a person would give them."""
 
 SAMPLE_ROWS = 200
 _LEAST_CONFIDENCE = 0.5
 _CLEAR_MARGIN = 0.03
 _SHOWN_CHOICES = 4
+_MANY_REPEATED = 0.5
 _WHICH_COLUMNS = 'Say which columns to use, such as data.columns.prompt = "..." and data.columns.response = "..."'
 
 
@@ -30,13 +34,17 @@ class Detection:
     columns: ColumnMap = field(default_factory=ColumnMap)
     """The columns that are used, found or given by hand."""
 
+    unused: list[str] = field(default_factory=list)
+    """Columns of the sampled rows that are not used."""
+
+    unused_text: list[str] = field(default_factory=list)
+    """Those of them that hold text of their own."""
+
 
 class UnclearFormatError(DataError):
     """A person has to say what the columns hold."""
 
-    def __init__(
-        self, message: str, columns: Iterable[str], *, hint: str, choices: Sequence[dict[str, str]] = ()
-    ) -> None:
+    def __init__(self, message: str, columns: Iterable[str], *, hint: str, choices: Sequence[Settings] = ()) -> None:
         super().__init__(message, hint=hint)
         self.columns = list(columns)
         """Every column there is."""
@@ -44,11 +52,19 @@ class UnclearFormatError(DataError):
         """Settings by key, for each reading that fits."""
 
 
-def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Detection:
-    """The format of `rows`, within what was given by hand. `label` names the source in messages.
+def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str, ignored: Collection[str] = ()) -> Detection:
+    """Return the format of `rows`, within what was given by hand. `label` names the source in messages.
 
-    Raises DataError for a column that does not exist, and when no format or several formats fit.
+    Raises DataError for a column that does not exist, when no format or several formats fit, and when the only reading
+    that fits would lose text or train one prompt on many answers.
     """
+    rows = [{name: value for name, value in row.items() if name not in ignored} for row in rows] if ignored else rows
+    found = _reading(rows, wanted, given, label)
+    used = set(found.columns.model_dump(exclude_none=True).values())
+    return replace(found, unused=unused_columns(rows, used), unused_text=unused_text(rows, used))
+
+
+def _reading(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Detection:
     columns = profiles(rows)
     _check_given(given, columns, label)
     fitting = [candidate for candidate in candidates(columns, given) if _allowed(candidate, wanted, given)]
@@ -66,9 +82,85 @@ def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Det
     if len(close) > 1:
         message = f"{label}: {len(close)} readings fit and none is clear; columns: {_described(columns)}"
         raise _ambiguous(message, columns, close)
+    if not _settled_by_hand(given):
+        _check_nothing_lost(best, rows, columns, label)
+        _check_prompts(best, rows, columns, label)
     likely = [one for one in found if one.score >= _LEAST_CONFIDENCE]
     evidence = [*best.evidence, *(f"also possible: {other.format} ({other.shown()})" for other in likely[1:4])]
     return Detection(best.format, round(best.score, 2), evidence, best.columns)
+
+
+def late_columns(
+    new: Row, row: Row, found: Detection, wanted: Format, given: ColumnMap
+) -> list[tuple[str, str | None]]:
+    """Return the columns of `new`, a part of `row`, that the sampled rows should have had, each with its kind.
+
+    These are columns whose name the format reads and, unless a person settled the format, columns with text of their
+    own, which have no kind.
+    """
+    kinds = expected_kinds(found.format, found.columns)
+    telling = [name for name, value in new.items() if value not in (None, "", [], {})]
+    settled = wanted != "auto" or _settled_by_hand(given)
+    saying = [] if settled else unused_text([row], [name for name in row if name not in new])
+    return [(name, kinds.get(name.lower())) for name in telling if name.lower() in kinds or name in saying]
+
+
+def _settled_by_hand(given: ColumnMap) -> bool:
+    return bool(given.messages or given.text or given.chosen or (given.prompt and given.response))
+
+
+def _check_nothing_lost(best: Candidate, rows: list[Row], columns: dict[str, ColumnProfile], label: str) -> None:
+    """Raise where the rows hold text that `best` would leave out."""
+    left = unused_text(rows, best.used())
+    if not left:
+        return
+    named = " and ".join(repr(name) for name in left[:_SHOWN_CHOICES]) + (" and others" * (len(left) > _SHOWN_CHOICES))
+    message = (
+        f"{label}: {'columns' if len(left) > 1 else 'column'} {named} would not be trained: "
+        f"format {best.format!r} reads {best.shown()}; columns: {_described(columns)}"
+    )
+    raise _asking(message, columns, [*_with_column(best, left, rows), {"data.ignore_columns": left}])
+
+
+def _with_column(best: Candidate, left: list[str], rows: list[Row]) -> list[Settings]:
+    """Readings of a pair that also use the one column that `best` leaves out."""
+    mapped = best.columns
+    if len(left) != 1 or mapped.prompt is None or mapped.response is None:
+        return []
+    (name,) = left
+    found: list[Settings] = []
+    if mapped.system is None and len({repr(row.get(mapped.prompt)) for row in rows}) == 1:
+        found.append(_pair_settings("two-column", prompt=name, response=mapped.response, system=mapped.prompt))
+    if mapped.context is None:
+        found.append(_pair_settings("alpaca", prompt=mapped.prompt, context=name, response=mapped.response))
+    return found
+
+
+def _pair_settings(format_name: Format, **columns: str) -> Settings:
+    return {"data.format": format_name, **{f"data.columns.{field}": name for field, name in columns.items()}}
+
+
+def _check_prompts(best: Candidate, rows: list[Row], columns: dict[str, ColumnProfile], label: str) -> None:
+    """Raise where most rows share their prompt with a row that has another answer: the question is elsewhere."""
+    mapped = best.columns
+    if mapped.prompt is None or mapped.response is None or mapped.label is not None:
+        return
+    asked = [name for name in (mapped.prompt, mapped.context, mapped.system, mapped.history) if name is not None]
+    repeated, example = repeated_prompts(rows, asked, mapped.response)
+    if repeated < _MANY_REPEATED * len(rows):
+        return
+    shown = example if len(example) <= 60 else f"{example[:59]}…"
+    message = (
+        f"{label}: {repeated:,} of {len(rows):,} sampled rows have a prompt that also stands before another answer, "
+        f"such as {shown!r} in column {mapped.prompt!r}; columns: {_described(columns)}"
+    )
+    raise _asking(message, columns, [best.settings()])
+
+
+def _asking(message: str, columns: dict[str, ColumnProfile], choices: Sequence[Settings]) -> UnclearFormatError:
+    ways = "; or ".join(map(_written, choices))
+    start = "Choose one" if len(choices) > 1 else "If that is meant"
+    return UnclearFormatError(message, columns, hint=f"{start}: {ways}.", choices=choices)
 
 
 def _check_given(given: ColumnMap, columns: dict[str, ColumnProfile], label: str) -> None:
@@ -150,12 +242,10 @@ def _unsure(close: list[Candidate], columns: dict[str, ColumnProfile], label: st
 
 def _ambiguous(message: str, columns: dict[str, ColumnProfile], close: list[Candidate]) -> UnclearFormatError:
     """Several readings fit, or one does by its structure alone."""
-    choices = [one.settings() for one in close[:_SHOWN_CHOICES]]
-    ways = "; or ".join(map(_written, choices))
-    return UnclearFormatError(message, columns, hint=f"Choose one: {ways}.", choices=choices)
+    return _asking(message, columns, [one.settings() for one in close[:_SHOWN_CHOICES]])
 
 
-def _written(settings: dict[str, str]) -> str:
+def _written(settings: Settings) -> str:
     return ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
 
 

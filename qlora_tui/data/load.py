@@ -41,6 +41,8 @@ class Loaded:
     was read or the rows are streamed from local files, so that equal does not prove equal content."""
 
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What of the rows is not trained, and why. Of a stream: as far as the first rows tell."""
     label: str = ""
     """What messages call the source."""
     commit: str | None = None
@@ -100,7 +102,10 @@ def load_source(
     bad = reading.bad
     notes = [*source.notes, *reading.notes]
     found, columns = reading.detection, reading.columns
-    return Loaded(dataset, found, columns, bad.rows, bad.count, fingerprint, notes, source.label, source.commit)
+    warnings = [*reading.warnings, *bad.left_out_reasons()]
+    return Loaded(
+        dataset, found, columns, bad.rows, bad.count, fingerprint, notes, warnings, source.label, source.commit
+    )
 
 
 @dataclass
@@ -114,6 +119,8 @@ class Rows:
 
     columns: list[str]
     notes: list[str]
+    warnings: list[str]
+    """What the format leaves out of the rows."""
     label: str
 
 
@@ -135,7 +142,7 @@ def read_rows(
             rows = iter(_cached(reading, _identity(source, reading.detection, False, on_progress)[0], on_progress))
         rows = itertools.islice(rows, limit)
     notes = [*source.notes, *reading.notes]
-    return Rows(rows, reading.detection, reading.bad, reading.columns, notes, source.label)
+    return Rows(rows, reading.detection, reading.bad, reading.columns, notes, reading.warnings, source.label)
 
 
 def _identity(source: Source, detection: Detection, partial: bool, on_progress: Progress | None) -> tuple[str, str]:
@@ -149,7 +156,8 @@ def _identity(source: Source, detection: Detection, partial: bool, on_progress: 
         tell = None if on_progress is None else lambda done: on_progress("hashing", done, total)
         content = content_hash(source.files, tell)
     columns = detection.columns.model_dump(exclude_none=True)
-    key = _digest([row_cache.VERSION, content, source.split.name, detection.format, columns])
+    ignored = sorted(source.spec.ignore_columns)
+    key = _digest([row_cache.VERSION, content, source.split.name, detection.format, columns, ignored])
     part = _digest([key, source.split.start, source.split.stop])
     return key, f"quick:{part}" if content.startswith("quick:") else part
 
@@ -167,6 +175,7 @@ def _cached(reading: Reading, key: str, on_progress: Progress | None) -> Any:
         for row in met.rows:
             reading.bad.add(row)
         reading.bad.count = met.count
+        reading.bad.left_out = met.left_out
     else:
         path = row_cache.write(key, reading.rows(_reading_progress(reading.source, on_progress)), reading.bad)
     dataset = datasets.Dataset.from_file(str(path))

@@ -1,11 +1,14 @@
 """From a raw row to normal form, once the format and the columns are known."""
 
-from collections.abc import Callable, Iterator
+import json
+import math
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 from qlora_tui.config.data import ColumnMap, Format
-from qlora_tui.data.bad_rows import RowError
+from qlora_tui.data.bad_rows import LeftOutError, RowError
 from qlora_tui.data.marked_text import CHIP2, GUANACO, HH
+from qlora_tui.data.rows import Role
 from qlora_tui.data.turns import StoredTurn, clean_text, json_text, stored_turns, turn
 from qlora_tui.errors import nearest
 
@@ -27,7 +30,10 @@ Mapping = Callable[[Row], NormalRow]
 
 
 def mapping(format_name: Format, columns: ColumnMap) -> Mapping:
-    """The function from raw to normal rows. It raises RowError for a row that does not fit."""
+    """Return the function from raw to normal rows.
+
+    It raises RowError for a row that does not fit, and LeftOutError for one that is not to be trained.
+    """
     match format_name:
         case "messages" | "sharegpt":
             return lambda row: _messages(row, columns)
@@ -42,28 +48,6 @@ def mapping(format_name: Format, columns: ColumnMap) -> Mapping:
             return lambda row: _normal(markers.split(_clean(row, columns.text), f"column {columns.text!r}"))
         case _:
             return lambda row: _pair(row, columns)
-
-
-def unfolded(row: Row) -> Iterator[Row]:
-    """The rows inside one row: Unnatural Instructions keeps several examples under one instruction."""
-    instances = row.get("instances")
-    if not is_nested(row):
-        yield row
-        return
-    reformulations = row.get("reformulations")
-    for instance in [*(instances or []), *(reformulations if isinstance(reformulations, list) else [])]:
-        if isinstance(instance, dict):
-            yield {"input": instance.get("instruction_with_input"), "output": instance.get("output")}
-
-
-def is_nested(row: Row) -> bool:
-    """Whether a row has the shape of Unnatural Instructions."""
-    instances = row.get("instances")
-    return (
-        isinstance(instances, list)
-        and bool(instances)
-        and all(isinstance(item, dict) and "instruction_with_input" in item for item in instances)
-    )
 
 
 def _normal(turns: list[StoredTurn], rejected: list[StoredTurn] | None = None, tools: str | None = None) -> NormalRow:
@@ -119,8 +103,6 @@ def _tools(row: Row, column: str | None) -> str | None:
         return None
     what = f"column {column!r}"
     if isinstance(value, str):
-        import json
-
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
@@ -130,26 +112,55 @@ def _tools(row: Row, column: str | None) -> str | None:
     return json_text(value, what)
 
 
+def _answer_text(value: Any, what: str) -> str:
+    """Text, or a number or truth value as JSON writes it."""
+    if isinstance(value, bool | int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RowError(f"{what} holds {value}, which is no number")
+        return json.dumps(value)
+    return clean_text(value, what)
+
+
+def _earlier_turns(row: Row, columns: ColumnMap) -> list[StoredTurn]:
+    """The turns of the history column: pairs of a prompt and its answer."""
+    value = row.get(columns.history) if columns.history is not None else None
+    if not value:
+        return []
+    what = f"column {columns.history!r}"
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        raise RowError(f"{what} must hold a list of [prompt, answer] pairs")
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return [turn(role, _answer_text(text, what)) for pair in value for role, text in zip(roles, pair, strict=True)]
+
+
+def _refuse_bad_answer(row: Row, columns: ColumnMap) -> None:
+    if columns.label is not None and row.get(columns.label) in (False, 0):
+        raise LeftOutError(f"column {columns.label!r} marks the answer as bad")
+
+
 def _pair(row: Row, columns: ColumnMap) -> NormalRow:
+    _refuse_bad_answer(row, columns)
     prompt, response = _value(row, columns.prompt), _value(row, columns.response)
     if isinstance(prompt, list) or isinstance(response, list):
         turns = [*_side(prompt, "user", columns.prompt), *_side(response, "assistant", columns.response)]
         return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
-    asked = clean_text(prompt, f"column {columns.prompt!r}")
+    asked = _answer_text(prompt, f"column {columns.prompt!r}")
     context = _optional(row, columns.context)
     if not asked.strip() and context.strip():
         asked, context = context, ""
-    answered = clean_text(response, f"column {columns.response!r}")
+    answered = _answer_text(response, f"column {columns.response!r}")
     if not asked and not answered:
         raise RowError(f"columns {columns.prompt!r} and {columns.response!r} are both empty")
-    turns = [turn("user", asked, context if context.strip() else None)] if asked else []
+    turns = _earlier_turns(row, columns)
+    if asked:
+        turns.append(turn("user", asked, context if context.strip() else None))
     turns.append(turn("assistant", answered))
     return _normal(_with_system(turns, row, columns), tools=_tools(row, columns.tools))
 
 
 def _side(value: Any, role: Any, column: str | None) -> list[StoredTurn]:
     what = f"column {column!r}"
-    return [turn(role, clean_text(value, what))] if isinstance(value, str) else stored_turns(value, what)
+    return stored_turns(value, what) if isinstance(value, list) else [turn(role, _answer_text(value, what))]
 
 
 def _preference(row: Row, columns: ColumnMap) -> NormalRow:
@@ -166,7 +177,7 @@ def _conversation(value: Any, column: str | None, asked: list[StoredTurn]) -> li
     if isinstance(value, list):
         turns = stored_turns(value, what)
         return turns if turns[: len(asked)] == asked or turns[0]["role"] != "assistant" else [*asked, *turns]
-    text = clean_text(value, what)
+    text = _answer_text(value, what)
     if HH.marks(text) or not asked:
         return HH.split(text, what)
     return [*asked, turn("assistant", text)]

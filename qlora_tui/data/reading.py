@@ -1,15 +1,16 @@
 """One source being read: its format found from the first rows, then raw rows turned into normal ones."""
 
-import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from qlora_tui.data.bad_rows import BadRow, BadRows, RowError, bad_row_error
+from qlora_tui.data.bad_rows import BadRow, BadRows, LeftOutError, RowError, bad_row_error
 from qlora_tui.data.batches import characters_of
-from qlora_tui.data.detect import SAMPLE_ROWS, Detection, detect
+from qlora_tui.data.detect import SAMPLE_ROWS, Detection, detect, late_columns
+from qlora_tui.data.foreign_shapes import shape_of
 from qlora_tui.data.json_reader import RawRow
-from qlora_tui.data.mapping import NormalRow, mapping, unfolded
+from qlora_tui.data.mapping import NormalRow, mapping
 from qlora_tui.data.readers import file_notes, raw_rows
 from qlora_tui.data.sources import Source
 from qlora_tui.errors import DataError
@@ -31,6 +32,8 @@ class Reading:
     """Columns in the sampled rows."""
 
     notes: list[str]
+    warnings: list[str]
+    """What the format leaves out of the rows."""
 
     @classmethod
     def of(cls, source: Source, skip_bad_rows: bool) -> "Reading":
@@ -38,7 +41,8 @@ class Reading:
 
         Raises DataError when no row is readable, or the format is unknown or ambiguous.
         """
-        first = _first_rows(source)
+        spec = source.spec
+        first, shapes = _first_rows(source)
         rows = [row[1] for row in first if not isinstance(row, BadRow)]
         if not rows:
             unreadable = next((row for row in first if isinstance(row, BadRow)), None)
@@ -46,27 +50,56 @@ class Reading:
                 raise bad_row_error(unreadable)
             raise DataError(f"{source.label} holds no rows", hint="Is it the right file or split?")
         columns = list(dict.fromkeys(str(name) for row in rows for name in row))
-        detection = detect(rows, source.spec.format, source.spec.columns, source.label)
-        notes = file_notes(source.files[0]) if source.commit is None else []
-        return cls(source, BadRows(skip_bad_rows), detection, columns, notes)
+        detection = detect(rows, spec.format, spec.columns, source.label, spec.ignore_columns)
+        notes = [f"rows are read as {shape}" for shape in shapes]
+        if detection.unused:
+            notes.append(f"columns that are not trained: {', '.join(detection.unused)}")
+        warnings = [
+            f"column {name!r} holds text that is not trained; data.ignore_columns = {json.dumps([name])} accepts that"
+            for name in detection.unused_text
+        ]
+        if source.commit is None:
+            notes += file_notes(source.files[0])
+        return cls(source, BadRows(skip_bad_rows), detection, columns, notes, warnings)
 
     def rows(self, on_bytes: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
         """Normal rows with their origin; bad rows are counted or, unless they may be skipped, raise DataError.
 
-        `on_bytes` gets the file bytes read so far.
+        `on_bytes` gets the file bytes read so far. Raises DataError for a column that appears after the sampled rows
+        and whose text would be lost.
         """
         to_normal = mapping(self.detection.format, self.detection.columns)
+        known = {*self.columns, *self.source.spec.ignore_columns}
         for raw in _unfolded(self.source, on_bytes):
             if isinstance(raw, BadRow):
                 self.bad.add(raw)
                 continue
             where, row = raw
+            if not known.issuperset(row):
+                self._check_late_columns(where, row, known)
             try:
                 normal: dict[str, Any] = {**_bounded(to_normal(row)), "origin": where}
             except RowError as error:
                 self.bad.add(BadRow(where, str(error)))
+            except LeftOutError as error:
+                self.bad.left_out[str(error)] += 1
             else:
                 yield normal
+
+    def _check_late_columns(self, where: str, row: dict[str, Any], known: set[str]) -> None:
+        """Raise for a column that the sample did not have and that would be read, or should be, if it had."""
+        new = {name: value for name, value in row.items() if name not in known}
+        found = late_columns(new, row, self.detection, self.source.spec.format, self.source.spec.columns)
+        known.update(name for name, value in new.items() if value not in (None, "", [], {}))
+        if not found:
+            return
+        name, kind = found[0]
+        use = f"data.columns.{kind} = {json.dumps(name)}, or " if kind is not None else ""
+        raise DataError(
+            f"{where}: column {name!r} first appears here, after the rows that the format was found from; "
+            "its content would not be trained",
+            hint=f"Set {use}data.ignore_columns = {json.dumps([name for name, _ in found])}.",
+        )
 
 
 def _bounded(row: NormalRow) -> NormalRow:
@@ -78,21 +111,40 @@ def _bounded(row: NormalRow) -> NormalRow:
     return row
 
 
-def _first_rows(source: Source) -> list[RawRow | BadRow]:
+def _first_rows(source: Source) -> tuple[list[RawRow | BadRow], list[str]]:
+    """The rows that the format is found from, and the foreign layouts among them.
+
+    Where a column given by hand is in none of the first rows, the first row that has it is one of them.
+    """
     first: list[RawRow | BadRow] = []
+    shapes: dict[str, None] = {}
+    missing = set(source.spec.columns.model_dump(exclude_none=True).values())
     characters = 0
-    for row in itertools.islice(_unfolded(source, None), SAMPLE_ROWS):
-        first.append(row)
-        characters += len(str(row))
-        if characters > _SAMPLE_CHARACTERS:
+    for count, row in enumerate(_unfolded(source, None, shapes)):
+        sampled = count < SAMPLE_ROWS and characters <= _SAMPLE_CHARACTERS
+        if not sampled and not missing:
             break
-    return first
+        names = set() if isinstance(row, BadRow) else missing.intersection(row[1])
+        if sampled or names:
+            first.append(row)
+            characters += len(str(row))
+        missing -= names
+    return first, list(shapes)
 
 
-def _unfolded(source: Source, on_bytes: Callable[[int], None] | None) -> Iterator[RawRow | BadRow]:
+def _unfolded(
+    source: Source, on_bytes: Callable[[int], None] | None, shapes: dict[str, None] | None = None
+) -> Iterator[RawRow | BadRow]:
     for raw in raw_rows(source.files, on_bytes):
         if isinstance(raw, BadRow):
             yield raw
-        else:
-            for row in unfolded(raw[1]):
-                yield raw[0], row
+            continue
+        where, row = raw
+        shape = shape_of(row)
+        if shape is None:
+            yield raw
+            continue
+        if shapes is not None:
+            shapes[shape.name] = None
+        for inner in shape.reshape(row):
+            yield where, inner

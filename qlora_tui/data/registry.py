@@ -137,6 +137,7 @@ def resolved(spec: SourceSpec, known: KnownSet) -> SourceSpec:
         revision=spec.revision or known.revision,
         format=known.format if spec.format == "auto" else spec.format,
         columns=ColumnMap(**{**mapped, **spec.columns.model_dump(exclude_none=True)}),
+        ignore_columns=spec.ignore_columns,
     )
 
 

@@ -26,6 +26,7 @@ _TALLIED = (
 )
 """What the report takes from the tally under the same name."""
 
+_SHOWN_BAD_ROWS = 3
 MANY = 0.5
 """Share of rows from which on a sign of trouble is no accident."""
 
@@ -178,7 +179,7 @@ def build_report(
         notes=[note for one in loaded for note in one.notes]
         + list(template.notes)
         + _notes(selection, tally, recipe.rules),
-        warnings=warnings(tally, selection),
+        warnings=[*source_warnings(loaded), *warnings(tally, selection)],
         complete=complete,
     )
 
@@ -193,6 +194,17 @@ def _notes(selection: Selection, tally: Tally, rules: Rules) -> list[str]:
         unused = counted(selection.unused_rows)
         notes.append(f"{unused} of mixed sources are not used: their weights ask for fewer; which are is drawn by seed")
     return notes
+
+
+def source_warnings(loaded: Sequence[Loaded]) -> list[str]:
+    """What was not read, or is not trained, of each source."""
+    found = []
+    for one in loaded:
+        if one.bad_row_count:
+            examples = "; ".join(f"{bad.where}: {bad.reason}" for bad in one.bad_rows[:_SHOWN_BAD_ROWS])
+            found.append(f"{one.label}: {counted(one.bad_row_count)} skipped as bad, such as {examples}")
+        found += [f"{one.label}: {warning}" for warning in one.warnings]
+    return found
 
 
 def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 
-VERSION = 3
+VERSION = 4
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
@@ -43,7 +44,7 @@ def find(key: str) -> tuple[Path, BadRows] | None:
     home = folder() / key
     try:
         meta = json.loads((home / _META_FILE).read_bytes())
-        bad = BadRows(True, [BadRow(**row) for row in meta["bad_rows"]], meta["bad_count"])
+        bad = BadRows(True, [BadRow(**row) for row in meta["bad_rows"]], meta["bad_count"], Counter(meta["left_out"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not (home / _ROWS_FILE).is_file():
@@ -67,7 +68,8 @@ def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
             handle = (temporary / _ROWS_FILE).open("wb")
         with handle:
             _write_rows(handle, rows)
-        meta = {"bad_rows": [asdict(row) for row in bad.rows], "bad_count": bad.count}
+        kept = [asdict(row) for row in bad.rows]
+        meta = {"bad_rows": kept, "bad_count": bad.count, "left_out": dict(bad.left_out)}
         with _errors():
             (temporary / _META_FILE).write_text(json.dumps(meta), encoding="utf-8")
             _publish(temporary, folder() / key)

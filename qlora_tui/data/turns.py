@@ -1,6 +1,9 @@
 """Conversations as turns: role names made one, OpenAI and ShareGPT lists read, tool calls kept."""
 
+import ast
+import contextlib
 import json
+import re
 from typing import Any, TypedDict
 
 from qlora_tui.data.bad_rows import RowError
@@ -31,6 +34,13 @@ ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value")
 KNOWN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, "name", "tool_calls", "function_call", "tool_call_id"}
 """What a turn's keys can be; others are not used."""
+_MAX_PYTHON_CHARS = 1 << 20
+"""Python's parser takes hundreds of bytes for each of the text."""
+
+_PYTHON_LIST = re.compile(r"""\[\s*\{\s*['"]""")
+_BETWEEN_DICTS = re.compile(r"\}\s*\n\s*\{")
+"""numpy writes no commas between the objects of an array."""
+
 _MAX_SHOWN_ROLES = "system, user, assistant, tool; or human, gpt, bot, model, function, observation"
 
 
@@ -71,10 +81,24 @@ def turn(role: Role, content: str, context: str | None = None) -> StoredTurn:
     return StoredTurn(role=role, content=content, context=context, name=None, tool_calls=None)
 
 
+def written_list(text: str) -> Any:
+    """The list that `text` writes as JSON, or as Python does where a table of turns was saved as csv; else None."""
+    if not text.startswith("["):
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    if not _PYTHON_LIST.match(text) or len(text) > _MAX_PYTHON_CHARS:
+        return None
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ast.literal_eval(_BETWEEN_DICTS.sub("}, {", text))
+    return None
+
+
 def stored_turns(value: Any, what: str) -> list[StoredTurn]:
     """The turns of an OpenAI or ShareGPT list, or of its JSON text. Raises RowError."""
     if isinstance(value, str):
-        value = _parsed(value, what)
+        written = written_list(value)
+        value = value if written is None else written
     if not isinstance(value, list):
         raise RowError(f"{what} holds {describe(value)} where a list of turns belongs")
     if not value:

@@ -111,7 +111,7 @@ def _source(read: Rows, rows: int) -> dict[str, Any]:
         "evidence": detection.evidence,
         "columns": read.columns,
         "used_columns": detection.columns.model_dump(exclude_none=True),
-        "notes": read.notes,
+        "notes": [*read.notes, *read.warnings],
         "sampled_rows": rows,
         "bad_rows": read.bad.count,
         "first_bad_rows": [asdict(row) for row in read.bad.rows[:3]],
