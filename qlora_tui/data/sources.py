@@ -73,9 +73,15 @@ def find_source(
 
 def is_on_hub(source: str) -> bool:
     """Whether a source is a hub dataset: a known set, or an id that is no path on this machine."""
+    return hub_id(source) is not None
+
+
+def hub_id(source: str) -> str | None:
+    """The hub dataset that a source is read from; None for the bundled set and for what is a path on this machine."""
     if source == STARTER or source in KNOWN:
-        return source in KNOWN
-    return paths.existing(source) is None and bool(_HUB_ID.fullmatch(source)) and not has_data_suffix(source)
+        return KNOWN[source].hub_id if source in KNOWN else None
+    on_hub = paths.existing(source) is None and _HUB_ID.fullmatch(source) and not has_data_suffix(source)
+    return source if on_hub else None
 
 
 def _local(spec: SourceSpec, splits: dict[str, list[DataFile]], purpose: Purpose) -> Source:

@@ -18,7 +18,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import ModelError
 from qlora_tui.models.hub import snapshot
-from qlora_tui.models.location import local_folder
+from qlora_tui.models.location import local_folder, public_id
 
 PISSA_ITERATIONS = 16
 """Subspace iterations of the fast SVD; PEFT documents 16 as accurate enough for PiSSA."""
@@ -93,7 +93,9 @@ def _with_lora(model: Any, config: RunConfig, *, restore_pissa: bool) -> Any:
         adapted = get_peft_model(model, lora)
     except ValueError as error:
         raise _misfit(error, model, config) from error
-    adapted.peft_config["default"].init_lora_weights = init
+    saved = adapted.peft_config["default"]
+    saved.init_lora_weights = init
+    saved.base_model_name_or_path = public_id(config.model)  # left to itself PEFT writes the local folder
     if isinstance(adapted.get_base_model().get_output_embeddings(), BaseTunerLayer):
         # The tiled loss multiplies by the head's own weight, so an adapter on it would never be trained.
         raise ModelError(

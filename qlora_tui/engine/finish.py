@@ -1,6 +1,5 @@
 """The finished adapter: saved in plain PEFT layout, with its tokenizer and a model card, and checked after saving."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,15 @@ from typing import Any
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from qlora_tui import __version__, atomic
+from qlora_tui import atomic
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine import oom
+from qlora_tui.engine.card import added_rows, model_card
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ModelError
-from qlora_tui.runs.fingerprint import read_plan
+from qlora_tui.runs.freeze import PUBLISHED_COMMENT, published
 from qlora_tui.runs.store import RunFolder
 
 _PROBE = "Say something."
@@ -56,9 +55,10 @@ def save(
         model.config.use_cache = True  # off while training; a fully trained model is saved with its configuration
         model.save_pretrained(draft, **options)
         tokenizer.save_pretrained(draft)
-        card = model_card(session, config, settings, metrics, added_tokens=_added_rows(model))
+        card = model_card(session, config, settings, metrics, added_tokens=added_rows(model))
         (draft / "README.md").write_text(card, encoding="utf-8")
-        (draft / "run.toml").write_text(toml_file.to_toml(config), encoding="utf-8")
+        settings_text = toml_file.to_toml(published(config), comment=PUBLISHED_COMMENT)
+        (draft / "run.toml").write_text(settings_text, encoding="utf-8")
         atomic.fsync_tree(draft)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -99,57 +99,6 @@ def check_saved(folder: Path, config: RunConfig, model: Any, tokenizer: Any) -> 
             "the saved adapter answers differently from the trained one",
             hint=f"It is kept in {folder}; the checkpoints are untouched.",
         )
-
-
-def model_card(
-    session: Session, config: RunConfig, settings: Settings, metrics: dict[str, float], *, added_tokens: int = 0
-) -> str:
-    """README.md of the adapter: what it is, how it was made, what was measured."""
-    is_full = config.adapter.kind == "full"
-    library, tags = ("transformers", "[full-finetune]") if is_full else ("peft", "[qlora, lora]")
-    head = ["---", f"base_model: {json.dumps(config.model.id)}", f"library_name: {library}", f"tags: {tags}", "---"]
-    what = "A fully fine-tuned model" if is_full else "A LoRA adapter"
-    usage = [
-        f"The tokenizer has {added_tokens} tokens that the base model lacks; their embeddings are stored here. Before "
-        "`PeftModel.from_pretrained(base, ...)`, call `base.resize_token_embeddings(len(tokenizer))`.", "",
-    ] if added_tokens and not is_full else []  # fmt: skip
-    return "\n".join(
-        [
-            *head, "", f"# {session.run.name}", "", f"{what} trained with qlora-tui {__version__}.", "", *usage,
-            *_facts(session, config, settings, metrics), "", "## Configuration", "", "```toml",
-            toml_file.to_toml(config).strip(), "```", "",
-        ]
-    )  # fmt: skip
-
-
-def _facts(session: Session, config: RunConfig, settings: Settings, metrics: dict[str, float]) -> list[str]:
-    state = session.state
-    model, dataset = state.model, state.dataset
-    quantization = config.quantization
-    commit = read_plan(session.run).get("model_commit") or config.model.revision
-    doubly = ", double quantization" if quantization.double_quantization and quantization.is_four_bit else ""
-    facts = [
-        f"- base model: `{config.model.id}`" + (f" at `{commit}`" if commit else ""),
-        f"- quantization while training: {quantization.kind}{doubly}",
-        f"- device: {settings.device.type}, compute dtype {str(settings.compute_dtype).removeprefix('torch.')}",
-        f"- steps: {state.step_number}",
-    ]
-    if model is not None:
-        facts.append(f"- trainable parameters: {model.trainable_parameters:,} of {model.parameters:,}")
-    if dataset is not None:
-        facts.append(
-            f"- data: `{config.data.source}`, {dataset.train_rows} training rows, {dataset.eval_rows} held out"
-        )
-        facts += [f"- commit of `{name}`: `{commit}`" for name, commit in dataset.report["commits"].items()]
-    facts += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in metrics.items()]
-    peak_bytes = max(state.peak_bytes, oom.peak_bytes(settings.device))
-    where = "GPU memory allocated" if settings.device.type == "cuda" else "memory of the process"
-    return [*facts, f"- peak {where}: {peak_bytes / 2**30:.2f} GiB"]
-
-
-def _added_rows(model: Any) -> int:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return int(getattr(base, "added_rows", 0))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -1,5 +1,6 @@
 """TRL's SFTTrainer as we configure it. No training loop of our own."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
@@ -98,6 +100,21 @@ class ExactTrainer(SFTTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         page_again(getattr(self.optimizer, "optimizer", self.optimizer))
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: TRL's is a template, and the adapter gets a card of its own."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save without PEFT's template of a card, and without the trainer's arguments, which name local folders."""
+        super()._save(output_dir, state_dict)
+        for name in ("README.md", TRAINING_ARGS_NAME):
+            Path(output_dir or self.args.output_dir, name).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save without the path of the best checkpoint, which `RunCallback` finds again by its step."""
+        super()._save_checkpoint(model, trial)
+        state = dataclasses.replace(self.state, best_model_checkpoint=None)
+        state.save_to_json(str(Path(self.args.output_dir, f"checkpoint-{state.global_step}", TRAINER_STATE_NAME)))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

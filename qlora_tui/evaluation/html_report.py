@@ -7,10 +7,12 @@ from html import escape
 from typing import Any
 
 from qlora_tui import __version__
+from qlora_tui.config.fields import value
 from qlora_tui.config.toml_file import to_toml
 from qlora_tui.evaluation.comparison import MetricRow, RunsComparison, differences_table, fact, number, values_table
 from qlora_tui.evaluation.ranking import Ranking
 from qlora_tui.evaluation.svg import chart
+from qlora_tui.runs.freeze import published
 from qlora_tui.runs.jobs import Job
 from qlora_tui.terminal import printable
 
@@ -42,7 +44,7 @@ def render(jobs: Sequence[Job], comparison: RunsComparison) -> str:
         _section("Memory, estimated and measured", _memory(jobs)),
         _section("Evaluation", _evaluations(comparison.evaluations)),
         _section("Judged answers", _standings(comparison.ranking)),
-        _section("Different settings", _settings(comparison)),
+        _section("Different settings", _settings(jobs, comparison)),
         *(_run(job) for job in jobs),
     ]
     return (
@@ -89,10 +91,12 @@ def _facts(comparison: RunsComparison) -> str:
     return _table(["", *comparison.names], rows)
 
 
-def _settings(comparison: RunsComparison) -> str:
+def _settings(jobs: Sequence[Job], comparison: RunsComparison) -> str:
+    """The settings that differ, with file names in the place of local paths."""
+    configs = [published(job.run.load_config()) for job in jobs]
     rows = [
-        [key, *(json.dumps(value, ensure_ascii=False) for value in values)]
-        for key, values in comparison.settings.items()
+        [key, *(json.dumps(value(config, key), ensure_ascii=False, default=str) for config in configs)]
+        for key in comparison.settings
     ]
     return _table(["setting", *comparison.names], rows)
 
@@ -155,6 +159,6 @@ def _run(job: Job) -> str:
         f"<h2>{_text(job.run.name)}</h2>",
         f"<h3>Warnings</h3><ul>{warnings}</ul>" if warnings else "",
         f"<h3>Samples</h3>{samples}" if samples else "",
-        f"<h3>Configuration</h3><pre>{_text(to_toml(job.run.load_config()))}</pre>",
+        f"<h3>Configuration</h3><pre>{_text(to_toml(published(job.run.load_config())))}</pre>",
     ]
     return "\n".join(filter(None, parts))

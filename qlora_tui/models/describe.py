@@ -8,8 +8,8 @@ from qlora_tui.errors import ModelError
 from qlora_tui.models import catalogue, places
 from qlora_tui.models.assemble import assemble
 from qlora_tui.models.facts import ModelFacts
-from qlora_tui.models.hub import GatedModelError, HubUnreachableError, MissingModelError
-from qlora_tui.models.location import local_folder
+from qlora_tui.models.hub import GatedModelError, HubUnreachableError, MissingModelError, snapshot
+from qlora_tui.models.location import local_folder, public_id
 
 
 def describe(id_or_path: str, revision: str | None = None, *, network: bool = True) -> ModelFacts:
@@ -54,3 +54,11 @@ def _with_nearest(spec: ModelSpec, error: ModelError) -> ModelError:
     """The error with a hint at the well-known model that may have been meant."""
     near = None if isinstance(error, GatedModelError) else catalogue.near(spec.id)
     return error if near is None else ModelError(error.message, hint=f"Did you mean {near}? {error.hint}".strip())
+
+
+def licence(spec: ModelSpec) -> str | None:
+    """The licence of a model by its card on this machine, else by the shipped catalogue; None when neither knows."""
+    folder = local_folder(spec) or snapshot(spec)
+    on_card = places.card_licence(folder / "README.md") if folder is not None else None
+    known = catalogue.find(public_id(spec))
+    return on_card or (known.licence if known is not None else None)

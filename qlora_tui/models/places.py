@@ -60,7 +60,7 @@ def _from_files(path: Path, config: dict[str, Any], name: str, origin: Origin, r
         tensors=stored_tensors(path) if files else None,
         revision=revision,
         checkpoint_bytes=sum(file.stat().st_size for file in files or pickled) or None,
-        licence=_card_licence(path / "README.md"),
+        licence=card_licence(path / "README.md"),
         notes=_weights_note(bool(files), bool(pickled)),
     )
 
@@ -145,7 +145,8 @@ def _licence(info: "ModelInfo") -> str | None:
     return next(tags, None)
 
 
-def _card_licence(card: Path) -> str | None:
+def card_licence(card: Path) -> str | None:
+    """The licence that a model card names in its metadata; None without a readable card."""
     if not card.is_file():
         return None
     from huggingface_hub import metadata_load

@@ -1,5 +1,6 @@
 """Fixtures of the tests that really train."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,8 @@ from qlora_tui.runs import jobs
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads on shared cores wait for each other more than they compute at this size."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture
