@@ -1,7 +1,6 @@
 """What events add up to: the same for a live view and a reopened one."""
 
 from collections.abc import Iterable
-from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from qlora_tui.runs import events
 from qlora_tui.runs.pace import remaining_s
-from qlora_tui.runs.series import Series
+from qlora_tui.runs.series import MOST_POINTS, Series
 from qlora_tui.runs.state import RunState, fold, fold_all
 
 
@@ -149,20 +148,52 @@ def test_folding_changes_no_older_state() -> None:
     assert (older.step_number, newer.step_number) == (1, 2)
 
 
-def test_a_long_curve_keeps_few_points_evenly_and_always_the_last() -> None:
-    series: Series[events.Step] = Series()
-    for number in range(1, 50_001):
-        series = series.append(events.Step.model_construct(step=number))
-    steps = [point.step for point in series.points()]
-    assert len(steps) <= 4097
-    assert steps[0] == 1 and steps[-1] == 50_000
-    gaps = {later - earlier for earlier, later in pairwise(steps[:-1])}
-    assert len(gaps) == 1
+def noisy(number: int, **fields: Any) -> events.Step:
+    """A step whose values go up and down, built without validation."""
+    values = {"loss": 1 + number * 7919 % 1000 / 1000, "grad_norm": 1 + number * 104729 % 1000 / 1000}
+    return events.Step.model_construct(step=number, **{**values, **fields})
+
+
+STEPS: Series[events.Step] = Series(("loss", "grad_norm"))
+
+
+def test_a_short_curve_keeps_every_point() -> None:
+    series = STEPS.extend([noisy(number) for number in range(1, MOST_POINTS)])
+    assert [point.step for point in series.points()] == list(range(1, MOST_POINTS))
+    assert [mean.value for mean in series.means("loss")] == [point.loss for point in series.points()]
+
+
+@pytest.mark.parametrize("spike", [4_000, 4_095, 4_096, 4_097, 12_345, 49_998])
+def test_a_spike_of_one_step_stays_in_a_long_curve(spike: int) -> None:
+    """In the loss, in the gradient norm, up and down."""
+    log = {number: noisy(number) for number in range(1, 50_001)}
+    log[spike] = noisy(spike, loss=40.0)
+    log[spike + 1] = noisy(spike + 1, loss=0.001)
+    log[spike + 2] = noisy(spike + 2, grad_norm=90.0)
+    series = STEPS.extend(list(log.values()))
+    kept = {point.step: point for point in series.points()}
+    assert kept[spike].loss == 40.0
+    assert kept[spike + 1].loss == 0.001
+    assert kept[spike + 2].grad_norm == 90.0
+    assert len(kept) <= 2 * MOST_POINTS
+    assert series.points()[-1].step == 50_000
+
+
+def test_the_means_of_a_long_curve_are_those_of_all_its_points() -> None:
+    log = [noisy(number, loss=None if number % 10 == 0 else float(number)) for number in range(1, 50_001)]
+    series = STEPS.extend(log)
+    means = series.means("loss")
+    finite = [point.loss for point in log if point.loss is not None]
+    assert sum(mean.weight for mean in means) == len(finite)
+    assert sum(mean.value * mean.weight for mean in means) / len(finite) == pytest.approx(fmean(finite))
+    assert means[-1].step == 50_000
+    assert len(means) <= MOST_POINTS // 2
 
 
 @pytest.mark.parametrize("batch_events", [7, 64, 1000, 20_000])
 def test_events_folded_many_at_a_time_add_up_to_the_same(batch_events: int) -> None:
-    log: list[events.AnyEvent] = [started(1), *(step(number, peak_bytes=number % 900) for number in range(1, 9_001))]
+    log: list[events.AnyEvent] = [started(1)]
+    log += [step(number, loss=1 + number * 7919 % 1000 / 1000, peak_bytes=number % 900) for number in range(1, 9_001)]
     log[4_000:4_000] = [events.Eval(step=4_000, loss=2.0), checkpoint(4_000)]
     log += [started(2, resumed_from_step=7_777), *(step(number) for number in range(7_778, 9_500))]
     state = RunState()
@@ -171,16 +202,19 @@ def test_events_folded_many_at_a_time_add_up_to_the_same(batch_events: int) -> N
     assert state == folded(log)
 
 
-@pytest.mark.parametrize("back_to", [0, 1, 63, 64, 5000, 9_999])
+@pytest.mark.parametrize("back_to", [0, 1, 63, 64, 5000, 5_001, 9_999])
 def test_a_long_curve_can_go_back_and_grow_again(back_to: int) -> None:
-    series: Series[events.Step] = Series()
+    state = RunState()
+    log: list[events.AnyEvent] = [started(1)]
     for number in range(1, 10_001):
-        series = series.append(events.Step.model_construct(step=number))
-    series = series.up_to(back_to)
-    assert all(point.step <= back_to for point in series.points())
-    for number in range(back_to + 1, back_to + 11):
-        series = series.append(events.Step.model_construct(step=number))
-    steps = [point.step for point in series.points()]
+        log.append(noisy(number, time_s=0.0, seq=0, peak_bytes=0))
+        if number == back_to:
+            log.append(checkpoint(number))
+    state = fold_all(state, [*log, started(2, resumed_from_step=back_to or None)])
+    assert state.step_number == back_to
+    assert all(point.step <= back_to for point in state.steps.points())
+    state = fold_all(state, [noisy(back_to + more, time_s=0.0, seq=0, peak_bytes=0) for more in range(1, 11)])
+    steps = [point.step for point in state.steps.points()]
     assert steps == sorted(set(steps))
     assert steps[-1] == back_to + 10
 

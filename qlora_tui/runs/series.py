@@ -1,12 +1,24 @@
-"""A growing curve in bounded memory: immutable, cheap to append to, thinned evenly when it gets long."""
+"""A growing curve in bounded memory: every point of a short one; of a long one the extremes and means of buckets.
+
+Immutable and cheap to append to. The result does not depend on how many points are appended at a time.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import chain
+from operator import add, attrgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+MOST_POINTS = 4096
+"""Up to this many points all of them are kept."""
+
+_MOST_BUCKETS = MOST_POINTS // 2
 _CHUNK = 64
-_MOST_POINTS = 4096
+
+_step = attrgetter("step")
 
 
 class _Dated(Protocol):
@@ -17,63 +29,182 @@ class _Dated(Protocol):
 Point = TypeVar("Point", bound=_Dated)
 
 
+class Total(NamedTuple):
+    """Sum of the finite values of a bucket, and how many they are."""
+
+    total: float = 0.0
+    values: int = 0
+
+
+_NONE = Total()
+
+
+class Bucket(NamedTuple, Generic[Point]):
+    """Consecutive points as one."""
+
+    points: tuple[Point, ...]
+    """Those with the lowest and the highest value of each measure, in step order; all of them without any value."""
+
+    end: int
+    """Step of its last point."""
+
+    totals: tuple[Total, ...]
+    """Of each measure."""
+
+
+class Mean(NamedTuple):
+    """Mean of a measure over one bucket, at the last step of the bucket."""
+
+    step: int
+    value: float
+    weight: int
+    """How many values it is the mean of."""
+
+
 class Series(NamedTuple, Generic[Point]):
-    """Points in step order. From 4,096 points on every other one is dropped and later ones are thinned alike.
+    """Points in step order, grouped into buckets of `width` steps. A bucket is one point until there are 4,096."""
 
-    The last point is always there, whatever the thinning.
-    """
+    measures: tuple[str, ...] = ("loss",)
+    """Attributes of a point whose extremes are kept."""
 
-    chunks: tuple[tuple[Point, ...], ...] = ()
-    tail: tuple[Point, ...] = ()
+    width: int = 1
+    chunks: tuple[tuple[Bucket[Point], ...], ...] = ()
+    tail: tuple[Bucket[Point], ...] = ()
+    newest: Bucket[Point] | None = None
+    """The bucket that later points may belong to."""
+
     last: Point | None = None
-    stride: int = 1
-    seen: int = 0
 
     def append(self, point: Point) -> Series[Point]:
-        """A new series with one more point."""
+        """Return a series with one more point."""
         return self.extend([point])
 
     def extend(self, points: Sequence[Point]) -> Series[Point]:
-        """A new series with all of `points` behind the others."""
+        """Return a series with all of `points` after the others."""
         series, taken = self, 0
         while taken < len(points):
-            # As many as fit into the tail: the stride may change only between two chunks.
-            skipped = -series.seen % series.stride
-            room = skipped + (_CHUNK - len(series.tail) - 1) * series.stride + 1
-            piece = points[taken : taken + room]
-            series, taken = series._with(piece, piece[skipped :: series.stride]), taken + len(piece)
-        return series
+            if series.width == 1:
+                room = MOST_POINTS - series._buckets
+                piece = points[taken : taken + room]
+                buckets = [_single(point, self.measures) for point in piece]
+                before = [] if series.newest is None else [series.newest]
+                series = series._closed([*before, *buckets[:-1]])._replace(newest=buckets[-1])
+            else:
+                end = (series._number(points[taken].step) + 1) * series.width + 1
+                piece = points[taken : bisect_left(points, end, taken, key=_step)]
+                series = series._with(piece)
+            taken += len(piece)
+            if series._buckets >= (MOST_POINTS if series.width == 1 else _MOST_BUCKETS):
+                series = series._widened()
+        return series._replace(last=points[-1]) if points else series
 
-    def _with(self, passed: Sequence[Point], kept: Sequence[Point]) -> Series[Point]:
-        """With `kept`, which fits into the tail, of the points that have `passed`."""
-        tail, seen = (*self.tail, *kept), self.seen + len(passed)
-        if len(tail) < _CHUNK:
-            return Series(self.chunks, tail, passed[-1], self.stride, seen)
-        grown = Series((*self.chunks, tail), (), passed[-1], self.stride, seen)
-        return grown._thinned() if len(grown.chunks) * _CHUNK >= _MOST_POINTS else grown
+    def up_to(self, step: int, last: Point | None = None) -> Series[Point]:
+        """Return the series without points after `step`: what is left when a run goes back to a checkpoint.
 
-    def up_to(self, step: int) -> Series[Point]:
-        """The series without points after `step`: what is left when a run goes back to a checkpoint."""
+        `last` is the point at that step, for a series that has grouped it with later ones.
+        """
         if self.last is None or self.last.step <= step:
             return self
-        kept = tuple(point for point in self._sampled() if point.step <= step)
-        full = len(kept) // _CHUNK * _CHUNK
-        chunks = tuple(kept[start : start + _CHUNK] for start in range(0, full, _CHUNK))
-        return Series(chunks, kept[full:], kept[-1] if kept else None, self.stride, len(kept) * self.stride)
-
-    def _thinned(self) -> Series[Point]:
-        kept = tuple(self._sampled())[::2]
-        chunks = tuple(kept[start : start + _CHUNK] for start in range(0, len(kept), _CHUNK))
-        return Series(chunks, (), self.last, self.stride * 2, self.seen)
-
-    def _sampled(self) -> Iterator[Point]:
-        for chunk in self.chunks:
-            yield from chunk
-        yield from self.tail
+        kept = []
+        for bucket in self._all():
+            points = tuple(point for point in bucket.points if point.step <= step)
+            if points:
+                kept.append(bucket if bucket.end <= step else _bucket(points, self.measures))
+        if kept and (last is None or last.step < kept[-1].points[-1].step):
+            last = kept[-1].points[-1]
+        series = self._replace(chunks=(), tail=(), newest=None, last=last)
+        return series._closed(kept[:-1])._replace(newest=kept[-1]) if kept else series
 
     def points(self) -> list[Point]:
-        """The kept points in step order, the newest last."""
-        kept = list(self._sampled())
+        """Return the kept points in step order, the last one among them."""
+        kept = [point for bucket in self._all() for point in bucket.points]
         if self.last is not None and (not kept or kept[-1] is not self.last):
             kept.append(self.last)
         return kept
+
+    def means(self, measure: str) -> list[Mean]:
+        """Return the mean of a measure over each bucket that has a value of it."""
+        index = self.measures.index(measure)
+        totals = [(bucket.end, *bucket.totals[index]) for bucket in self._all()]
+        return [Mean(end, total / values, values) for end, total, values in totals if values]
+
+    @property
+    def _buckets(self) -> int:
+        return len(self.chunks) * _CHUNK + len(self.tail) + (self.newest is not None)
+
+    def _all(self) -> Iterator[Bucket[Point]]:
+        newest = () if self.newest is None else (self.newest,)
+        return chain(chain.from_iterable(self.chunks), self.tail, newest)
+
+    def _number(self, step: int) -> int:
+        return (step - 1) // self.width
+
+    def _with(self, points: Sequence[Point]) -> Series[Point]:
+        """With points that all belong to one bucket."""
+        if self.newest is None:
+            return self._replace(newest=_bucket(points, self.measures))
+        if self._number(self.newest.end) == self._number(points[0].step):
+            return self._replace(newest=_grown(self.newest, points, self.measures))
+        return self._closed([self.newest])._replace(newest=_bucket(points, self.measures))
+
+    def _closed(self, buckets: Sequence[Bucket[Point]]) -> Series[Point]:
+        """With buckets that no later point belongs to, and without the newest one."""
+        tail, chunks = [*self.tail, *buckets], list(self.chunks)
+        while len(tail) >= _CHUNK:
+            chunks.append(tuple(tail[:_CHUNK]))
+            del tail[:_CHUNK]
+        return self._replace(chunks=tuple(chunks), tail=tuple(tail), newest=None)
+
+    def _widened(self) -> Series[Point]:
+        """With fewer and wider buckets."""
+        buckets, width = list(self._all()), self.width
+        while len(buckets) > _MOST_BUCKETS // 2:
+            width *= 2
+            merged: list[Bucket[Point]] = []
+            for bucket in buckets:
+                if merged and (merged[-1].end - 1) // width == (bucket.end - 1) // width:
+                    merged[-1] = _merged(merged[-1], bucket, self.measures)
+                else:
+                    merged.append(bucket)
+            buckets = merged
+        series = self._replace(width=width, chunks=(), tail=(), newest=None)
+        return series._closed(buckets[:-1])._replace(newest=buckets[-1])
+
+
+def _single(point: Point, measures: tuple[str, ...]) -> Bucket[Point]:
+    values = [getattr(point, measure) for measure in measures]
+    return Bucket((point,), point.step, tuple(_NONE if value is None else Total(value, 1) for value in values))
+
+
+def _bucket(points: Sequence[Point], measures: tuple[str, ...]) -> Bucket[Point]:
+    return _grown(Bucket((), 0, (_NONE,) * len(measures)), points, measures)
+
+
+def _grown(bucket: Bucket[Point], points: Sequence[Point], measures: tuple[str, ...]) -> Bucket[Point]:
+    """With more points. Values are added one by one: the sum is the same however the points are batched."""
+    candidates, before = (*bucket.points, *points), len(bucket.points)
+    kept, totals = set(), []
+    for measure, (total, number) in zip(measures, bucket.totals, strict=True):
+        values = list(map(attrgetter(measure), candidates))
+        new = values[before:]
+        if None in values:
+            new = [value for value in new if value is not None]
+        kept |= _extremes(values)
+        totals.append(Total(reduce(add, new, total), number + len(new)))
+    return Bucket(tuple(candidates[index] for index in sorted(kept)), points[-1].step, tuple(totals))
+
+
+def _merged(one: Bucket[Point], other: Bucket[Point], measures: tuple[str, ...]) -> Bucket[Point]:
+    points = (*one.points, *other.points)
+    totals = [
+        Total(first.total + second.total, first.values + second.values)
+        for first, second in zip(one.totals, other.totals, strict=True)
+    ]
+    kept = set().union(*(_extremes(list(map(attrgetter(measure), points))) for measure in measures))
+    return Bucket(tuple(points[index] for index in sorted(kept)), other.end, tuple(totals))
+
+
+def _extremes(values: list[float | None]) -> set[int]:
+    """Where the lowest and the highest value are; the first place where there is no value at all."""
+    finite = [value for value in values if value is not None]
+    return {values.index(min(finite)), values.index(max(finite))} if finite else {0}

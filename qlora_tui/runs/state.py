@@ -22,6 +22,8 @@ class LossSum(NamedTuple):
     loss: float = 0.0
     """Their losses added up, in step order."""
     steps: int = 0
+    last: events.Step | None = None
+    """The step itself."""
 
 
 class RunState(NamedTuple):
@@ -42,8 +44,8 @@ class RunState(NamedTuple):
     model: events.ModelLoaded | None = None
     dataset: events.DatasetReady | None = None
     plan: events.TrainingPlanned | None = None
-    steps: Series[events.Step] = Series()
-    evals: Series[events.Eval] = Series()
+    steps: Series[events.Step] = Series(("loss", "grad_norm"))
+    evals: Series[events.Eval] = Series(("loss",))
     samples: tuple[events.Sample, ...] = ()
     checkpoints: tuple[events.Checkpoint, ...] = ()
     warnings: tuple[events.Warned, ...] = ()
@@ -114,7 +116,7 @@ def _added(before: LossSum, steps: list[events.Step]) -> LossSum:
     for step in steps:  # One by one: the same sum however the steps are batched.
         if step.loss is not None:
             total, count = total + step.loss, count + 1
-    return LossSum(steps[-1].step, total, count)
+    return LossSum(steps[-1].step, total, count, steps[-1])
 
 
 def _other(state: RunState, event: events.AnyEvent) -> RunState:
@@ -144,7 +146,7 @@ def _started(state: RunState, event: events.Started) -> RunState:
         versions=event.versions,
         stage=None,
         resolved=(),
-        steps=state.steps.up_to(kept_step),
+        steps=state.steps.up_to(kept_step, sums[-1].last),
         loss_sum=sums[-1],
         loss_sums=sums,
         evals=evals,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from qlora_tui.runs.series import Mean
 from qlora_tui.runs.state import RunState
 
 _SPANS = 25
@@ -47,17 +48,15 @@ class Curves(NamedTuple):
 
 
 def curves(state: RunState) -> Curves:
-    """The curves of a state: at most about 4,096 points each, as the state keeps them."""
+    """Return the curves of a state: every step of a short run, of a long one what the state keeps."""
     points = state.steps.points()
-    loss = _curve((point.step, point.loss) for point in points)
-    norm = _curve((point.step, point.grad_norm) for point in points)
     return Curves(
-        loss=loss,
-        smoothed=smoothed(loss),
+        loss=_curve((point.step, point.loss) for point in points),
+        smoothed=smoothed(state.steps.means("loss")),
         evals=_curve((point.step, point.loss) for point in state.evals.points()),
         learning_rate=_curve((point.step, point.learning_rate) for point in points),
-        grad_norm=norm,
-        smoothed_norm=smoothed(norm),
+        grad_norm=_curve((point.step, point.grad_norm) for point in points),
+        smoothed_norm=smoothed(state.steps.means("grad_norm")),
     )
 
 
@@ -66,16 +65,20 @@ def _curve(points: Iterable[tuple[int, float | None]]) -> Curve:
     return Curve(tuple(step for step, _ in kept), tuple(value for _, value in kept))
 
 
-def smoothed(curve: Curve) -> Curve:
-    """Exponential moving average without the bias of its beginning (Kingma and Ba, Adam, section 3)."""
-    span = max(_SHORTEST_SPAN_POINTS, len(curve.steps) // _SPANS)
-    keep = 1 - 2 / (span + 1)
+def smoothed(means: Sequence[Mean]) -> Curve:
+    """Return the exponential moving average, without the bias of its beginning (Kingma and Ba, Adam, section 3).
+
+    A mean of fewer values than the others weighs less.
+    """
+    span = max(_SHORTEST_SPAN_POINTS, len(means) // _SPANS)
+    most = max((mean.weight for mean in means), default=1)
     average, weight, values = 0.0, 0.0, []
-    for value in curve.values:
-        average = keep * average + (1 - keep) * value
+    for mean in means:
+        keep = (1 - 2 / (span + 1)) ** (mean.weight / most)
+        average = keep * average + (1 - keep) * mean.value
         weight = keep * weight + (1 - keep)
         values.append(average / weight)
-    return Curve(curve.steps, tuple(values))
+    return Curve(tuple(mean.step for mean in means), tuple(values))
 
 
 def decimated(curve: Curve, columns: int) -> Curve:

@@ -116,7 +116,7 @@ class RunReader:
     def _draw_curves(self) -> None:
         """The curves of the state; those of a long living run only now and then, where one step changes little."""
         state, now_s = self._follower.state, time.monotonic()
-        rests = self._follower.alive and state.steps.seen > _LONG_STEPS and now_s - self._curves_s < _LONG_CURVES_S
+        rests = self._follower.alive and state.step_number > _LONG_STEPS and now_s - self._curves_s < _LONG_CURVES_S
         if self._curves[0] != state.last_seq and not rests:
             self._curves, self._curves_s = (state.last_seq, curves(state)), now_s
 

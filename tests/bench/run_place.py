@@ -138,7 +138,9 @@ async def _plots() -> list[tuple[str, float, float]]:
         await pilot.pause(1)
         plot = place.query_one("#plot-loss", CurvePlot)
         for steps in (100, 10_000, 1_000_000):
-            state = RunState(steps=Series[Step]().extend([_step(number) for number in range(1, steps + 1)]))
+            state = RunState(
+                steps=Series[Step](("loss", "grad_norm")).extend([_step(number) for number in range(1, steps + 1)])
+            )
             spent_s = []
             for _ in range(_DRAWINGS):
                 began_s = time.process_time()
