@@ -237,9 +237,9 @@ def test_the_evidence_names_no_reading_that_nobody_means(tmp_path: Path) -> None
 
 
 def test_what_turns_hold_besides_is_said_to_be_left_out(tmp_path: Path) -> None:
-    thought = {"role": "assistant", "content": "b", "reasoning_content": "hm", "weight": None}
-    found = load(tmp_path, {"messages": [MESSAGES[0], thought]}).detection
-    assert "not used of the turns: reasoning_content" in found.evidence
+    noted = {"role": "assistant", "content": "b", "feedback": "hm", "sources": None}
+    found = load(tmp_path, {"messages": [MESSAGES[0], noted]}).detection
+    assert "not used of the turns: feedback" in found.evidence
 
 
 def test_answers_marked_as_bad_are_not_trained(tmp_path: Path) -> None:

@@ -82,8 +82,11 @@ def _message(turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn["role"], "content": whole_content(turn)}
     if "name" in turn:
         message["name"] = turn["name"]
-    if "tool_calls" in turn:
-        message["tool_calls"] = turn["tool_calls"]
+    for key in ("tool_calls", "tool_call_id", "reasoning_content"):
+        if key in turn:
+            message[key] = turn[key]
+    if turn.get("untrained"):
+        message["train"] = False
     return message
 
 

@@ -14,9 +14,10 @@ from qlora_tui.data.content import content_hash, quick_hash
 from qlora_tui.data.detect import Detection
 from qlora_tui.data.downloads import Consent, Download, Progress
 from qlora_tui.data.reading import Reading
-from qlora_tui.data.rows import Example, Turn
+from qlora_tui.data.rows import Example
 from qlora_tui.data.sources import Source, find_source
 from qlora_tui.data.splits import Purpose
+from qlora_tui.data.turns import unpacked
 from qlora_tui.errors import DataError
 
 __all__ = ["BadRow", "Detection", "Download", "Loaded", "load_source", "to_example"]
@@ -52,23 +53,12 @@ class Loaded:
 def to_example(row: dict[str, Any]) -> Example:
     """The Example of one row of `Loaded.dataset`."""
     return Example(
-        turns=tuple(_turn(stored) for stored in row["messages"] or ()),
+        turns=tuple(unpacked(stored) for stored in row["messages"] or ()),
         text=row["text"],
         tools=tuple(json.loads(row["tools"])) if row["tools"] else (),
-        rejected=tuple(_turn(stored) for stored in row["rejected"] or ()),
+        rejected=tuple(unpacked(stored) for stored in row["rejected"] or ()),
         origin=row["origin"],
     )
-
-
-def _turn(stored: dict[str, Any]) -> Turn:
-    turn = Turn(role=stored["role"], content=stored["content"])
-    if stored["context"]:
-        turn["context"] = stored["context"]
-    if stored["name"] is not None:
-        turn["name"] = stored["name"]
-    if stored["tool_calls"] is not None:
-        turn["tool_calls"] = json.loads(stored["tool_calls"])
-    return turn
 
 
 def load_source(

@@ -19,6 +19,7 @@ _TALLIED = (
     "split_rows",
     "too_long_rows",
     "untrained_rows",
+    "lossy_rows",
     "tokens",
     "trained_tokens",
     "longest_tokens",
@@ -59,6 +60,8 @@ class DataReport:
     too_long_rows: int
     untrained_rows: int
     """Rows dropped because no token of them would be trained."""
+    lossy_rows: int
+    """Rows of which the template left out a part, such as the reasoning before earlier answers."""
     tokens: int
     trained_tokens: int
     full_length_percentiles: dict[str, int]
@@ -223,6 +226,11 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
         found.append(f"{tally.empty_rows:,} {of_all} with nothing but empty answers: only their end is trained")
     if tally.too_long_rows:
         found.append(f"{tally.too_long_rows:,} {of_all} dropped for their length")
+    if tally.lossy_rows:
+        found.append(
+            f"{tally.lossy_rows:,} {of_all} lose a part in the chat template, such as {tally.first_loss} "
+            f"in {tally.first_lossy_origin}"
+        )
     found += _fitted(tally, of_all)
     if tally.marked_rows:
         found.append(

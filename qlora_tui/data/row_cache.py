@@ -19,7 +19,7 @@ from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 
-VERSION = 4
+VERSION = 5
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
@@ -30,7 +30,8 @@ def schema() -> Any:
     import pyarrow as pa
 
     text = pa.string()
-    turns = pa.list_(pa.struct([(name, text) for name in ("role", "content", "context", "name", "tool_calls")]))
+    names = ("role", "content", "context", "name", "tool_calls", "call_id", "reasoning")
+    turns = pa.list_(pa.struct([*((name, text) for name in names), ("untrained", pa.bool_())]))
     return pa.schema([("messages", turns), ("text", text), ("tools", text), ("rejected", turns), ("origin", text)])
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from qlora_tui.data.bad_rows import BadRow, BadRows
 from qlora_tui.data.batches import parts
+from qlora_tui.data.fidelity import Loss, losses
 from qlora_tui.data.lengths import Limits, Piece, fit
 from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, encode_texts, labels
 from qlora_tui.data.rows import Turn
@@ -20,9 +21,15 @@ from qlora_tui.data.templates import ChatTemplate, render_rows, stop_ids
 from qlora_tui.data.text_markers import conversation_markers, text_markers
 from qlora_tui.data.tokenizer import Tokenizer, opening_id
 from qlora_tui.data.turn_fitting import fit_turns
+from qlora_tui.data.turns import unpacked
 from qlora_tui.errors import DataError
 
 Batch = dict[str, list[Any]]
+_SHOWN_LOSSES = 3
+_LOSS_HINT = (
+    'Choose a template that keeps it, such as data.template = "chatml", or leave such rows out with '
+    "data.skip_bad_rows = true."
+)
 Dropped = Literal["", "too long", "no answer", "not marked", "cut away", "refused"]
 
 
@@ -56,10 +63,19 @@ class EncodedRow:
     empty: bool = False
     """Whether every answer that is trained is blank."""
 
+    loss: str = ""
+    """A part of a turn that the template left out, in words."""
+
     marker: str = ""
     """A string of turn-marking kind found in the row's own text."""
 
     dropped: Dropped = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    rendered: Rendered
+    loss: str
 
 
 @dataclass(slots=True)
@@ -127,20 +143,60 @@ class RowEncoder:
     def _encode_turns(self, batch: Batch, origins: list[str], places: list[int]) -> list[EncodedRow]:
         conversations = [self._conversation(batch["messages"][at], batch["tools"][at]) for at in places]
         rendered = self._render(conversations, [origins[at] for at in places])
-        kept = [index for index, one in enumerate(rendered) if one is not None]
-        texts = [one for one in rendered if one is not None]
+        checked = [
+            None if whole is None else self._check(one, whole, origins[at])
+            for one, whole, at in zip(conversations, rendered, places, strict=True)
+        ]
+        kept = [index for index, found in enumerate(checked) if found is not None]
+        texts = [found.rendered for found in checked if found is not None]
         encoded = dict(zip(kept, encode_rendered(self.tokenizer, texts), strict=True))
         rows = []
-        for index, (one, place) in enumerate(zip(conversations, places, strict=True)):
-            if index not in encoded:
+        for index, (one, found, place) in enumerate(zip(conversations, checked, places, strict=True)):
+            if found is None:
                 rows.append(EncodedRow(origins[place], 0, dropped="refused"))
                 continue
             marker = next(filter(None, (self._in_turns.search(turn["content"]) for turn in one.turns)), None)
-            answers = [turn for turn in one.turns if turn["role"] == "assistant"]
-            ended = self._with_stop(encoded[index], rendered[index])
+            answers = [turn for turn in one.turns if turn["role"] == "assistant" and not turn.get("untrained")]
+            ended = self._with_stop(encoded[index], found.rendered)
             row = self._finish(ended, origins[place], marker, answered=bool(answers))
-            rows.append(replace(row, empty=True) if self._is_empty(answers) else row)
+            rows.append(replace(row, empty=self._is_empty(answers), loss=found.loss))
         return rows
+
+    def _check(self, one: Conversation, whole: Rendered, origin: str) -> "_Checked | None":
+        """The rendering with the answers that are to be trained; None where a bad row may be skipped.
+
+        Raises DataError where the template drops part of such an answer, or joins it with one that is not to be.
+        """
+        lost = losses(one.turns, whole)
+        refused = [loss for loss in lost if self._is_refused(loss, one.turns)]
+        if refused:
+            dropped = " and ".join(map(str, refused[:_SHOWN_LOSSES]))
+            self._refuse(DataError(f"{origin}: the chat template drops {dropped}", hint=_LOSS_HINT), origin)
+            return None
+        replies = [turn for turn in one.turns if turn["role"] == "assistant"]
+        answers = whole.answers
+        if any(turn.get("untrained") for turn in replies):
+            if self.rules.loss_on == "last-response":
+                replies = replies[-len(answers) :]
+            if len(replies) != len(answers):
+                problem = f"{origin}: the chat template joins an answer that is trained with one that is not"
+                self._refuse(DataError(problem, hint=_LOSS_HINT), origin)
+                return None
+            answers = tuple(span for span, turn in zip(answers, replies, strict=True) if not turn.get("untrained"))
+        return _Checked(Rendered(whole.text, answers), str(lost[0]) if lost else "")
+
+    def _is_refused(self, loss: Loss, turns: Sequence[Turn]) -> bool:
+        """Whether a row with this loss would teach an answer that nobody wrote. Other losses are reported."""
+        turn = turns[loss.turn - 1]
+        if self.rules.loss_on == "everything" or turn["role"] != "assistant" or turn.get("untrained"):
+            return False
+        return not loss.earlier or (loss.part != "reasoning" and self.rules.loss_on == "responses")
+
+    def _refuse(self, error: DataError, origin: str) -> None:
+        """Count a row that cannot be used, or raise `error` when bad rows may not be skipped."""
+        if not self.rules.skip_bad_rows:
+            raise error
+        self.bad.add(BadRow(origin, error.message.removeprefix(f"{origin}: ")))
 
     def _is_empty(self, answers: list[Turn]) -> bool:
         trained = answers[-1:] if self.rules.loss_on == "last-response" else answers
@@ -148,7 +204,7 @@ class RowEncoder:
 
     def _conversation(self, messages: Sequence[dict[str, Any]], tools: str | None) -> Conversation:
         available = json.loads(tools) if tools else ()
-        turns = fit_turns(self.template, [_turn(raw) for raw in messages], available, self.rules.system_prompt)
+        turns = fit_turns(self.template, [unpacked(raw) for raw in messages], available, self.rules.system_prompt)
         return Conversation(turns, available if self.template.tools else ())
 
     def _render(self, conversations: list[Conversation], origins: list[str]) -> list[Rendered | None]:
@@ -169,11 +225,8 @@ class RowEncoder:
             try:
                 return render_rows(self.template, self.tokenizer, [one], [origin], last_only=last_only)[0]
             except DataError as error:
-                if last_only != wanted[-1]:
-                    continue
-                if not self.rules.skip_bad_rows:
-                    raise
-                self.bad.add(BadRow(origin, error.message.removeprefix(f"{origin}: ")))
+                if last_only == wanted[-1]:
+                    self._refuse(error, origin)
         return None
 
     def _with_stop(self, encoded: Encoded, rendered: Rendered | None) -> Encoded:
@@ -229,16 +282,3 @@ class RowEncoder:
 
 def _is_trained(labels_of_row: list[int]) -> bool:
     return labels_of_row.count(IGNORED) < len(labels_of_row)
-
-
-def _turn(raw: dict[str, Any]) -> Turn:
-    """A stored turn without its empty fields, tool calls read from their JSON."""
-    turn = Turn(role=raw["role"], content=raw.get("content") or "")
-    if raw.get("context"):
-        turn["context"] = raw["context"]
-    if raw.get("name"):
-        turn["name"] = raw["name"]
-    calls = raw.get("tool_calls")
-    if calls:
-        turn["tool_calls"] = json.loads(calls) if isinstance(calls, str) else calls
-    return turn

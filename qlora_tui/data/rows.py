@@ -16,6 +16,11 @@ class Turn(TypedDict):
     content and a blank line."""
     name: NotRequired[str]
     tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    """What the assistant thought before it answered."""
+    untrained: NotRequired[bool]
+    """Whether the row says that this answer is not to be learned; templates do not read it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,16 @@ class Tally:
     empty_rows: int = 0
     """Kept rows whose trained answers are all blank: of them only the end token is trained."""
 
+    lossy_rows: int = 0
+    """Kept rows of which the template left out a part."""
+
+    first_loss: str = ""
+    """What it left out of the first of them."""
+
+    first_lossy_row: int = 0
+    """Which one that is, counted from 0 in the rows that were given."""
+
+    first_lossy_origin: str = ""
     text_rows: int = 0
     """Rows of finished text, trained whole."""
 
@@ -110,10 +120,18 @@ class Tally:
                 self.refused_rows += 1
             case _:
                 self.empty_rows += row.empty
+                if row.loss:
+                    self._count_loss(row)
                 self.split_rows += len(row.pieces) > 1
                 self.truncated_rows += row.cut_tokens > 0
                 self.cut_tokens += row.cut_tokens
                 self.unended_rows += row.unended
+
+    def _count_loss(self, row: "EncodedRow") -> None:
+        if not self.lossy_rows:
+            # `rows` has counted this one already.
+            self.first_loss, self.first_lossy_row, self.first_lossy_origin = row.loss, self.rows - 1, row.origin
+        self.lossy_rows += 1
 
     def locate(self, origins: Sequence[str]) -> None:
         """Name places by these origins of the counted rows: rows of like content may come from another file."""
@@ -121,6 +139,8 @@ class Tally:
             self.longest_origin = origins[self.longest_row]
         if self.marked_rows:
             self.first_marked_origin = origins[self.first_marked_row]
+        if self.lossy_rows:
+            self.first_lossy_origin = origins[self.first_lossy_row]
 
     @property
     def first_marked(self) -> str:

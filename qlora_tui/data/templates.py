@@ -35,6 +35,9 @@ class ChatTemplate:
     tools: bool
     """Whether tool calls and tool results are rendered."""
 
+    reasoning: bool
+    """Whether what the assistant thought before its last answer is rendered."""
+
     alternates: bool
     """Whether user and assistant turns must take turns."""
 
@@ -89,6 +92,7 @@ def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTempl
         portable=without_markers(jinja),
         system=True,
         tools=False,
+        reasoning=False,
         alternates=named.alternates,
         context=named.context,
         stops=True,
@@ -113,6 +117,7 @@ def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
         portable=without_markers(own),
         system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
         tools=_probe_tools(tokenizer, jinja),
+        reasoning=_renders(tokenizer, jinja, [_DIALOGUE[0], _THOUGHT], ["t1t", "a1a"]),
         alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
         context=False,
         stops=stops,
@@ -141,6 +146,10 @@ def _turn(role: Role, content: str) -> Turn:
 
 
 _DIALOGUE = [_turn("user", "q1q"), _turn("assistant", "a1a"), _turn("user", "q2q"), _turn("assistant", "a2a")]
+_THOUGHT = Turn(role="assistant", content="a1a", reasoning_content="t1t")
+_CALL_ID = "abcdefghi"
+"""Mistral's templates take ids of nine letters and digits only."""
+
 _NAMED_HINT = 'Choose a named template, such as data.template = "chatml".'
 
 
@@ -174,11 +183,11 @@ def _probe_stop(tokenizer: Tokenizer, jinja: str) -> bool:
 
 
 def _probe_tools(tokenizer: Tokenizer, jinja: str) -> bool:
-    call = {"type": "function", "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
+    call = {"type": "function", "id": _CALL_ID, "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
     schema = {"type": "object", "properties": {"x": {"type": "string", "description": "d"}}}
     tool = {"type": "function", "function": {"name": "f1f", "description": "d", "parameters": schema}}
     asking = Turn(role="assistant", content="", tool_calls=[call])
-    result = Turn(role="tool", content="r1r", name="f1f")
+    result = Turn(role="tool", content="r1r", name="f1f", tool_call_id=_CALL_ID)
     turns = [_DIALOGUE[0], asking, result, _DIALOGUE[3]]
     return _renders(tokenizer, jinja, turns, ["f1f", "v1v", "r1r"], [tool])
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from qlora_tui.data.rows import Turn
 from qlora_tui.data.templates import ChatTemplate
@@ -22,6 +22,9 @@ def fit_turns(
     fitted = list(turns)
     if system_prompt and not any(turn["role"] == "system" for turn in fitted):
         fitted.insert(0, Turn(role="system", content=system_prompt))
+    if not template.reasoning:
+        fitted = [_with_reasoning_inside(turn) for turn in fitted]
+    fitted = _with_call_ids(fitted) if template.tools else fitted
     if tools and not template.tools:
         fitted = _with_tool_list(fitted, tools)
     if not template.context:
@@ -31,6 +34,41 @@ def fit_turns(
     if not template.system or template.alternates:
         fitted = _fold_systems(fitted, keep_first=template.system)
     return _alternate(fitted) if template.alternates else fitted
+
+
+def _with_reasoning_inside(turn: Turn) -> Turn:
+    reasoning = turn.get("reasoning_content")
+    if not reasoning:
+        return turn
+    thought = f"<think>\n{reasoning.strip()}\n</think>\n\n{turn['content']}"
+    return _without(turn, "reasoning_content", content=thought)
+
+
+def _without(turn: Turn, key: str, *, content: str) -> Turn:
+    kept = {name: value for name, value in turn.items() if name != key}
+    return cast(Turn, {**kept, "content": content})
+
+
+def _with_call_ids(turns: list[Turn]) -> list[Turn]:
+    """The turns with an id for each call and each result: some templates demand them, and many data sets have none."""
+    fitted: list[Turn] = []
+    waiting: list[str] = []
+    given = 0
+    for turn in turns:
+        calls = turn.get("tool_calls")
+        if calls:
+            numbered = []
+            for call in calls:
+                given += 1
+                numbered.append({"id": f"call{given:05}", **call})
+            waiting = [call["id"] for call in numbered]
+            turn = Turn(**{**turn, "tool_calls": numbered})
+        elif turn["role"] == "tool":
+            answered = turn.get("tool_call_id") or (waiting[0] if waiting else "call00000")
+            waiting = [call for call in waiting if call != answered]
+            turn = Turn(**{**turn, "tool_call_id": answered})
+        fitted.append(turn)
+    return fitted
 
 
 def _with_context_inside(turn: Turn) -> Turn:
@@ -56,7 +94,8 @@ def _tools_as_text(turn: Turn) -> Turn:
     written = [
         f"<tool_call>\n{json.dumps(call.get('function', call), ensure_ascii=False)}\n</tool_call>" for call in calls
     ]
-    return Turn(role=turn["role"], content="\n".join([turn["content"], *written] if turn["content"] else written))
+    text = "\n".join([turn["content"], *written] if turn["content"] else written)
+    return _without(turn, "tool_calls", content=text)
 
 
 def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
@@ -75,10 +114,17 @@ def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
     return fitted
 
 
+def _joins(before: Turn, turn: Turn) -> bool:
+    """Whether two turns in a row can be one: of one role, both trained or neither."""
+    if "tool_calls" in turn or turn["role"] == "tool":
+        return False
+    return before["role"] == turn["role"] and before.get("untrained") == turn.get("untrained")
+
+
 def _alternate(turns: list[Turn]) -> list[Turn]:
     fitted: list[Turn] = []
     for turn in turns:
-        if fitted and fitted[-1]["role"] == turn["role"] and not ("tool_calls" in turn or turn["role"] == "tool"):
+        if fitted and _joins(fitted[-1], turn):
             added = _with_context_inside(turn)["content"]
             fitted[-1] = Turn(**{**fitted[-1], "content": f"{fitted[-1]['content']}\n\n{added}"})
         else:

@@ -4,11 +4,12 @@ import ast
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from qlora_tui.data.bad_rows import RowError
 from qlora_tui.data.json_reader import describe
-from qlora_tui.data.rows import Role
+from qlora_tui.data.rows import Role, Turn
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -32,7 +33,11 @@ ROLES: dict[str, Role] = {
 }
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value")
-KNOWN_KEYS = {*ROLE_KEYS, *CONTENT_KEYS, "name", "tool_calls", "function_call", "tool_call_id"}
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_WEIGHT_KEYS = ("weight", "train")
+KNOWN_KEYS = {
+    *ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *_WEIGHT_KEYS, "name", "tool_calls", "function_call", "tool_call_id",
+}  # fmt: skip
 """What a turn's keys can be; others are not used."""
 _MAX_PYTHON_CHARS = 1 << 20
 """Python's parser takes hundreds of bytes for each of the text."""
@@ -53,6 +58,23 @@ class StoredTurn(TypedDict):
     name: str | None
     tool_calls: str | None
     """JSON list of calls, or None."""
+    call_id: str | None
+    """Of a tool's result: the call that it answers."""
+    reasoning: str | None
+    untrained: bool | None
+    """True for an answer that the row says not to train."""
+
+
+_NOTHING_ELSE: StoredTurn = {
+    "role": "user",
+    "content": "",
+    "context": None,
+    "name": None,
+    "tool_calls": None,
+    "call_id": None,
+    "reasoning": None,
+    "untrained": None,
+}
 
 
 def clean_text(value: Any, what: str) -> str:
@@ -78,7 +100,26 @@ def clean_text(value: Any, what: str) -> str:
 
 def turn(role: Role, content: str, context: str | None = None) -> StoredTurn:
     """A plain turn."""
-    return StoredTurn(role=role, content=content, context=context, name=None, tool_calls=None)
+    return {**_NOTHING_ELSE, "role": role, "content": content, "context": context}
+
+
+def unpacked(stored: Mapping[str, Any]) -> Turn:
+    """Return a stored turn as templates read it: without its empty fields, tool calls read from their JSON."""
+    turn = Turn(role=stored["role"], content=stored.get("content") or "")
+    if stored.get("context"):
+        turn["context"] = stored["context"]
+    if stored.get("name"):
+        turn["name"] = stored["name"]
+    calls = stored.get("tool_calls")
+    if calls:
+        turn["tool_calls"] = json.loads(calls) if isinstance(calls, str) else calls
+    if stored.get("call_id"):
+        turn["tool_call_id"] = stored["call_id"]
+    if stored.get("reasoning"):
+        turn["reasoning_content"] = stored["reasoning"]
+    if stored.get("untrained"):
+        turn["untrained"] = True
+    return turn
 
 
 def written_list(text: str) -> Any:
@@ -116,7 +157,7 @@ def _plain_turn(item: Any) -> StoredTurn | None:
     known = ROLES.get(role)
     if known is None or "\x00" in content or not (content.isascii() or _encodable(content)):
         return None
-    return {"role": known, "content": content, "context": None, "name": None, "tool_calls": None}
+    return {**_NOTHING_ELSE, "role": known, "content": content}
 
 
 def _encodable(text: str) -> bool:
@@ -156,7 +197,28 @@ def _stored_turn(item: Any, what: str) -> StoredTurn:
         context=None,
         name=None if name is None else clean_text(name, f"{what}, name"),
         tool_calls=_calls(calls, what) if calls else None,
+        call_id=item["tool_call_id"] if isinstance(item.get("tool_call_id"), str) else None,
+        reasoning=_reasoning(item, what),
+        untrained=_is_untrained(item, what) if role == "assistant" else None,
     )
+
+
+def _reasoning(item: dict[str, Any], what: str) -> str | None:
+    key = next((key for key in REASONING_KEYS if item.get(key)), None)
+    return None if key is None else clean_text(item[key], f"{what}, {key}")
+
+
+def _is_untrained(item: dict[str, Any], what: str) -> bool | None:
+    """Whether `weight: 0` or `train: false` takes the turn out of the loss. Raises RowError for other weights."""
+    for key in _WEIGHT_KEYS:
+        value = item.get(key)
+        if value is None:
+            continue
+        if value not in (0, 1):
+            raise RowError(f"{what}: {key} is {describe(value)}; a turn is trained (1, true) or not (0, false)")
+        if not value:
+            return True
+    return None
 
 
 def _content(value: Any, what: str) -> str:
