@@ -93,7 +93,7 @@ def test_paths_are_data(command: Cli, home: Path) -> None:
 
 
 def test_lists_of_nothing(command: Cli) -> None:
-    assert json.loads(command("runs", "list", "--json").out) == []
+    assert json.loads(command("runs", "list", "--json").out) == {"schema_version": 1, "runs": []}
     result = command("runs", "list")
     assert result.out == ""
     assert "no runs yet" in result.err
@@ -106,8 +106,8 @@ def test_foreign_text_in_a_list_is_inert(command: Cli) -> None:
         result = command(*words)
         assert "[red]model[/red]" in result.out
         assert not {"\x1b", "\x07", "\u202e"} & set(result.out)
-    assert len(command("runs", "list").out.splitlines()) == 1
-    assert json.loads(command("runs", "list", "--json").out)[0]["model"] == hostile
+    assert len(command("runs", "list").out.splitlines()) == 2, "the headings and the run"
+    assert json.loads(command("runs", "list", "--json").out)["runs"][0]["model"] == hostile
 
 
 def test_a_damaged_run_is_shown_and_its_configuration_named(command: Cli) -> None:
@@ -115,7 +115,7 @@ def test_a_damaged_run_is_shown_and_its_configuration_named(command: Cli) -> Non
     run.plan.write_text("{")
     ready = events.DatasetReady(train_rows=40, eval_rows=0).model_dump_json().encode()
     run.events.write_bytes(b"\x00\xff nonsense\n" + ready + b"\n")
-    assert command("runs", "list").out.startswith("one\tcreated")
+    assert "\none\tcreated" in command("runs", "list").out
     assert "data    starter, 40 training rows" in command("runs", "show", "one").out
     run.config.write_text("[model\n")
     result = command("runs", "show", "one", "--json")
@@ -167,7 +167,7 @@ def test_a_read_only_or_full_disk_is_one_error_with_a_way_out(
 
 def test_the_doctor_tries_the_libraries(command: Cli) -> None:
     result = command("doctor", "--json")
-    findings = {finding["subject"]: finding for finding in json.loads(result.out)}
+    findings = {finding["subject"]: finding for finding in json.loads(result.out)["findings"]}
     assert result.code == 0, result.err
     assert findings["bitsandbytes on cpu"]["verdict"] == "ok"
     assert "NF4" in findings["bitsandbytes on cpu"]["detail"]

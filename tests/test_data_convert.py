@@ -81,7 +81,7 @@ def test_convert_to_a_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_list_shows_every_known_set_with_its_licence() -> None:
-    listed = json.loads(run("list", "--json").stdout)
+    listed = json.loads(run("list", "--json").stdout)["sets"]
     names = {one["name"] for one in listed}
     assert {"starter", "oasst1", "hh-rlhf", "alpaca", "alpaca-clean", "self-instruct", "longform"} <= names
     assert {"chip2", "unnatural-instructions", "flan-v2"} <= names

@@ -76,7 +76,7 @@ def test_agreement_in_one_command(command: Cli, tmp_path: Path) -> None:
     assert (found["with_majority"]["gpt-4"]["items"], found["with_majority"]["gpt-4"]["unanimous"]) == (2, 1)
     assert (found["among_others"]["items"], found["among_others"]["fleiss_kappa"]) == (2, 1.0)
     shown = command(*words, "--questions", str(questions))
-    assert shown.out.startswith("gpt-4\tmajority of 2\t2\t50.0%")
+    assert "\ngpt-4\tmajority of 2\t2\t50.0%" in shown.out
     assert "Fleiss kappa 1.00 over 2 comparisons" in shown.err
     apart = command(*words)
     assert apart.code == 10 and "have no question of the same two models in common" in apart.err

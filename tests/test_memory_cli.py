@@ -131,9 +131,9 @@ def test_fit_of_what_never_fits(command: Cli) -> None:
 
 
 def test_the_table_has_a_line_for_every_card(command: Cli) -> None:
-    rows = json.loads(command("estimate", "starter", "--table", "--json").out)
+    rows = json.loads(command("estimate", "starter", "--table", "--json").out)["cards"]
     assert [row["card_gb"] for row in rows] == [8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192]
-    assert len(command("estimate", "starter", "--table").out.splitlines()) == 11
+    assert len(command("estimate", "starter", "--table").out.splitlines()) == 12
 
 
 def test_a_preset_a_file_a_folder_and_a_model_are_all_understood(command: Cli, tmp_path: Path) -> None:
@@ -345,7 +345,8 @@ def test_history_holds_estimates_against_what_was_measured(command: Cli) -> None
     finished("first", 1100, 1000)
     finished("second", 950, 1000)
     store.create("unfinished", resolve(), {"estimate": {"peak_bytes": 5, "kind": "cpu"}})
-    errors = {row["run"]: row["error"] for row in json.loads(command("estimate", "--history", "--json").out)}
+    history = json.loads(command("estimate", "--history", "--json").out)["runs"]
+    errors = {row["run"]: row["error"] for row in history}
     assert errors == {"first": pytest.approx(0.1), "second": pytest.approx(-0.05)}
     assert "+10.0%" in command("estimate", "--history").out
     told = command("estimate", "starter", "--gpu", "cpu").err

@@ -104,7 +104,7 @@ def test_what_is_said_to_be_downloaded_is_what_a_download_fetches(hub: HubServer
 
 def test_pickled_weights_that_were_fetched_are_listed_as_complete(hub: HubServer, command: Cli) -> None:
     assert command("models", "download", "odd/pickled", "--allow-pickle", "--yes").code == ExitCode.OK
-    [model] = json.loads(command("models", "list", "--json").out)
+    [model] = json.loads(command("models", "list", "--json").out)["models"]
     assert model["complete"]
 
 
@@ -199,7 +199,7 @@ def test_a_model_is_fetched_with_progress_listed_and_removed(hub: HubServer, com
     folder = Path(fetched.out.strip())
     assert (folder / "model.safetensors").read_bytes() == (MODEL_DIR / "model.safetensors").read_bytes()
     assert "(100 %)" in fetched.err
-    [model] = json.loads(command("models", "list", "--json").out)
+    [model] = json.loads(command("models", "list", "--json").out)["models"]
     assert (model["id"], model["complete"]) == ("open/small", True)
     assert model["size_bytes"] > WEIGHTS_BYTES
 
@@ -210,7 +210,7 @@ def test_a_model_is_fetched_with_progress_listed_and_removed(hub: HubServer, com
 
     assert command("models", "rm", "open/small").code == ExitCode.USAGE
     assert "freed" in command("models", "rm", "open/small", "--yes").err
-    assert json.loads(command("models", "list", "--json").out) == []
+    assert json.loads(command("models", "list", "--json").out)["models"] == []
     assert not folder.exists()
     assert command("models", "rm", "open/small", "--yes").code == ExitCode.NOT_FOUND
 
@@ -223,32 +223,32 @@ def test_nothing_is_fetched_without_a_yes_nor_what_cannot_be_trained(hub: HubSer
     assert command("models", "download", "closed/small", "--yes").code == ExitCode.MODEL
     assert command("models", "download", "starter", "--yes").code == ExitCode.USAGE
     assert hub.file_requests() == []
-    assert json.loads(command("models", "list", "--json").out) == []
+    assert json.loads(command("models", "list", "--json").out)["models"] == []
 
 
 def test_a_broken_off_download_goes_on_with_what_is_missing(hub: HubServer, command: Cli) -> None:
     home = hub.folder / "models" / "open" / "sharded"
     last = home / "model-00003-of-00003.safetensors"
     command("models", "download", "open/sharded", "--yes")
-    [model] = json.loads(command("models", "list", "--json").out)
+    [model] = json.loads(command("models", "list", "--json").out)["models"]
     snapshot = Path(model["path"]) / "snapshots" / model["revisions"][0]
     (snapshot / last.name).resolve().unlink()
     (snapshot / last.name).unlink()
-    [broken] = json.loads(command("models", "list", "--json").out)
+    [broken] = json.loads(command("models", "list", "--json").out)["models"]
     assert not broken["complete"]
 
     hub.requests.clear()
     again = command("models", "download", "open/sharded", "--yes")
     assert again.code == 0
     assert {line.rpartition("/")[2] for line in hub.file_requests()} == {last.name}
-    assert json.loads(command("models", "list", "--json").out)[0]["complete"]
+    assert json.loads(command("models", "list", "--json").out)["models"][0]["complete"]
 
 
 def test_search_finds_models_by_name(hub: HubServer, command: Cli) -> None:
-    found = json.loads(command("models", "search", "small", "--json").out)
+    found = json.loads(command("models", "search", "small", "--json").out)["models"]
     assert {match["id"]: match["gated"] for match in found} == {"closed/small": True, "open/small": False}
     assert all(match["has_entry"] and match["model_type"] == "llama" for match in found)
-    assert len(command("models", "search", "small", "--limit", "1").out.splitlines()) == 1
+    assert len(command("models", "search", "small", "--limit", "1").out.splitlines()) == 2
     assert "no text generation model" in command("models", "search", "zzz").err
 
 

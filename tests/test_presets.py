@@ -191,10 +191,11 @@ def _fails(kind: type[QloraError], *arguments: str) -> QloraError:
 def test_list_writes_one_line_a_preset() -> None:
     _own("mine", "# My [bold]title[/bold] \x1b[31m\n")
     lines = _run("list").stdout.splitlines()
-    assert len(lines) == len(SHIPPED) + 1
+    assert lines[0] == "name\torigin\ttitle"
+    assert len(lines) == 1 + len(SHIPPED) + 1
     assert "mine\tuser\tMy [bold]title[/bold]" in lines
-    rows = json.loads(_run("list", "--json").stdout)
-    assert [row["name"] for row in rows] == [line.partition("\t")[0] for line in lines]
+    rows = json.loads(_run("list", "--json").stdout)["presets"]
+    assert [row["name"] for row in rows] == [line.partition("\t")[0] for line in lines[1:]]
 
 
 def test_list_goes_on_past_a_file_that_cannot_be_read() -> None:

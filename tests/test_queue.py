@@ -175,7 +175,11 @@ def test_a_damaged_file_is_an_empty_queue() -> None:
 def test_the_command_adds_lists_and_removes(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "ensure_running", lambda: None)
     assert command("queue", "add", "starter").out.strip() == "starter-1"
-    assert json.loads(command("queue", "list", "--json").out) == {"waiting": ["starter-1"], "running": False}
+    assert json.loads(command("queue", "list", "--json").out) == {
+        "schema_version": 1,
+        "waiting": ["starter-1"],
+        "running": False,
+    }
     assert command("queue", "remove", "starter-1").code == 0
     assert command("queue", "remove", "starter-1").code == 4
     assert "nothing waits" in command("queue", "list").err

@@ -37,7 +37,7 @@ def run(program: Path, folder: Path, *arguments: str) -> str:
 
 
 def test_presets_themes_and_starter_come_with_the_wheel(installed: Path, tmp_path: Path) -> None:
-    presets = json.loads(run(installed, tmp_path, "presets", "list", "--json"))
+    presets = json.loads(run(installed, tmp_path, "presets", "list", "--json"))["presets"]
     assert {"starter", "guanaco-7b"} <= {preset["name"] for preset in presets}
     [package] = installed.parent.parent.glob("lib/python*/site-packages/qlora_tui")
     assert {path.name for path in (package / "_shipped" / "themes").iterdir()} == {

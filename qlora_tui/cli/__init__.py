@@ -5,6 +5,7 @@ The modules of this package import no more than typer at the top: what a command
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from qlora_tui.cli import (
     evaluate,
     locations,
     models,
+    output,
     presets,
     queue,
     runs,
@@ -64,7 +66,7 @@ web.register(app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"qlora-tui {__version__}")
+        output.write_line(f"qlora-tui {__version__}")
         raise typer.Exit()
 
 
@@ -79,24 +81,66 @@ def _root(
         if sys.stdin.isatty() and sys.stdout.isatty():
             workbench.open_workbench()
         else:
-            typer.echo(context.get_help())
+            output.write_line(context.get_help())
 
 
 def main() -> None:
-    """Run the command line and exit: the one place where an exception becomes a line on stderr and an exit code."""
+    """Run the command line and exit: the one place where an exception becomes a line on stderr and an exit code.
+
+    With --json the error is a JSON document on stdout as well.
+    """
+    output.begin()
     try:
-        app()
+        _run(sys.argv[1:])
         sys.stdout.flush()
+    except typer.Exit as exit_:
+        _leave(exit_.exit_code)
     except QloraError as error:
-        _explain(error)
-        _leave(error.exit_code)
+        _fail(error.message, error.hint, error.exit_code)
+    except _BAD_COMMAND_LINE as error:
+        error.show()  # type: ignore[attr-defined]
+        _fail(error.format_message(), "", error.exit_code, said=True)  # type: ignore[attr-defined]
+    except (typer.Abort, EOFError):
+        _fail("aborted", "", ExitCode.INTERNAL)
     except KeyboardInterrupt:
         _leave(_INTERRUPTED)
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read stdout has read enough
         _leave(ExitCode.OK)
+    except SystemExit as exit_:  # Rich makes exit code 1 of a closed pipe
+        _leave(ExitCode.OK if isinstance(exit_.__context__, BrokenPipeError) else int(exit_.code or 0))
     except Exception as error:  # the edge of the program: a fault of ours, not the user's
         _report(error)
-        _leave(ExitCode.INTERNAL)
+        _fail(f"internal error: {type(error).__name__}: {error}", "", ExitCode.INTERNAL, said=True)
+
+
+_BAD_COMMAND_LINE: type[Exception] = typer.BadParameter.__mro__[2]
+"""ClickException, which typer does not export."""
+
+
+def _run(words: list[str]) -> None:
+    """Run one command. Typer's own `main` would make exit code 1 of a closed pipe."""
+    command = typer.main.get_command(app)
+    with command.make_context("qlora-tui", words) as context:
+        command.invoke(context)
+
+
+def _fail(message: str, hint: str, code: int, *, said: bool = False) -> None:
+    """Exit with the reason on stderr, unless it was `said`, and on stdout where --json was given."""
+    from qlora_tui.terminal import narrate
+
+    with suppress(BrokenPipeError):
+        if not said:
+            narrate(f"error: {message}")
+            if hint:
+                narrate(f"hint: {hint}")
+        if _wants_json(sys.argv[1:]):
+            output.write_error(message, hint, code)
+    _leave(code)
+
+
+def _wants_json(words: list[str]) -> bool:
+    """Whether --json is among the options: also where they were wrong and nothing could be parsed."""
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _leave(code: int) -> None:
@@ -106,14 +150,6 @@ def _leave(code: int) -> None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _explain(error: QloraError) -> None:
-    from qlora_tui.terminal import narrate
-
-    narrate(f"error: {error.message}")
-    if error.hint:
-        narrate(f"hint: {error.hint}")
 
 
 def _report(error: Exception) -> None:

@@ -141,12 +141,17 @@ def agreement(
 @app.command()
 def csv(
     ratings: Ratings, only: Only = None, reparse: Reparse = False, duplicates: DuplicateVerdicts = "refuse",
-    answers: Owners = None,
+    answers: Owners = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write ratings to stdout as csv: question_id, model_1, model_2, outcome, annotator."""
-    from qlora_tui.evaluation.ratings import to_csv
+    from qlora_tui.cli.output import write_json, write_text
+    from qlora_tui.evaluation.ratings import as_row, to_csv
 
-    typer.echo(to_csv(_read(ratings, duplicates, answers, only, reparse=reparse)), nl=False)
+    found = _read(ratings, duplicates, answers, only, reparse=reparse)
+    if as_json:
+        write_json({"ratings": [as_row(rating) for rating in found]})
+    else:
+        write_text(to_csv(found))
 
 
 @app.command()

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import typer
-
 from qlora_tui.cli.output import write_table
 from qlora_tui.terminal import narrate, printable
 
@@ -169,9 +167,7 @@ def show_ratios(scores: "Sequence[RelativeScore]", reference: str) -> None:
         ]
         for score in scores
     ]
-    write_table([printable(column, one_line=True) for column in columns], rows)
-    if not sys.stdout.isatty():
-        typer.echo("", nl=False)
+    write_table(columns, rows)
 
 
 def _number(value: float | None, digits: int) -> str:

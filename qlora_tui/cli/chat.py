@@ -1,6 +1,5 @@
 """`qlora-tui chat`: a conversation with a trained model in the terminal, or one answer in a pipe."""
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,9 +139,11 @@ def _answer_once(session: "ChatSession", question: str, as_json: bool) -> None:
                 done = message
     assert done is not None
     if as_json:
+        from qlora_tui.cli.output import write_json_line
+
         answer = session.conversation.turns[-1].answers[done.side]
         facts = done.model_dump(exclude={"kind", "id"}) | {"seed": answer.seed, "sampling": answer.sampling}
-        typer.echo(json.dumps({"question": question, "answer": answer.text, **facts}, ensure_ascii=False))
+        write_json_line({"question": question, "answer": answer.text, **facts})
     else:
         output.end()
     if done.reason == "cancelled":

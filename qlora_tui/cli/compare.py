@@ -61,7 +61,7 @@ def _show(compared: "RunsComparison") -> None:
         for key, values in compared.facts.items()
         if any(value is not None for value in values)
     ]
-    write_table(["", *compared.names], rows)
+    write_table(["setting or result", *compared.names], rows)
     _plot(compared)
     if compared.evaluations:
         for columns, cells in (values_table(compared.evaluations), differences_table(compared.evaluations)):

@@ -1,6 +1,5 @@
 """`stop`, `save`, `cancel` and `resume`: what a person tells a run from any shell."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -129,7 +128,9 @@ def _say_end(follower: "Follower", as_json: bool) -> None:
 
 
 def _answer(as_json: bool, sentence: str, **facts: Any) -> None:
+    from qlora_tui.cli.output import write_json
+
     if as_json:
-        typer.echo(json.dumps(facts))
+        write_json(facts)
     else:
         narrate(sentence)

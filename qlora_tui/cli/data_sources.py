@@ -1,6 +1,5 @@
 """`qlora-tui data list` and `data convert`: the known sets, and any source as clean messages jsonl."""
 
-import json
 import shutil
 import sys
 import textwrap
@@ -28,17 +27,18 @@ def register(app: typer.Typer) -> None:
 
 def list_sets(as_json: Json = False) -> None:
     """List the data sets known by name."""
+    from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.model import STARTER
     from qlora_tui.data.registry import KNOWN, STARTER_SET
 
     sets = {STARTER: STARTER_SET, **KNOWN}
     if as_json:
         listed = [{"name": name, **_described(known)} for name, known in sets.items()]
-        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        write_json({"sets": listed})
         return
     for name, known in sets.items():
         where = known.hub_id or "bundled"
-        typer.echo(f"{name}: {known.title}")
+        write_line(f"{name}: {known.title}")
         _echo_indented(f"{where}; {known.rows}; licence: {known.license}; format {known.format}")
         if known.note:
             _echo_indented(known.note)
@@ -46,9 +46,11 @@ def list_sets(as_json: Json = False) -> None:
 
 def _echo_indented(text: str) -> None:
     """One line; in a terminal, lines that fit."""
+    from qlora_tui.cli.output import write_line
+
     indent = " " * 4
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    typer.echo(textwrap.fill(text, columns, initial_indent=indent, subsequent_indent=indent))
+    write_line(textwrap.fill(text, columns, initial_indent=indent, subsequent_indent=indent))
 
 
 def _described(known: Any) -> dict[str, Any]:
@@ -77,11 +79,18 @@ def convert(
     revision: Revision = None,
     skip_bad_rows: SkipBadRows = False,
     yes: Yes = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write what was done as JSON to stdout. Needs --out.")
+    ] = False,
 ) -> None:
     """Write any data source as clean messages jsonl."""
+    from qlora_tui.cli.output import write_json
     from qlora_tui.data.convert import convert as convert_rows
     from qlora_tui.data.report import counted
+    from qlora_tui.errors import UsageError
 
+    if as_json and out is None:
+        raise UsageError("--json needs --out: without a file, stdout gets the rows", hint="Add --out FILE.")
     spec = source_spec(source, format_name, column, config, split, revision)
     spec = spec.model_copy(update={"ignore_columns": ignore_column or []})
     target = out if out is not None else sys.stdout
@@ -89,6 +98,10 @@ def convert(
     narrate(f"{counted(done.rows)} from format {done.detection.format}" + (f" to {out}" if out is not None else ""))
     for warning in done.warnings:
         narrate(printable(warning, one_line=True))
+    if as_json:
+        write_json(
+            {"file": str(out), "rows": done.rows, "format": done.detection.format, "bad_rows": done.bad_row_count}
+        )
     if done.bad_row_count:
         narrate(f"{counted(done.bad_row_count)} skipped, such as:")
         for row in done.bad_rows[:5]:

@@ -65,14 +65,15 @@ def measure(run: "RunFolder") -> tuple[list[dict[str, str]], dict[str, Any]]:
 
 
 def _show(run: "RunFolder", samples: list[dict[str, str]], result: dict[str, Any]) -> None:
+    from qlora_tui.cli.output import write_line
     from qlora_tui.runs.narration import short
     from qlora_tui.terminal import printable
 
     for sample in samples:
-        typer.echo(printable(short(sample["question"]), one_line=True))
+        write_line(printable(short(sample["question"]), one_line=True))
         for label, key in (("before", "base"), ("after", "adapter"), ("expected", "expected")):
-            typer.echo(f"  {label:8}  {printable(short(sample[key]), one_line=True)}")
-    typer.echo(
+            write_line(f"  {label:8}  {printable(short(sample[key]), one_line=True)}")
+    write_line(
         f"exact match on {result['questions']} held-out questions: "
         f"{result['base_exact_match']:.1%} before, {result['adapter_exact_match']:.1%} after"
     )

@@ -15,18 +15,18 @@ def register(app: typer.Typer) -> None:
 def doctor(as_json: Json = False) -> None:
     """Check the machine, the libraries and the connection, by trying them. Exits with 12 when training cannot work."""
     from qlora_tui.checks import all_findings
-    from qlora_tui.cli.output import write_json
+    from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.errors import EnvironmentProblem
 
     findings = []
     for finding in all_findings():
         findings.append(finding)
         if not as_json:
-            typer.echo(f"{_MARKS[finding.verdict]:8} {finding.subject}: {printable(finding.detail, one_line=True)}")
+            write_line(f"{_MARKS[finding.verdict]:8} {finding.subject}: {printable(finding.detail, one_line=True)}")
             if finding.remedy and finding.verdict != "ok":
-                typer.echo(f"{'':8} -> {printable(finding.remedy, one_line=True)}")
+                write_line(f"{'':8} -> {printable(finding.remedy, one_line=True)}")
     if as_json:
-        write_json([finding.as_json() for finding in findings])
+        write_json({"findings": [finding.as_json() for finding in findings]})
     broken = [finding for finding in findings if finding.verdict == "broken"]
     if broken:
         subjects = ", ".join(finding.subject for finding in broken)

@@ -29,18 +29,20 @@ def show_history(*, as_json: bool) -> None:
     checked = history.checked_runs()
     if as_json:
         write_json(
-            [
-                {
-                    "run": each.run,
-                    "model": each.model,
-                    "device": each.device,
-                    "source": each.source,
-                    "estimated_bytes": each.estimated_bytes,
-                    "measured_bytes": each.measured_bytes,
-                    "error": each.error,
-                }
-                for each in checked
-            ]
+            {
+                "runs": [
+                    {
+                        "run": each.run,
+                        "model": each.model,
+                        "device": each.device,
+                        "source": each.source,
+                        "estimated_bytes": each.estimated_bytes,
+                        "measured_bytes": each.measured_bytes,
+                        "error": each.error,
+                    }
+                    for each in checked
+                ]
+            }
         )
         return
     if not checked:

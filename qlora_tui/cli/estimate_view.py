@@ -5,9 +5,7 @@ import textwrap
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from qlora_tui.cli.output import write_json
+from qlora_tui.cli.output import write_json, write_line
 from qlora_tui.cli.output import write_table as write_rows
 from qlora_tui.memory import advisor, history
 from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
@@ -17,7 +15,7 @@ from qlora_tui.memory.savings import Saving, savings
 from qlora_tui.memory.table import table
 from qlora_tui.memory.tensors import NAMES, explained
 from qlora_tui.memory.terms import Term
-from qlora_tui.terminal import narrate, printable
+from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
@@ -109,19 +107,19 @@ def _hint(advice: tuple[advisor.Suggestion, ...], facts: "ModelFacts") -> str:
 def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
     device = found.device
     cards = f"{device.count} x {device.name} ({device.strategy})" if device.count > 1 else device.name
-    _say(f"{facts.id} on {cards}, batch of {found.rows:,} x {found.row_tokens:,} tokens")
-    _say(textwrap.fill(f"{decided.answer}: {decided.reason}", _WIDTH))
+    write_line(f"{facts.id} on {cards}, batch of {found.rows:,} x {found.row_tokens:,} tokens")
+    write_line(textwrap.fill(f"{decided.answer}: {decided.reason}", _WIDTH))
     low, high = found.low_bytes + found.paged_bytes, found.high_bytes + found.paged_bytes
     paged = f", {gib(found.need_bytes)} when paged" if found.paged_bytes else ""
-    _say(f"{gib(low)} to {gib(high)}{paged}, from a {found.source}")
-    typer.echo()
+    write_line(f"{gib(low)} to {gib(high)}{paged}, from a {found.source}")
+    write_line()
     whole = max(found.full_bytes, 1)
     for term in found.terms:
-        _say(_bar_line(term, whole))
-    _say(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
+        write_line(_bar_line(term, whole))
+    write_line(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
     if found.paged_bytes:
-        _say("* leaves the card when the room is needed")
-    typer.echo()
+        write_line("* leaves the card when the room is needed")
+    write_line()
     _write_phases(found)
 
 
@@ -144,24 +142,26 @@ def _write_phases(found: Estimate) -> None:
     for phase, size in found.phases.items():
         mark = "  <- the peak" if phase == found.peak_phase else ""
         mark += f", in {_STEP_PHASES[found.step_phase]}" if mark and phase in ("first_step", "steady") else ""
-        _say(f"{PHASE_LABELS[phase]:{_LABEL}}{gib(size):>10}{mark}")
+        write_line(f"{PHASE_LABELS[phase]:{_LABEL}}{gib(size):>10}{mark}")
     checkpointing = "on" if found.checkpointing else "off"
-    _say(f"{'gradient checkpointing':{_LABEL}}{checkpointing:>10}")
+    write_line(f"{'gradient checkpointing':{_LABEL}}{checkpointing:>10}")
     if len(found.per_card) > 1:
-        _say(_wrapped("each card: " + ", ".join(gib(size) for size in found.per_card)))
+        write_line(_wrapped("each card: " + ", ".join(gib(size) for size in found.per_card)))
 
 
 def _write_formulas(terms: tuple[Term, ...], *, on_gpu: bool) -> None:
     for term in terms:
-        typer.echo()
-        _say(f"{term.label} = {term.bytes:,} bytes")
-        _say(_wrapped(term.formula))
+        write_line()
+        write_line(f"{term.label} = {term.bytes:,} bytes")
+        write_line(_wrapped(term.formula))
         for name, value in term.numbers.items():
             meaning = f" ({NAMES[name]})" if name in NAMES else ""
-            _say(f"    {name}{meaning} = {value:,}" if isinstance(value, int) else f"    {name}{meaning} = {value}")
+            write_line(
+                f"    {name}{meaning} = {value:,}" if isinstance(value, int) else f"    {name}{meaning} = {value}"
+            )
     if on_gpu:
-        typer.echo()
-        _say("Bytes; the allocator rounds each tensor up to 512 of them.")
+        write_line()
+        write_line("Bytes; the allocator rounds each tensor up to 512 of them.")
 
 
 def _wrapped(text: str) -> str:
@@ -169,20 +169,20 @@ def _wrapped(text: str) -> str:
 
 
 def _write_savings(saved: tuple[Saving, ...]) -> None:
-    typer.echo()
+    write_line()
     for each in saved:
         verb = "costs" if each.saves_bytes < 0 else "saves" if each.in_use else "would save"
-        _say(f"{each.name:{_LABEL}}{verb} {gib(abs(each.saves_bytes))}")
+        write_line(f"{each.name:{_LABEL}}{verb} {gib(abs(each.saves_bytes))}")
 
 
 def _write_advice(advice: tuple[advisor.Suggestion, ...]) -> None:
     if not advice:
         return
-    typer.echo()
+    write_line()
     for each in advice:
         state = "fits with" if each.fits else "not enough:"
-        _say(f"{state} {advisor.as_flags(each.changes)}")
-        _say(f"    needs {gib(each.need_bytes)}; {each.why}")
+        write_line(f"{state} {advisor.as_flags(each.changes)}")
+        write_line(f"    needs {gib(each.need_bytes)}; {each.why}")
 
 
 def write_fit(
@@ -194,7 +194,7 @@ def write_fit(
     if as_json:
         write_json({"model": facts.id, "device": device.name, "setting": key, "largest": value})
     else:
-        typer.echo(f"{key}={value}" if value else f"{key}: nothing fits")
+        write_line(f"{key}={value}" if value else f"{key}: nothing fits")
     if value == limit(facts, what):
         narrate(f"note: the search ends at {end}; more may fit")
     if whose := _other_trainer(device):
@@ -211,18 +211,21 @@ def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *
     rows = table(config, facts, longest_tokens=longest, told=lambda size_gb: narrate(f"{size_gb:g} GB ..."))
     if as_json:
         write_json(
-            [
-                {
-                    "card_gb": row.size_gb,
-                    "verdict": row.verdict.answer,
-                    "need_bytes": row.estimate.need_bytes,
-                    "gradient_checkpointing": row.estimate.checkpointing,
-                    "batch": row.batch,
-                    "length_tokens": row.length_tokens,
-                    "rank": row.rank,
-                }
-                for row in rows
-            ]
+            {
+                "model": facts.id,
+                "cards": [
+                    {
+                        "card_gb": row.size_gb,
+                        "verdict": row.verdict.answer,
+                        "need_bytes": row.estimate.need_bytes,
+                        "gradient_checkpointing": row.estimate.checkpointing,
+                        "batch": row.batch,
+                        "length_tokens": row.length_tokens,
+                        "rank": row.rank,
+                    }
+                    for row in rows
+                ],
+            }
         )
         return
     columns = ["card", "verdict", "need", "checkpointing", "batch", "length", "rank"]
@@ -247,7 +250,3 @@ def gib(size_bytes: int) -> str:
     if size_bytes < GIB // 100:
         return f"{size_bytes / (1 << 20):.1f} MiB"
     return f"{size_bytes / GIB:.2f} GiB"
-
-
-def _say(text: str) -> None:
-    typer.echo(printable(text))

@@ -71,14 +71,18 @@ def mmlu_file(
     config: Annotated[str, typer.Option("--config", help="Its configuration: all subjects, or one.")] = "all",
     revision: Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")] = None,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Fetch MMLU from the hub as a file for `eval mmlu` and training.mmlu_file, zero-shot or five-shot."""
     from qlora_tui.cli.data_sources import consent
+    from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation.mmlu_rows import write_file
 
     count = write_file(
         out, shots=shots, split=split, consent=consent(yes), source=source, config=config, revision=revision
     )
+    if as_json:
+        write_json({"file": str(out), "questions": count, "shots": shots})
     narrate(f"{count:,} questions with {shots} examples each in {out}")
 
 

@@ -1,11 +1,8 @@
 """`paths`: where everything lives."""
 
-import json
-
 import typer
 
 from qlora_tui.cli.options import Json
-from qlora_tui.terminal import printable
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +12,7 @@ def register(app: typer.Typer) -> None:
 def show_paths(as_json: Json = False) -> None:
     """Show where runs, presets, themes and caches live."""
     from qlora_tui import paths
+    from qlora_tui.cli.output import write_facts, write_json
 
     found = {
         "runs": paths.runs(),
@@ -27,8 +25,6 @@ def show_paths(as_json: Json = False) -> None:
         "hub cache": paths.hub_cache(),
     }
     if as_json:
-        typer.echo(json.dumps({name.replace(" ", "_"): str(path) for name, path in found.items()}, indent=2))
-        return
-    width = max(map(len, found))
-    for name, path in found.items():
-        typer.echo(f"{name:{width}}  {printable(str(path), one_line=True)}")
+        write_json({name.replace(" ", "_"): str(path) for name, path in found.items()})
+    else:
+        write_facts({name: str(path) for name, path in found.items()})

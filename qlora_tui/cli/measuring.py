@@ -124,14 +124,14 @@ def _may_download(run: "RunFolder", task: "Task", *, yes: bool) -> bool:
 
 def _show(outcome: dict[str, Any], sides: "tuple[Side, ...]") -> None:
     """Each number of each side in one table; per-subject and nested ones below their task."""
-    from qlora_tui.cli.output import write_table
+    from qlora_tui.cli.output import write_line, write_table
 
     flat = {side: _flat(outcome.get(side, {})) for side in sides}
     names = list(dict.fromkeys(name for numbers in flat.values() for name in numbers))
     if names:
-        write_table(["", *sides], [[name, *(number(flat[side].get(name)) for side in sides)] for name in names])
+        write_table(["metric", *sides], [[name, *(number(flat[side].get(name)) for side in sides)] for name in names])
     for side, file in outcome.get("files", {}).items():
-        typer.echo(f"{side}\t{file}")
+        write_line(f"{side}\t{file}")
     narrate(f"kept in {outcome['file']}")
 
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qlora_tui.cli.options import Json, Yes
-from qlora_tui.terminal import narrate, printable
+from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qlora_tui.models.download import Arrived
     from qlora_tui.models.facts import ModelFacts
 
@@ -32,7 +34,7 @@ def search(text: str, limit: Limit = 20, as_json: Json = False) -> None:
 
     matches = search_hub(text, limit=limit)
     if as_json:
-        write_json([asdict(match) for match in matches])
+        write_json({"models": [asdict(match) for match in matches]})
     elif matches:
         columns = ["id", "parameters", "type", "licence", "gated", "downloads"]
         rows = [
@@ -54,7 +56,7 @@ def search(text: str, limit: Limit = 20, as_json: Json = False) -> None:
 @app.command()
 def info(model: Model, revision: Revision = None, modules: Modules = False, as_json: Json = False) -> None:
     """Show what is known of a model without loading it; of a hub model, a few kilobytes are read."""
-    from qlora_tui.cli.output import write_facts, write_json, write_table
+    from qlora_tui.cli.output import write_facts, write_json, write_line, write_table
     from qlora_tui.models import describe
 
     facts = describe(model, revision)
@@ -64,7 +66,7 @@ def info(model: Model, revision: Revision = None, modules: Modules = False, as_j
     write_facts(_shown(facts))
     if modules:
         columns = ["modules", "kind", "shape", "count", "bias", "4-bit"]
-        typer.echo()
+        write_line()
         write_table(columns, [_module_row(group) for group in facts.modules])
     for note in facts.notes:
         narrate(f"note: {note}")
@@ -83,17 +85,19 @@ def list_models(known: Known = False, as_json: Json = False) -> None:
     models = stored_models()
     if as_json:
         write_json(
-            [
-                {
-                    "id": model.id,
-                    "path": str(model.path),
-                    "size_bytes": model.size_bytes,
-                    "revisions": list(model.revisions),
-                    "complete": model.complete,
-                    "last_used": model.last_used,
-                }
-                for model in models
-            ]
+            {
+                "models": [
+                    {
+                        "id": model.id,
+                        "path": str(model.path),
+                        "size_bytes": model.size_bytes,
+                        "revisions": list(model.revisions),
+                        "complete": model.complete,
+                        "last_used": model.last_used,
+                    }
+                    for model in models
+                ]
+            }
         )
     elif models:
         rows = [
@@ -111,7 +115,7 @@ def _list_known(as_json: bool) -> None:
 
     counts = {model_id: catalogue.published_parameters(model_id) for model_id in catalogue.ids()}
     if as_json:
-        write_json([{"id": model_id, "parameters": parameters} for model_id, parameters in counts.items()])
+        write_json({"models": [{"id": model_id, "parameters": count} for model_id, count in counts.items()]})
     else:
         write_table(["id", "parameters"], [[model_id, _billions(count)] for model_id, count in counts.items()])
 
@@ -124,6 +128,7 @@ def download(
         bool, typer.Option("--allow-pickle", help="Fetch weights stored as pickle, which can run code when loaded.")
     ] = False,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Fetch a model into the hub cache; its folder goes to stdout."""
     from qlora_tui.cli.consent import confirmed
@@ -140,24 +145,37 @@ def download(
     missing = missing_files(spec)
     if missing is None:
         narrate(f"{model} is complete in the hub cache")
-        typer.echo(printable(str(snapshot(spec)), one_line=True))
+        _write_folder(model, snapshot(spec), as_json=as_json)
         return
     narrate(f"{model} at {missing.commit[:12]}: {len(missing.sizes_bytes)} files, {size(missing.total_bytes)}")
     confirmed("Download this?", yes=yes)
     folder = fetch(missing, _progress(missing.total_bytes))
-    typer.echo(printable(str(folder), one_line=True))
+    _write_folder(model, folder, as_json=as_json)
+
+
+def _write_folder(model: str, folder: "Path | None", *, as_json: bool) -> None:
+    from qlora_tui.cli.output import write_json, write_line
+
+    if as_json:
+        write_json({"model": model, "folder": str(folder)})
+    else:
+        write_line(str(folder))
 
 
 @app.command()
-def rm(model: HubModel, yes: Yes = False) -> None:
+def rm(model: HubModel, yes: Yes = False, as_json: Json = False) -> None:
     """Delete a model from the hub cache, all its revisions."""
     from qlora_tui.cli.consent import confirmed
+    from qlora_tui.cli.output import write_json
     from qlora_tui.data.downloads import size
     from qlora_tui.models import store
 
     found = store.find(model)
     confirmed(f"Delete {found.path} with {size(found.size_bytes)}?", yes=yes)
-    narrate(f"{found.id} deleted, {size(store.remove(found))} freed")
+    freed_bytes = store.remove(found)
+    if as_json:
+        write_json({"deleted": found.id, "freed_bytes": freed_bytes})
+    narrate(f"{found.id} deleted, {size(freed_bytes)} freed")
 
 
 def _progress(total_bytes: int | None) -> "Arrived":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from qlora_tui.cli.output import write_events
 from qlora_tui.runs import events, narration
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
@@ -40,9 +41,7 @@ class JsonLines:
     """Every event on stdout as it was written."""
 
     def show(self, batch: list[events.AnyEvent], state: RunState) -> None:
-        for event in batch:
-            sys.stdout.write(event.model_dump_json() + "\n")
-        sys.stdout.flush()
+        write_events(batch)
 
     def catch_up(self, follower: Follower) -> None:
         """Nothing: the events say it."""

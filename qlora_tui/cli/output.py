@@ -1,30 +1,97 @@
-"""Data on stdout: tables for people, tab-separated lines for pipes, JSON for programs."""
+"""Data on stdout: tables for people, tab-separated lines for pipes, JSON for programs. The only writer of stdout."""
 
 import json
+import math
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from qlora_tui.terminal import printable
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-def write_json(content: Any) -> None:
-    """`content` as indented JSON."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=not _speaks_unicode()))
+SCHEMA_VERSION = 1
+"""Version of all JSON on stdout. It grows when a key is removed or changes its name or meaning."""
 
 
-def _speaks_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+class _Stdout:
+    """What was written since the command began."""
+
+    has_document = False
+
+
+def write_json(content: Mapping[str, Any]) -> None:
+    """Write the command's JSON document, indented, with its schema version."""
+    _Stdout.has_document = True
+    _write(_encoded({"schema_version": SCHEMA_VERSION, **content}, indent=2) + "\n")
+
+
+def write_json_line(content: Mapping[str, Any]) -> None:
+    """Write one JSON document on a line of its own, with its schema version."""
+    _write(_encoded({"schema_version": SCHEMA_VERSION, **content}, indent=None) + "\n")
+
+
+def write_error(message: str, hint: str, exit_code: int) -> None:
+    """Write why a command failed as one line of JSON, unless its document is on stdout already."""
+    if not _Stdout.has_document:
+        write_json_line({"error": {"exit_code": exit_code, "message": message, "hint": hint}})
+
+
+def write_events(events: "Iterable[BaseModel]") -> None:
+    """Write the events of a run, each on a line of its own as in events.jsonl. The version of an event is its `v`."""
+    _write("".join(event.model_dump_json() + "\n" for event in events))
+
+
+def _encoded(content: Any, *, indent: int | None) -> str:
+    """JSON that every reader takes: no NaN, and ASCII where stdout or a lone surrogate allows nothing else."""
+    content = _finite(content)
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return json.dumps(content, indent=indent)
+    return text
+
+
+def _finite(content: Any) -> Any:
+    """The content with null for numbers that JSON cannot say."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def write_line(text: str = "") -> None:
+    """Write text for people, which may hold foreign text, and a newline."""
+    _write(printable(text) + "\n")
+
+
+def write_text(text: str) -> None:
+    """Write the content of a file: inert on a terminal, unchanged in a pipe."""
+    _write(printable(text) if sys.stdout.isatty() else text)
+
+
+def begin() -> None:
+    """Forget what an earlier command of this process has written."""
+    _Stdout.has_document = False
+
+
+def _write(text: str) -> None:
+    typer.echo(text, nl=False)
 
 
 def write_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Rows under their headings on a terminal; elsewhere one line a row, with tabs and without headings."""
+    """Write rows below their headings: aligned on a terminal, elsewhere one line a row with tabs."""
+    columns = [printable(column, one_line=True) for column in columns]
     plain = [[printable(cell, one_line=True) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in plain:
-            typer.echo("\t".join(row))
+        for row in (columns, *plain):
+            _write("\t".join(row) + "\n")
         return
     from rich.console import Console
     from rich.table import Table
@@ -32,7 +99,7 @@ def write_table(columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for row in plain:
         table.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(table)
@@ -43,7 +110,7 @@ def write_facts(facts: dict[str, str]) -> None:
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         text = printable(value).replace("\n", "\n" + " " * (width + 2))
-        typer.echo(f"{name:{width}}  {text}")
+        _write(f"{name:{width}}  {text}\n")
 
 
 def moment(time_s: float | None) -> str:

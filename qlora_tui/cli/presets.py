@@ -1,7 +1,5 @@
 """`qlora-tui presets`: list, show, check and write presets, and translate the flags of the original qlora.py."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,16 +17,14 @@ app = typer.Typer(no_args_is_help=True, help="List, show, check and write preset
 @app.command("list")
 def list_presets(as_json: Json = False) -> None:
     """List all presets; your own win over shipped ones of the same name."""
+    from qlora_tui.cli.output import write_json, write_table
     from qlora_tui.config.presets import presets
 
     rows = [_summary(preset) for preset in presets()]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    elif sys.stdout.isatty():
-        _table(rows)
+        write_json({"presets": rows})
     else:
-        for row in rows:
-            typer.echo("\t".join(printable(row[name], one_line=True) for name in ("name", "origin", "title")))
+        write_table(["name", "origin", "title"], [[row["name"], row["origin"], row["title"]] for row in rows])
 
 
 @app.command()
@@ -38,19 +34,18 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Write a preset to stdout: as it is, every setting of it, or all as JSON."""
+    from qlora_tui.cli.output import write_json, write_text
     from qlora_tui.config.presets import find
     from qlora_tui.config.toml_file import to_toml
 
     preset = find(name)
     config = preset.config
     if as_json:
-        settings = config.model_dump(mode="json")
-        typer.echo(json.dumps(_summary(preset) | {"config": settings}, indent=2, ensure_ascii=False))
+        write_json(_summary(preset) | {"config": config.model_dump(mode="json")})
         return
     narrate(f"{preset.origin} preset {preset.path}")
     _warn(config)
-    text = to_toml(config, comment="\n".join(preset.description)) if full else preset.text
-    _write(text)
+    write_text(to_toml(config, comment="\n".join(preset.description)) if full else preset.text)
 
 
 @app.command()
@@ -59,10 +54,12 @@ def new(
     base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to begin with.")] = None,
     settings: Settings = None,
     model: Annotated[str | None, typer.Option("--model", help="Base model: a hub id or a folder.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace your preset of that name.")] = False,
+    force: Annotated[bool, typer.Option("--replace", "--force", help="Replace your preset of that name.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a preset of your own; its path goes to stdout."""
     from qlora_tui.cli.configuration import configured
+    from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.presets import split_target, user_path, write
     from qlora_tui.config.toml_file import to_toml
     from qlora_tui.runs.freeze import frozen
@@ -75,29 +72,40 @@ def new(
     changes = "".join(f"\nwith {printable(text, one_line=True)}" for text in overrides)
     comment = f"{name}: {config.model.id} on {config.data.source}" + (f"\nBegun from {base}" if base else "") + changes
     path = write(name, to_toml(config, sparse=True, comment=printable(comment)), replace=force)
-    typer.echo(printable(str(path)))
+    if as_json:
+        write_json({"preset": name, "path": str(path)})
+    else:
+        write_line(str(path))
 
 
 @app.command()
-def check(targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|FILE]...")] = None) -> None:
+def check(
+    targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|FILE]...")] = None, as_json: Json = False
+) -> None:
     """Check presets or files: every setting, and that local models and data exist and fit. Default: all presets.
 
     The first rows of local data are read and held against the format and the columns. Nothing is asked on the hub.
     """
+    from qlora_tui.cli.output import write_json
     from qlora_tui.config.overrides import resolve
     from qlora_tui.config.presets import presets, split_target
     from qlora_tui.errors import QloraError
 
     failed: list[QloraError] = []
+    checked: list[dict[str, Any]] = []
     for target in targets or [preset.name for preset in presets()]:
         try:
             config = resolve(*split_target(target))
             on_hub = _check_files(target, config)
         except QloraError as error:
             failed.append(error)
+            checked.append({"target": target, "valid": False, "message": error.message, "hint": error.hint})
             continue
+        checked.append({"target": target, "valid": True, "not_checked": on_hub})
         narrate(f"{target}: valid" + (f"; on the hub, not checked: {', '.join(on_hub)}" if on_hub else ""))
         _warn(config)
+    if as_json:
+        write_json({"checked": checked})
     for earlier in failed[:-1]:
         narrate(f"{earlier.message} {earlier.hint}".rstrip())
     if failed:
@@ -110,8 +118,10 @@ def check(targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|F
 )
 def from_flags(
     flags: Annotated[list[str], typer.Argument(metavar="-- --model_name_or_path X --lora_r 64 ...")],
+    as_json: Json = False,
 ) -> None:
     """Write the preset for a command line of the original qlora.py to stdout, and notes on the rest to stderr."""
+    from qlora_tui.cli.output import write_json, write_text
     from qlora_tui.config.qlora_translation import translate
     from qlora_tui.config.toml_file import to_toml
 
@@ -119,8 +129,11 @@ def from_flags(
     for note in notes:
         narrate(note)
     _warn(config)
+    if as_json:
+        write_json({"config": config.model_dump(mode="json"), "notes": notes})
+        return
     comment = f"{config.model.id} on {config.data.source}: translated from flags of qlora.py"
-    _write(to_toml(config, sparse=True, comment=printable(comment, one_line=True)))
+    write_text(to_toml(config, sparse=True, comment=printable(comment, one_line=True)))
 
 
 def _check_files(target: str, config: "RunConfig") -> list[str]:
@@ -159,22 +172,6 @@ def _summary(preset: "Preset") -> dict[str, Any]:
         "title": description[0] if description else "",
         "description": description,
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("name", "origin", "what it is for", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(row[name], one_line=True)) for name in ("name", "origin", "title")))
-    Console().print(table)
-
-
-def _write(text: str) -> None:
-    """A file's text to stdout: made inert for a terminal, unchanged for a pipe."""
-    typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
 
 
 def _warn(config: "RunConfig") -> None:

@@ -16,10 +16,12 @@ def add(
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Left out: one is made up.")] = None,
     settings: Settings = None,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Put a run into the queue; it starts when those before it have ended and memory is free."""
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.consent import allow_downloads
+    from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.presets import split_target
     from qlora_tui.runs import queue
     from qlora_tui.runs.creation import create
@@ -31,7 +33,10 @@ def add(
     run = create(config, name, target)
     queue.add(run.name, allow_download=allow_download)
     queue.ensure_running()
-    typer.echo(run.name)
+    if as_json:
+        write_json({"run": run.name, "folder": str(run.path)})
+    else:
+        write_line(run.name)
     narrate(f"{run.name} waits in the queue; watch it with: qlora-tui watch {run.name}")
 
 
@@ -52,13 +57,18 @@ def list_queue(as_json: Json = False) -> None:
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the queue.")]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the queue.")], as_json: Json = False
+) -> None:
     """Take a run out of the queue. Its folder stays."""
+    from qlora_tui.cli.output import write_json
     from qlora_tui.errors import NotFoundError
     from qlora_tui.runs import queue
 
     if not queue.remove(name):
         raise NotFoundError(f"no run named {name!r} in the queue", hint="See `qlora-tui queue list`.")
+    if as_json:
+        write_json({"removed": name})
     narrate(f"took {name} out of the queue; start it with: qlora-tui resume {name}")
 
 

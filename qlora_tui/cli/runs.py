@@ -27,7 +27,7 @@ def list_runs(as_json: Json = False) -> None:
     deleted.purge()
     rows = [_listed(run) for run in store.all_runs()]
     if as_json:
-        write_json(rows)
+        write_json({"runs": rows})
     elif rows:
         columns = ["name", "status", "step", "loss", "model", "data", "last event"]
         write_table(columns, [_row(summary) for summary in rows])

@@ -79,6 +79,7 @@ def launch(
 ) -> None:
     """Start the worker and follow it to its end, or say how to follow it. Exits with the run's outcome."""
     from qlora_tui.cli import foreground
+    from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.runs import jobs
 
     options = {
@@ -88,7 +89,10 @@ def launch(
     }
     if detach:
         jobs.start(run, **options)
-        typer.echo(json.dumps({"run": run.name, "folder": str(run.path)}) if as_json else run.name)
+        if as_json:
+            write_json({"run": run.name, "folder": str(run.path)})
+        else:
+            write_line(run.name)
         narrate(f"started {run.name}; watch it with: qlora-tui watch {run.name}")
         return
     narrate(f"run {run.name} in {run.path}")

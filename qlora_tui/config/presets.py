@@ -121,7 +121,9 @@ def write(name: str, content: str, *, replace: bool = False) -> Path:
 
     path = user_path(name)
     if path.exists() and not replace:
-        raise RunConflictError(f"preset {name} exists: {path}", hint="Choose another name, or replace it with --force.")
+        raise RunConflictError(
+            f"preset {name} exists: {path}", hint="Choose another name, or replace it with --replace."
+        )
     with atomic.storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, content)

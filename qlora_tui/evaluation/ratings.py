@@ -290,5 +290,11 @@ def to_csv(ratings: Iterable[Rating]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, "annotator"])
     for rating in ratings:
-        writer.writerow([rating.question_id, rating.model_1, rating.model_2, rating.outcome, rating.annotator])
+        writer.writerow(as_row(rating).values())
     return text.getvalue()
+
+
+def as_row(rating: Rating) -> dict[str, str]:
+    """Return a rating by the columns of `to_csv`."""
+    row = (rating.question_id, rating.model_1, rating.model_2, rating.outcome, rating.annotator)
+    return dict(zip((*_COLUMNS, "annotator"), row, strict=True))
