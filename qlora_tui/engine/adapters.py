@@ -33,7 +33,7 @@ def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=spec.target_modules,
-        exclude_modules=_beside_text(model) if spec.target_modules == "all-linear" else None,
+        exclude_modules=_excluded(model) if spec.target_modules == "all-linear" else None,
         use_rslora=spec.rank_stabilized,
         use_dora=spec.dora,
         init_lora_weights=f"pissa_niter_{PISSA_ITERATIONS}" if spec.init == "pissa" else True,
@@ -44,13 +44,24 @@ def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
     )
 
 
-def _beside_text(model: Any) -> str | None:
-    """Regular expression for all that is not the language model in one that also sees or hears; None without that."""
-    if model.config.get_text_config() is model.config:
-        return None
-    decoder = model.get_decoder()
-    name = next(name for name, module in model.named_modules() if module is decoder)
-    return rf"(?!{re.escape(name)}\.).*"
+def _excluded(model: Any) -> str | None:
+    """Regular expression for what "all-linear" leaves out; None when it leaves out nothing.
+
+    That is everything beside the language model in a model that also sees or hears, and routers that are made as
+    linear layers (Llama 4): they return two tensors, which PEFT's layer cannot add to.
+    """
+    patterns = []
+    if model.config.get_text_config() is not model.config:
+        decoder = model.get_decoder()
+        name = next(name for name, module in model.named_modules() if module is decoder)
+        patterns.append(rf"(?!{re.escape(name)}\.).*")
+    routers = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_router(module)}
+    patterns += [rf".*\.{re.escape(name)}" for name in sorted(routers)]
+    return "|".join(patterns) or None
+
+
+def _is_router(module: Any) -> bool:
+    return isinstance(module, torch.nn.Linear) and type(module).__name__.endswith("Router")
 
 
 def _shares_embedding(model: Any) -> bool:

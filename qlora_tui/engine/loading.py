@@ -83,6 +83,7 @@ def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
             raise
         raise _explain(error, spec, "model") from error
     keep_training_layout(model)
+    name_parts_for_trl(model)
     model.added_rows = grow_embeddings(model, tokenizer)
     model.config.use_cache = False
     return model
@@ -121,6 +122,18 @@ def keep_training_layout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def name_parts_for_trl(model: Any) -> None:
+    """Give the layers and the number of experts the names by which TRL's tiled loss asks for them.
+
+    Llama 4 of transformers 5 keeps its layers in `model` but says `language_model`, and has `num_local_experts` alone.
+    """
+    if model.base_model is model and isinstance(getattr(model, "model", None), torch.nn.Module):
+        model.base_model_prefix = "model"
+    text = model.config.get_text_config()
+    if not hasattr(text, "num_experts") and hasattr(text, "num_local_experts"):
+        text.num_experts = text.num_local_experts
 
 
 @torch.no_grad()

@@ -123,6 +123,31 @@ def test_an_8_bit_base_is_refused() -> None:
         simulate(config, hf_config(TINY), Workload(tokens=64))
 
 
+@pytest.mark.parametrize("model", ["google/gemma-3-4b-pt", "meta-llama/Llama-4-Scout-17B-16E"])
+def test_the_config_of_a_model_that_also_sees_is_made_from_the_catalogue(model: str) -> None:
+    """Whatever the catalogue leaves out of the positions' scaling within `text_config`."""
+    from qlora_tui.config.model import ModelSpec
+    from qlora_tui.engine.simulation.hf_config import of_model
+    from qlora_tui.models import describe
+
+    text = of_model(ModelSpec(id=model)).get_text_config()
+    facts = describe(model, network=False)
+    assert (text.hidden_size, text.num_hidden_layers) == (facts.hidden_size, facts.layers)
+
+
+def test_llama_4_trains_without_an_adapter_on_its_router() -> None:
+    """Which answers with two tensors; its layers and experts have other names than TRL's loss asks for."""
+    from qlora_tui.engine.simulation.simulate import Workload, simulate
+
+    text = TINY | {
+        "model_type": "llama4_text", "head_dim": 32, "intermediate_size_mlp": 704, "num_local_experts": 4,
+        "interleave_moe_layer_step": 2,
+    }  # fmt: skip
+    found = simulate(configured(), hf_config({"model_type": "llama4", "text_config": text}), Workload(tokens=64))
+    sizes = [(256, 256), (256, 64), (256, 64), (256, 256), (256, 704), (256, 704), (704, 256)]
+    assert found.trainable_parameters == 2 * 8 * sum(map(sum, sizes))
+
+
 def test_libraries_are_put_back() -> None:
     import torch
 

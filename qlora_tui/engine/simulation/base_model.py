@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine.loading import keep_training_layout, quantization_config
+from qlora_tui.engine.loading import keep_training_layout, name_parts_for_trl, quantization_config
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.simulation.tracking import Tracker
 from qlora_tui.errors import ModelError
@@ -65,6 +65,7 @@ def materialize(model: Any, config: RunConfig, settings: Settings, tracker: Trac
                 if name == "inv_freq" and hasattr(module, "original_inv_freq"):
                     module.original_inv_freq = module._buffers[name]
     keep_training_layout(model)
+    name_parts_for_trl(model)
 
 
 def _stored(

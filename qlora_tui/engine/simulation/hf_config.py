@@ -17,13 +17,24 @@ _ROPE = ("rope_parameters", "rope_scaling")
 _SHARE = "partial_rotary_factor"
 
 
+_TEXT = "text_config"
+"""Where a model that also sees or hears keeps the keys of its language model."""
+
+
 def from_keys(keys: Mapping[str, Any]) -> Any:
-    """The config with the keys of a config.json. Raises ValueError, TypeError or KeyError for what is none."""
+    """Return the config with the keys of a config.json. Raises ValueError, TypeError or KeyError for invalid keys."""
+    return AutoConfig.for_model(**_sizes(keys))
+
+
+def _sizes(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that change the size of a tensor."""
     sizes = {name: value for name, value in keys.items() if name not in _ROPE}
     for table in map(keys.get, _ROPE):
         if isinstance(table, Mapping) and _SHARE in table:
             sizes[_SHARE] = table[_SHARE]
-    return AutoConfig.for_model(**sizes)
+    if isinstance(keys.get(_TEXT), Mapping):
+        sizes[_TEXT] = _sizes(keys[_TEXT])
+    return sizes
 
 
 def of_model(spec: ModelSpec, given: Mapping[str, Any] | None = None) -> Any:
