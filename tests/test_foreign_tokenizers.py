@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from data_material import CHATML, columns
+from transformers import AutoModelForCausalLM
 
 from qlora_tui import limits
 from qlora_tui.data import template_environment
@@ -19,7 +21,7 @@ from qlora_tui.data.lengths import Limits
 from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.row_encoder import Rules
 from qlora_tui.data.templates import resolve
-from qlora_tui.engine import foreign_tokenizer, generate
+from qlora_tui.engine import foreign_tokenizer, generate, loading
 from qlora_tui.errors import DataError, ExitCode, ModelError
 from qlora_tui.starter import MODEL_DIR
 
@@ -193,3 +195,70 @@ def test_a_hostile_tokenizer_ends_the_process_with_its_reason(
     assert done.returncode == ExitCode.MODEL, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "the tokenizer of a-model cannot" in errors[0] and reason in errors[0]
+
+
+def _edit(name: str, **values: Any) -> Callable[[Path], object]:
+    return lambda folder: edited(folder, name, lambda content: content.update(values))
+
+
+def _write(name: str, content: str | bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def _replace_by_folder(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").mkdir()
+
+
+UNKNOWN_TOKEN = {"type": "WordLevel", "vocab": {"b": 0}, "unk_token": "[UNK]"}
+UNKNOWN_SPECIAL = {
+    "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [],
+    "special_tokens": {},
+}  # fmt: skip
+DAMAGED = {
+    "empty": (_write("tokenizer.json", ""), "tokenizer.json cannot be read"),
+    "html": (_write("tokenizer.json", "<html>"), "tokenizer.json cannot be read"),
+    "not UTF-8": (_write("tokenizer.json", b'{"a": "\xff"}'), "tokenizer.json cannot be read"),
+    "deep": (_write("tokenizer.json", "[" * 100_000), "tokenizer.json cannot be read"),
+    "null": (_write("tokenizer.json", "null"), "tokenizer.json is not a JSON object"),
+    "a list": (_write("tokenizer.json", "[]"), "tokenizer.json is not a JSON object"),
+    "a folder": (_replace_by_folder, "the tokenizer of a-model cannot"),
+    "no model": (_edit("tokenizer.json", model=None), "the tokenizer of a-model cannot"),
+    "tokens are texts": (_edit("tokenizer.json", added_tokens=["a"]), "the tokenizer of a-model cannot"),
+    "unknown token": (_edit("tokenizer.json", model=UNKNOWN_TOKEN, added_tokens=[]), "the tokenizer of a-model cannot"),
+    "unknown special token": (_edit("tokenizer.json", post_processor=UNKNOWN_SPECIAL), "no entry found"),
+    "settings: null": (_write("tokenizer_config.json", "null"), "tokenizer_config.json is not a JSON object"),
+    "settings: deep": (_write("tokenizer_config.json", "[" * 100_000), "tokenizer_config.json cannot be read"),
+    "class: a list": (_edit("tokenizer_config.json", tokenizer_class=[]), "the tokenizer of a-model cannot"),
+    "class: a number": (_edit("tokenizer_config.json", tokenizer_class=7), "the tokenizer of a-model cannot"),
+    "length: a text": (_edit("tokenizer_config.json", model_max_length="x"), "the tokenizer of a-model cannot"),
+    "end: a surrogate": (_edit("tokenizer_config.json", eos_token="\ud800"), "the tokenizer of a-model cannot"),
+    "end: a number": (_edit("tokenizer_config.json", eos_token=7), "eos_token"),
+    "added tokens: a list": (_write("added_tokens.json", "[]"), "added_tokens.json is not a JSON object"),
+    "special tokens: a list": (_write("special_tokens_map.json", "[7]"), "special_tokens_map.json is not"),
+    "template: not UTF-8": (_write("chat_template.jinja", b"\xff"), "the tokenizer of a-model cannot"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_tokenizer_is_named(model: Path, name: str) -> None:
+    damage, words = DAMAGED[name]
+    damage(model)
+    with pytest.raises(ModelError, match=words):
+        foreign_tokenizer.load(model, name="a-model")
+
+
+def test_a_token_beyond_the_rows_of_the_model_is_refused(model: Path) -> None:
+    edited(model, "tokenizer.json", lambda content: content["model"]["vocab"].update(far=10**9))
+    tokenizer = foreign_tokenizer.load(model, name="a-model")
+    with pytest.raises(ModelError, match="id 1,000,000,000"):
+        loading.grow_embeddings(AutoModelForCausalLM.from_pretrained(MODEL_DIR), tokenizer)
+
+
+def test_every_tokenizer_is_loaded_under_limits() -> None:
+    """You should see one module that loads tokenizers, so that no command can do without the limits."""
+    package = Path(foreign_tokenizer.__file__).parents[1]
+    loads = re.compile(r"\w*Tokenizer\w*\.from_(pretrained|file|str)\(")
+    found = {path.relative_to(package) for path in package.rglob("*.py") if loads.search(path.read_text())}
+    building_the_starter = {Path("engine/pretrain.py"), Path("starter/build.py")}
+    assert found - building_the_starter == {Path("engine/foreign_tokenizer.py")}

@@ -3,6 +3,7 @@
 The only module that calls `from_pretrained` of a tokenizer. Imports no PyTorch.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from qlora_tui.data.template_environment import LimitedEnvironment
 from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.limits import at_most_half_of_ram, limited
 
+_JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _LOAD_CPU_S = 300.0
 """Converting a large SentencePiece vocabulary takes about a minute."""
 _LOAD_MEMORY_BYTES = 6 << 30
@@ -30,20 +33,19 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     local_files_only: bool = False,
-    generic: bool = False,
     explain: Callable[[Exception], QloraError] | None = None,
 ) -> Any:
     """Load the tokenizer of a folder or hub id; messages call it `name`.
 
-    `generic` skips the search for the tokenizer's class. Raises ModelError for everything that cannot be loaded, or
+    Raises ModelError for everything that cannot be loaded, or
     what `explain` makes of an OSError, ValueError, KeyError, ImportError or RuntimeError.
     """
     from transformers.utils import chat_template_utils
 
     # Every template that this process compiles from now on renders under limits.
     chat_template_utils.ImmutableSandboxedEnvironment = LimitedEnvironment
-    with _errors_of(name, "cannot be loaded", _LOAD_CPU_S, _LOAD_MEMORY_BYTES, explain):
-        if generic:
+    with _naming_damaged_file(place), _errors_of(name, "cannot be loaded", _LOAD_CPU_S, _LOAD_MEMORY_BYTES, explain):
+        if _is_generic(place):
             from transformers import PreTrainedTokenizerFast
 
             tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(place)
@@ -56,7 +58,46 @@ def load(
     backend = getattr(tokenizer, "_tokenizer", None)
     if backend is not None:
         tokenizer._tokenizer = LimitedBackend(backend, name)
+    with _errors_of(name, "cannot be used", _LOAD_CPU_S, _LOAD_MEMORY_BYTES):
+        _use(tokenizer)
     return tokenizer
+
+
+@contextmanager
+def _naming_damaged_file(place: Path | str) -> Iterator[None]:
+    """Replace a ModelError of the block by one that names the file that is no JSON object, if there is one."""
+    try:
+        yield
+    except ModelError as error:
+        for file in (Path(place) / name for name in _JSON_FILES):
+            try:
+                is_object = not file.is_file() or isinstance(json.loads(file.read_bytes()), dict)
+            except (OSError, ValueError, RecursionError) as problem:
+                raise ModelError(f"{file} cannot be read: {problem}", hint=_HINT) from error
+            if not is_object:
+                raise ModelError(f"{file} is not a JSON object", hint=_HINT) from error
+        raise
+
+
+def _is_generic(place: Path | str) -> bool:
+    """Whether the tokenizer's class adds nothing to tokenizer.json, so that no model class has to be imported."""
+    try:
+        settings = json.loads((Path(place) / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(settings, dict) and settings.get("tokenizer_class") in _GENERIC_CLASSES
+
+
+def _use(tokenizer: Any) -> None:
+    """Fail now where settings of the wrong type would fail later, in the middle of the work."""
+    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    tokenizer.decode(ids, skip_special_tokens=True)
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise TypeError(f"model_max_length must be a number, got {tokenizer.model_max_length!r}")
+    template = tokenizer.chat_template
+    texts = template.values() if isinstance(template, dict) else [template]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise TypeError("chat_template must be a text")
 
 
 class LimitedBackend:

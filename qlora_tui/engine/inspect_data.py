@@ -43,8 +43,6 @@ _EVENTS_A_SECOND = 8
 _CUT_PICKS = 5
 _SHOWN_PIECES = 4
 """Of a row that is split; one of megabytes becomes thousands."""
-_GENERIC_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
-"""Tokenizer classes that add nothing to tokenizer.json, so that it can be loaded without the model classes."""
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -185,17 +183,8 @@ def _load(place: Path | str, spec: ModelSpec, *, local_files_only: bool) -> Toke
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
         local_files_only=local_files_only,
-        generic=isinstance(place, Path) and _is_generic(place),
     )
     return tokenizer
-
-
-def _is_generic(folder: Path) -> bool:
-    try:
-        settings = json.loads((folder / "tokenizer_config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and settings.get("tokenizer_class") in _GENERIC_CLASSES
 
 
 def _throttled(emit: Emit) -> Progress:

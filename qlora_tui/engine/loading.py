@@ -145,6 +145,12 @@ def grow_embeddings(model: Any, tokenizer: Any) -> int:
     tables = [model.get_input_embeddings(), model.get_output_embeddings()]
     old_rows = tables[0].weight.shape[0]
     added = len(tokenizer) - old_rows
+    highest_id = max(tokenizer.get_vocab().values(), default=0)
+    if highest_id >= max(old_rows, len(tokenizer)):
+        raise ModelError(
+            f"the tokenizer has a token with id {highest_id:,}, but the model has {old_rows:,} rows for tokens",
+            hint="The tokenizer and the weights belong to different models: download them again.",
+        )
     if added <= 0:
         return 0
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
