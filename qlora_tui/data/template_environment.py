@@ -10,7 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qlora_tui.errors import ModelError
 from qlora_tui.limits import at_most_half_of_ram, limited
 
-CPU_S = 20.0
+CPU_S = 10.0
 """For one conversation; templates in use take less than a millisecond."""
 MEMORY_BYTES = 2 << 30
 LONGEST_TEXT_CHARACTERS = 256 << 20
