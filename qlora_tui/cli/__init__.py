@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from qlora_tui import __version__
+from qlora_tui import __version__, crash
 from qlora_tui.cli import (
     arena,
     chat,
@@ -109,7 +109,7 @@ def main() -> None:
     except SystemExit as exit_:  # Rich makes exit code 1 of a closed pipe
         _leave(ExitCode.OK if isinstance(exit_.__context__, BrokenPipeError) else int(exit_.code or 0))
     except Exception as error:  # the edge of the program: a fault of ours, not the user's
-        _report(error)
+        crash.report(error)
         _fail(f"internal error: {type(error).__name__}: {error}", "", ExitCode.INTERNAL, said=True)
 
 
@@ -150,24 +150,3 @@ def _leave(code: int) -> None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _report(error: Exception) -> None:
-    """One line, and where the traceback is; QLORA_TUI_DEBUG=1 prints it instead."""
-    import traceback
-
-    from qlora_tui import atomic, paths
-    from qlora_tui.terminal import narrate
-
-    narrate(f"error: internal error: {type(error).__name__}: {error}")
-    text = "".join(traceback.format_exception(error))
-    if os.environ.get("QLORA_TUI_DEBUG"):
-        narrate(text)
-        return
-    file = paths.cache() / "last-traceback.txt"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(file, text)
-        narrate(f"hint: the traceback is in {file}; QLORA_TUI_DEBUG=1 prints it")
-    except (OSError, QloraError):
-        narrate(text)

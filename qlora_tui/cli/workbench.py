@@ -4,6 +4,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import typer
+
+from qlora_tui import crash
+from qlora_tui.errors import ExitCode
+
 if TYPE_CHECKING:
     from qlora_tui.runs.store import RunFolder
 
@@ -27,11 +32,23 @@ def open_workbench(*, run: str | None = None) -> None:
         )
     from qlora_tui.ui.app import Workbench
 
-    Workbench(run=run).run()
+    app = Workbench(run=run)
+    app.run()
+    _end_with(app.crash)
 
 
 def watch(run: "RunFolder") -> bool:
     """Show a living run below the prompt until it ends; whether that was seen, or the person left before."""
     from qlora_tui.ui.watch import WatchApp
 
-    return bool(WatchApp(run).run(inline=True))
+    app = WatchApp(run)
+    ended = bool(app.run(inline=True))
+    _end_with(app.crash)
+    return ended
+
+
+def _end_with(fault: BaseException | None) -> None:
+    """Report the fault that ended an app, and exit with code 1."""
+    if fault is not None:
+        crash.report(fault)
+        raise typer.Exit(ExitCode.INTERNAL)

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.notifications import SeverityLevel
 from textual.reactive import var
@@ -20,6 +19,7 @@ from qlora_tui.settings import Settings
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages, themes
 from qlora_tui.ui.commands import Commands
+from qlora_tui.ui.terminal_app import TerminalApp
 from qlora_tui.ui.widgets.places_bar import PLACES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _place(name: str) -> Callable[[], Screen[None]]:
     return make
 
 
-class Workbench(App[None]):
+class Workbench(TerminalApp[None]):
     """Pick a model, see that it fits, train, chat."""
 
     TITLE = "qlora-tui"
@@ -109,9 +109,7 @@ class Workbench(App[None]):
         self._theme_stamp = themes.stamp()
         self._theme_problems: list[str] = []
         self._register_themes()
-        # Before anything is styled: a theme that is set later means that every widget is styled again.
-        self.set_reactive(Workbench.theme, self._wanted_theme)
-        self.stylesheet.set_variables(self.get_css_variables())
+        self.begin_with(self._wanted_theme)
 
     def on_mount(self) -> None:
         self._complain_of_themes()
@@ -135,10 +133,6 @@ class Workbench(App[None]):
     @draft.setter
     def draft(self, config: "RunConfig") -> None:
         self.chosen_draft = config
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our own variables, for the themes that lack them."""
-        return themes.stand_ins(self.current_theme)
 
     def _apply_settings(self, settings: Settings) -> None:
         self.set_keymap(settings.keymap)

@@ -1,10 +1,16 @@
 """Colour themes: shipped ones, the user's own which win over them, and Textual's."""
 
+import json
 import tomllib
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+from rich.style import Style
 from textual.color import Color, ColorParseError
+from textual.css.constants import VALID_STYLE_FLAGS
 from textual.theme import Theme
 
 from qlora_tui import paths
@@ -14,12 +20,20 @@ REQUIRED = ("loss", "eval", "vram")
 
 
 def stand_ins(theme: Theme) -> dict[str, str]:
-    """Values of our own variables for a theme that has none of them, as Textual's."""
+    """Values of the variables that a theme may lack, such as Textual's own themes lack ours."""
     return {
         "loss": theme.primary,
         "eval": theme.secondary or theme.primary,
         "vram": theme.success or theme.primary,
+        "ansi-background": "ansi_black" if theme.dark else "ansi_white",
+        "ansi-foreground": "ansi_white" if theme.dark else "ansi_black",
     }
+
+
+def rich_style(value: str) -> Style:
+    """The style that a variable such as "#aabbcc", "auto 60%" or "ansi_red 50%" means; a share becomes dim."""
+    color, _, share = value.partition(" ")
+    return Style(color=None if color == "auto" else Color.parse(color).rich_color, dim=bool(share) or color == "auto")
 
 
 def read(path: Path) -> Theme:
@@ -27,24 +41,52 @@ def read(path: Path) -> Theme:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         theme = Theme(name=path.stem, **values)
+        _theme_type().validate_json(json.dumps(vars(theme), default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     missing = [name for name in REQUIRED if name not in theme.variables]
     if missing:
         raise ValueError(f"{path.name}: variables without {', '.join(missing)}")
-    for key, value in (*values.items(), *theme.variables.items()):
-        if isinstance(value, str) and key not in ("name", "text-selected"):
-            _check_color(path, key, value)
+    try:
+        _check(theme)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
     return theme
 
 
-def _check_color(path: Path, key: str, value: str) -> None:
-    if value.startswith("ansi_") or value.split()[0] in ("auto", "bold", "none", "reverse", "underline"):
-        return
+@cache
+def _theme_type() -> TypeAdapter[Theme]:
+    return TypeAdapter(Theme)
+
+
+def _check(theme: Theme) -> None:
+    """Raise ValueError for a colour or a text style that no style sheet takes."""
+    for name in Theme.__dataclass_fields__:
+        value = getattr(theme, name)
+        if isinstance(value, str) and name != "name":
+            _check_color(name, value)
+    usual = replace(theme, variables={}).to_color_system().generate()
+    for name, value in theme.variables.items():
+        default = usual.get(name, "")
+        if value and value == default:
+            continue
+        if name.endswith("style"):
+            if not value or not set(value.split()) <= VALID_STYLE_FLAGS:
+                raise ValueError(f"{name}: {value!r} is not a text style, such as bold or none")
+        elif name in REQUIRED or " " not in default:
+            _check_color(name, value)
+        else:  # one that may be mixed with what is behind it
+            _check_color(name, value.removeprefix("auto").partition(" ")[0] or "black")
+
+
+def _check_color(name: str, value: str) -> None:
     try:
-        Color.parse(value.split()[0])
+        Color.parse(value)
     except ColorParseError as error:
-        raise ValueError(f"{path.name}: {key}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def load_all() -> tuple[list[Theme], list[str]]:

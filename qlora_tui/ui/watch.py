@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from textual import on, work
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import var
@@ -15,10 +15,11 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui import themes
 from qlora_tui.ui.run_reader import RunReader
 from qlora_tui.ui.run_view import RunView
+from qlora_tui.ui.terminal_app import TerminalApp
 from qlora_tui.ui.widgets.run_panel import PANEL_BINDINGS, RunPanel
 
 
-class WatchApp(App[bool]):
+class WatchApp(TerminalApp[bool]):
     """Ends by itself when the run has ended. Returns whether it saw that end."""
 
     CSS_PATH = ["app.tcss", "widgets/run_panel.tcss"]
@@ -52,10 +53,6 @@ class WatchApp(App[bool]):
         except QloraError:  # a quick look does not fail for a setting; the workbench says what is wrong
             self._settings = preferences.Settings()
         self._reader = RunReader(run, self._settings.refresh_hz)
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our own variables, for the themes that lack them."""
-        return themes.stand_ins(self.current_theme)
 
     def compose(self) -> ComposeResult:
         yield RunPanel().data_bind(WatchApp.view)

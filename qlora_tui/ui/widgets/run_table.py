@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from rich.style import Style
 from rich.text import Text
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.color import Color
 from textual.message import Message
 from textual.reactive import reactive, var
 from textual.widgets import DataTable
@@ -15,6 +13,7 @@ from textual.widgets import DataTable
 from qlora_tui.runs.shelf import Glimpse
 from qlora_tui.ui.messages import RunRequested
 from qlora_tui.ui.statuses import MARKS
+from qlora_tui.ui.themes import rich_style
 from qlora_tui.ui.widgets.run_columns import cells, shortened, widths
 from qlora_tui.ui.widgets.vim import VimKeys
 
@@ -182,8 +181,7 @@ last one, also after a restart.
         text = shortened(column, row[column], self._widths[column])
         if column != "status":
             return Text(text)
-        color = self.app.theme_variables.get(MARKS[status][1].removeprefix("$"), "")
-        return Text(text, Style(dim=True) if color.startswith("auto") else Style(color=Color.parse(color).rich_color))
+        return Text(text, rich_style(self.app.theme_variables[MARKS[status][1].removeprefix("$")]))
 
     @on(DataTable.HeaderSelected)
     def _sort_by(self, event: DataTable.HeaderSelected) -> None:

@@ -1,0 +1,92 @@
+"""What both apps share: how a fault ends them, how they look without colours, and our own theme variables."""
+
+from typing import Any, TypeVar
+
+from rich.color import Color as RichColor
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import App
+from textual.color import Color
+from textual.filter import DimFilter, LineFilter, Monochrome, NoColor, monochrome_style
+from textual.worker import WorkerFailed
+
+from qlora_tui.ui import themes
+
+ReturnType = TypeVar("ReturnType")
+
+_PLAIN = Style.from_color(RichColor.default(), RichColor.default())
+
+
+class Colourless(LineFilter):
+    """Replace colours by greys; in a theme of the terminal's own colours, coloured backgrounds by reverse video.
+
+    Textual's filter takes for granted that every segment has a style, and makes the terminal's own colours black.
+    """
+
+    def __init__(self, app: App[Any]) -> None:
+        super().__init__()
+        self._app = app
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """The same text without colours."""
+        convert = _reversed if self._app.native_ansi_color else monochrome_style
+        return [Segment(text, style and convert(style), control) for text, style, control in segments]
+
+
+def _reversed(style: Style) -> Style:
+    marked = style.bgcolor is not None and not style.bgcolor.is_default
+    return style + _PLAIN + Style(reverse=True) if marked and not style.reverse else style + _PLAIN
+
+
+class Undimmed(DimFilter):
+    """Textual's replacement of dim text by a mixed colour, where there are two colours to mix."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """The same text, mixed where possible."""
+        return [super(Undimmed, self).apply([each], background)[0] if _mixable(each, background) else each
+                for each in segments]  # fmt: skip
+
+
+def _mixable(segment: Segment, background: Color) -> bool:
+    style = segment.style
+    if style is None or style.color is None or style.bgcolor is None:
+        return False
+    behind = background.rich_color if style.bgcolor.is_default else style.bgcolor
+    return style.color.triplet is not None and behind.triplet is not None
+
+
+class TerminalApp(App[ReturnType]):
+    """An app that a fault of its own ends with `crash` set and return code 1. It prints nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crash: BaseException | None = None
+        """The fault that ended the app."""
+        self._filters = [self._safe(each) for each in self._filters]
+
+    def _safe(self, each: LineFilter) -> LineFilter:
+        if isinstance(each, Monochrome | NoColor):
+            return Colourless(self)
+        return Undimmed() if isinstance(each, DimFilter) else each
+
+    def begin_with(self, theme: str) -> None:
+        """Have this theme from the first frame on. Set later, it would mean that every widget is styled twice."""
+        self.set_reactive(TerminalApp.theme, theme)
+        dark = self.current_theme.dark
+        self.set_classes(f"{self.DEFAULT_CLASSES} -theme-{theme} {'-dark-mode' if dark else '-light-mode'}")
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._refresh_truecolor_filter(self.ansi_theme)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own variables, for the themes that lack them."""
+        return themes.stand_ins(self.current_theme)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """End the app. Textual would print a traceback with every local variable, and forget the return code."""
+        self._return_code = 1
+        if self.crash is None:
+            self.crash = error.error if isinstance(error, WorkerFailed) else error
+        if self._exception is None:  # a test raises it again
+            self._exception = error
+            self._exception_event.set()
+        self._close_messages_no_wait()
