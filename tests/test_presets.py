@@ -309,19 +309,18 @@ def test_a_preset_with_other_data_checks_and_lies_anywhere(home: Path, monkeypat
         ("source = 'mine.jsonl'\nformat = 'guanaco-turns'", DataError, "no column fits format 'guanaco-turns'"),
         ("source = 'mine.jsonl'\ncolumns = {prompt = 'nope'}", DataError, "has no column 'nope'"),
         ("source = 'mine.jsonl'\neval_rows = 4", DataError, "data.eval_rows = 4 leaves nothing to train on"),
-        ("source = 'mine.jsonl'\neval_source = 'none.jsonl'", NotFoundError, "no file or folder none.jsonl"),
-        ("source = 'mine.jsonl'\nmix = [{source = 'none.jsonl'}]", NotFoundError, "no file or folder none.jsonl"),
-        ("source = 'none.jsonl'", NotFoundError, "no file or folder none.jsonl"),
-        ("[model]\nid = './none'", ModelError, "model folder none does not exist"),
-        ("[training]\nmmlu_file = 'none.jsonl'", NotFoundError, "training.mmlu_file: no file none.jsonl"),
+        ("source = 'mine.jsonl'\neval_source = 'none.jsonl'", NotFoundError, "presets/none.jsonl"),
+        ("source = 'mine.jsonl'\nmix = [{source = 'none.jsonl'}]", NotFoundError, "presets/none.jsonl"),
+        ("source = 'none.jsonl'", NotFoundError, "presets/none.jsonl"),
+        ("[model]\nid = './none'", ModelError, "presets/none does not exist"),
+        ("[training]\nmmlu_file = 'none.jsonl'", NotFoundError, "presets/none.jsonl"),
     ],
 )
 def test_check_holds_the_files_against_the_settings(
-    home: Path, monkeypatch: pytest.MonkeyPatch, settings: str, error: type[QloraError], message: str
+    home: Path, settings: str, error: type[QloraError], message: str
 ) -> None:
-    (home / "mine.jsonl").write_text(ROWS)
-    monkeypatch.chdir(home)
     _own("mine", settings if settings.startswith("[") else f"[data]\n{settings}\n")
+    (paths.user_presets() / "mine.jsonl").write_text(ROWS)
     found = _fails(error, "check", "mine")
     assert found.message.startswith("mine: ")
     assert message in found.message

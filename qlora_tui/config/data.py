@@ -22,6 +22,12 @@ Format = Literal[
     "chip2",
     "text",
 ]
+KNOWN_SETS = (
+    STARTER, "oasst1", "hh-rlhf", "alpaca", "alpaca-clean", "self-instruct", "longform", "chip2",
+    "unnatural-instructions", "flan-v2",
+)  # fmt: skip
+"""Names that mean a data set even where there is a file or folder of that name; `data.registry` describes them."""
+
 Template = Literal["auto", "chatml", "llama-2", "llama-3", "mistral", "gemma", "phi", "alpaca", "guanaco", "plain"]
 
 

@@ -29,7 +29,12 @@ def load(path: Path) -> RunConfig:
 
 
 def read_layer(path: Path) -> Layer:
-    """The settings written in a file. Raises as `load` for a missing, unreadable or malformed file."""
+    """The settings written in a file, its relative paths made absolute from its folder.
+
+    Raises as `load` for a missing, unreadable or malformed file.
+    """
+    from qlora_tui.config.file_paths import with_absolute_paths
+
     text = read_text(path)
     try:
         values = tomllib.loads(text)
@@ -42,7 +47,7 @@ def read_layer(path: Path) -> Layer:
             lines.update(lines_of_settings(text))
         return f"{path}:{line_of(lines, place)}"
 
-    return Layer(values, where)
+    return Layer(with_absolute_paths(values, path), where)
 
 
 def read_text(path: Path) -> str:
