@@ -14,7 +14,7 @@ import pytest
 from command_line import PROGRAM, Cli, command, fake_worker, kill, until
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import ExitCode
+from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.runs import events, jobs, store
 from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.state import RunState
@@ -93,6 +93,36 @@ def test_a_taken_name_is_a_conflict(command: Cli, fake_worker: Behave) -> None:
     result = command("train", "starter", "--name", "one")
     assert result.code == 5
     assert "--name" in result.err
+
+
+def test_a_taken_name_is_replaced_when_asked_and_the_earlier_run_can_be_restored(
+    command: Cli, fake_worker: Behave
+) -> None:
+    command("train", "starter", "--name", "one", "--set", "training.seed=1")
+    replaced = command("train", "starter", "--name", "one", "--set", "training.seed=2", "--replace", "--detach")
+    assert replaced.code == 0, replaced.err
+    assert "qlora-tui runs restore one --name NEW" in replaced.err
+    assert store.find("one").load_config().training.seed == 2
+    assert command("runs", "restore", "one", "--name", "before").code == 0
+    assert store.find("before").load_config().training.seed == 1
+    assert command("train", "starter", "--name", "new", "--replace", "--detach").code == 0, "a free name is as good"
+    assert command("train", "starter", "--replace").code == 2
+
+
+def test_a_running_run_is_not_replaced_and_a_failed_replacement_changes_nothing(
+    command: Cli, waiting: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_LOCK_PATIENCE_S", 0.1)
+    assert command("train", "starter", "--name", "one", "--replace").code == 5
+    assert jobs.is_alive(waiting)
+    command("stop", "one")
+
+    def full(path: Path, content: object) -> None:
+        raise StorageError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr("qlora_tui.atomic.write_json", full)
+    assert command("train", "starter", "--name", "one", "--replace").code == 11
+    assert jobs.look(store.find("one")).status == "stopped"
 
 
 def test_a_failed_run_returns_its_own_exit_code_and_makes_its_words_inert(command: Cli, fake_worker: Behave) -> None:

@@ -12,6 +12,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as training.learning_rate=1e-4. Repeatable."),
 ]
+RunName = Annotated[
+    str | None, typer.Option("--name", "-n", help="Name of the run. Default: made from the preset or the model.")
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Move a run that has this name to the bin first. Needs --name.")
+]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run has started.")]
 ReplanOnOom = Annotated[
     bool, typer.Option("--replan-on-oom", help="When memory runs out, go on with smaller micro batches.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from qlora_tui.cli.options import Json, Settings, Yes
+from qlora_tui.cli.options import Json, Replace, RunName, Settings, Yes
 from qlora_tui.terminal import narrate
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start one after another.")
@@ -13,7 +13,8 @@ app = typer.Typer(no_args_is_help=True, help="Runs that start one after another.
 @app.command()
 def add(
     target: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a .toml file.")],
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Left out: one is made up.")] = None,
+    name: RunName = None,
+    replace: Replace = False,
     settings: Settings = None,
     yes: Yes = False,
     as_json: Json = False,
@@ -21,16 +22,16 @@ def add(
     """Put a run into the queue; it starts when those before it have ended and memory is free."""
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.consent import allow_downloads
+    from qlora_tui.cli.new_run import new_run
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.presets import split_target
     from qlora_tui.runs import queue
-    from qlora_tui.runs.creation import create
     from qlora_tui.runs.freeze import frozen
 
     preset, file = split_target(target)
     config = frozen(configured(preset, file, settings or []))
     allow_download = allow_downloads(config, yes=yes)
-    run = create(config, name, target)
+    run = new_run(config, name, target, replace=replace)
     queue.add(run.name, allow_download=allow_download)
     queue.ensure_running()
     if as_json:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qlora_tui.cli.options import Detach, JsonEvents, ReplanOnOom, Settings, Yes
+from qlora_tui.cli.options import Detach, JsonEvents, Replace, ReplanOnOom, RunName, Settings, Yes
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def train(
     data: Annotated[
         str | None, typer.Option("--data", help="Training data: a known set, a file, a folder or a hub id.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Left out: one is made up.")] = None,
+    name: RunName = None,
+    replace: Replace = False,
     settings: Settings = None,
     detach: Detach = False,
     as_json: JsonEvents = False,
@@ -38,14 +39,14 @@ def train(
     second Ctrl-C cancels it.
     """
     from qlora_tui.cli.consent import allow_downloads
+    from qlora_tui.cli.new_run import new_run
     from qlora_tui.config.contradictions import without_effect
-    from qlora_tui.runs.creation import create
 
     preset, config = _configure(target, model, data, settings or [])
     for sentence in without_effect(config) if detach else ():  # in the foreground the worker says it
         narrate(f"warning: {sentence}")
     allow_download = allow_downloads(config, yes=yes)
-    run = create(config, name, preset)
+    run = new_run(config, name, preset, replace=replace)
     launch(run, detach=detach, as_json=as_json, allow_download=allow_download, replan_on_oom=replan_on_oom)
 
 

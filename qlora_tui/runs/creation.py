@@ -9,8 +9,9 @@ from typing import Any
 
 from qlora_tui import __version__, hardware
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import RunConflictError
+from qlora_tui.errors import NotFoundError, RunConflictError
 from qlora_tui.runs import deleted, store
+from qlora_tui.runs.deleted import DeletedRun
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import library_versions
 
@@ -27,6 +28,22 @@ def create(config: RunConfig, name: str | None, preset: str | None) -> RunFolder
         with suppress(RunConflictError):  # another shell took the free name first
             return store.create(suggested_name(config, preset), config, plan)
     return store.create(name, config, plan)
+
+
+def replace(config: RunConfig, name: str, preset: str | None) -> tuple[RunFolder, DeletedRun | None]:
+    """Create a run under `name`; a run that has this name is deleted into the bin and returned as well.
+
+    Raises RunConflictError while that run is alive, and what `store.create` raises; then that run is as it was.
+    """
+    try:
+        before = deleted.delete(store.find(name))
+    except NotFoundError:
+        return create(config, name, preset), None
+    try:
+        return create(config, name, preset), before
+    except BaseException:
+        deleted.restore(before)
+        raise
 
 
 def suggested_name(config: RunConfig, preset: str | None) -> str:

@@ -139,7 +139,7 @@ def _rename(draft: Path, target: Path) -> None:
             raise
         raise RunConflictError(
             f"a run named {target.name!r} exists already",
-            hint="Choose another --name, or move that run to the bin with --replace.",
+            hint="Choose another --name, or move that run to the bin first with --replace.",
         ) from error
 
 

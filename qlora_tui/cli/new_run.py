@@ -1,0 +1,27 @@
+"""The folder of a new run, made in the place of another where that was asked for."""
+
+from typing import TYPE_CHECKING
+
+from qlora_tui.terminal import narrate
+
+if TYPE_CHECKING:
+    from qlora_tui.config.run import RunConfig
+    from qlora_tui.runs.store import RunFolder
+
+
+def new_run(config: "RunConfig", name: str | None, preset: str | None, *, replace: bool) -> "RunFolder":
+    """Create a run; with `replace`, a run of the same name goes to the bin.
+
+    Raises UsageError for `replace` without a name, and what `creation.create` raises.
+    """
+    from qlora_tui.errors import UsageError
+    from qlora_tui.runs import creation
+
+    if not replace:
+        return creation.create(config, name, preset)
+    if name is None:
+        raise UsageError("--replace needs --name", hint="Without a name, a run gets one that is free.")
+    run, before = creation.replace(config, name, preset)
+    if before is not None:
+        narrate(f"the earlier {name} is in the bin for 7 days: qlora-tui runs restore {name} --name NEW")
+    return run
