@@ -1,7 +1,8 @@
 """A worker without torch: it holds the real lock, writes real events, obeys control messages, and trains nothing.
 
 What it does is decided by FAKE_WORKER: finish, fail, wait (until it is told something), deaf (obeys nothing but a
-kill), mute (ends without a word). Its own flags come back as a warning with the code "flags".
+kill), mute (ends without a word), idle (neither says nor does anything), slow (works for a second before it says
+something). Its other flags come back as a warning with the code "flags".
 """
 
 import os
@@ -32,6 +33,10 @@ def main() -> int:
     if behaviour == "mute":
         print("no such library: libfake.so.1", file=sys.stderr)
         return 1
+    if behaviour == "idle":
+        signal.pause()
+    while behaviour == "slow" and time.process_time() < 1.0:
+        pass
     try:
         with jobs.hold(run):
             return work(run, behaviour)
@@ -40,7 +45,8 @@ def main() -> int:
 
 
 def work(run: RunFolder, behaviour: str) -> int:
-    control = ControlReader(run.control)
+    offset, *flags = sys.argv[2:]
+    control = ControlReader(run.control, int(offset.removeprefix("--control-offset=")))
     writer = EventWriter(run.events)
     before = jobs.replay(run)
     checkpoint, _ = newest_complete(run.checkpoints)
@@ -55,13 +61,13 @@ def work(run: RunFolder, behaviour: str) -> int:
             resumed_from_step=step or None,
         )
     )
-    writer.write(events.Warned(code="flags", message=" ".join(sys.argv[2:])))
+    writer.write(events.Warned(code="flags", message=" ".join(flags)))
     writer.write(events.TrainingPlanned(total_steps=TOTAL_STEPS, steps_per_epoch=None, effective_batch_rows=1))
     writer.write(events.Stage(stage="training", done=step, total=TOTAL_STEPS, unit="steps"))
     if behaviour == "fail":
         writer.write(events.Failed(message="row 7 of evil\x1b[31m.jsonl", hint="Fix it.", exit_code=ExitCode.DATA))
         return ExitCode.DATA
-    if behaviour == "finish":
+    if behaviour in ("finish", "slow"):
         while step < TOTAL_STEPS:
             step = take_step(writer, step)
         save(run, writer, step)

@@ -13,8 +13,8 @@ from command_line import fake_worker, kill, until
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import EnvironmentProblem, RunConflictError, StorageError
-from qlora_tui.runs import control, events, jobs, store
-from qlora_tui.runs.event_log import EventReader
+from qlora_tui.runs import control, events, jobs, processes, store
+from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.requests import Request
 from qlora_tui.runs.state import RunState
@@ -69,7 +69,7 @@ def test_a_killed_worker_is_a_crash_until_it_is_resumed(run: RunFolder, fake_wor
     fake_worker("wait")
     jobs.start(run)
     until(run, stepped)
-    request = Request(run, "save_now", jobs.replay(run))
+    request = Request(run, "save_now")
     until(run, lambda state: bool(state.checkpoints))
     kill(run)
     assert jobs.look(run).status == "crashed"
@@ -149,12 +149,21 @@ def test_a_worker_that_says_nothing_does_not_go_on_unattended(
             began.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Noted)
-    monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.0)
-    fake_worker("wait")
-    with pytest.raises(EnvironmentProblem, match="said nothing for 0 s and was ended"):
+    monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.2)
+    fake_worker("idle")
+    with pytest.raises(EnvironmentProblem, match="did nothing for 0 s and was ended"):
         jobs.start(run)
     assert [process.returncode for process in began] == [-signal.SIGKILL]
     assert not jobs.is_alive(run)
+
+
+def test_worker_that_works_for_long_before_its_first_event_is_waited_for(
+    run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.2)
+    fake_worker("slow")
+    jobs.start(run)
+    assert followed(run).status == "finished"
 
 
 def test_cancel_is_an_answer_when_the_worker_listens(run: RunFolder, fake_worker: Behave) -> None:
@@ -182,7 +191,7 @@ def test_a_full_disk_does_not_keep_a_worker_alive(
 
 
 def test_a_worker_that_never_said_its_pid_has_no_processes() -> None:
-    assert jobs._group_members(0) == []
+    assert processes.members(0) == []
 
 
 def test_cancel_escalates_to_a_kill_and_leaves_no_process(
@@ -203,37 +212,26 @@ def test_cancel_escalates_to_a_kill_and_leaves_no_process(
     assert isinstance(last, events.Stopped) and last.reason == "cancel"
 
 
-def test_a_pid_that_now_belongs_to_somebody_else_is_not_signalled(run: RunFolder) -> None:
-    stranger = RunState(pid=os.getpid(), process_start_s=1.0)
-    assert jobs._worker_process(stranger) is None
-    myself = RunState(pid=os.getpid(), process_start_s=psutil.Process().create_time())
-    assert jobs._worker_process(myself) is not None
+def test_a_pid_that_now_belongs_to_somebody_else_is_not_signalled() -> None:
+    assert processes.find(os.getpid(), 1.0) is None
+    assert processes.find(os.getpid(), psutil.Process().create_time()) is not None
 
 
 def messages(run: RunFolder) -> list[control.Control]:
     """Everything that was sent to the run's workers."""
-    reader = control.ControlReader(run.control)
-    reader._offset = 0
-    return reader.read()
+    return control.ControlReader(run.control, 0).read()
 
 
-def test_a_request_is_sent_again_to_the_next_worker_and_to_nobody_twice(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker obeys each message: one that is between two steps must not find the same one many times."""
-    monkeypatch.setattr("qlora_tui.runs.requests._SILENCE_S", 0.0)
-    state = RunState(attempt=1, pid=7)
-    with jobs.hold(run):
-        request = Request(run, "stop_and_save", state)
-        for _ in range(3):
-            assert not request.heard(state)
-        assert len(messages(run)) == 1
-        replanned = RunState(attempt=2, pid=7)
-        for _ in range(3):
-            assert not request.heard(replanned)
-    assert [message.action for message in messages(run)] == ["stop_and_save", "stop_and_save"]
-    for message in messages(run):
-        assert request.heard(RunState(acknowledged=(message.id,)))
+def test_request_to_a_worker_that_replaces_itself_is_sent_once(run: RunFolder) -> None:
+    """It is read by the process that takes over, from where the one before it stopped reading."""
+    writer = EventWriter(run.events)
+    writer.write(events.Started(attempt=1, pid=7, process_start_s=1.0))
+    writer.write(events.Replanned(changes={}, reason="memory"))
+    request = Request(run, "stop_and_save")
+    assert not request.heard(jobs.replay(run))
+    (message,) = messages(run)
+    writer.write(events.ControlAcknowledged(id=message.id, action=message.action))
+    assert request.heard(jobs.replay(run))
 
 
 def test_asking_from_the_screen_ends_with_the_answer_and_when_the_screen_does(

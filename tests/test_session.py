@@ -134,11 +134,69 @@ def test_on_a_full_disk_a_message_that_cannot_be_acknowledged_is_obeyed(full_dis
 def test_a_message_after_the_control_file_was_emptied_is_read(run: RunFolder) -> None:
     for _ in range(3):
         control.send(run.control, "save_now")
-    reader = ControlReader(run.control)
+    reader = ControlReader(run.control, control.end(run.control))
     os.truncate(run.control, 0)
     assert reader.read() == []
     control.send(run.control, "cancel")
     assert [message.action for message in reader.read()] == ["cancel"]
+
+
+LONG_LOG = """
+import sys, time
+from pathlib import Path
+from qlora_tui.engine import session as sessions
+from qlora_tui.engine.session import Session
+from qlora_tui.runs import events, jobs
+from qlora_tui.runs.store import RunFolder
+
+class SlowReader(sessions.EventReader):
+    def batches(self):
+        print("reading", flush=True)
+        sys.stdin.readline()
+        yield from super().batches()
+
+sessions.EventReader = SlowReader
+run = RunFolder(Path(sys.argv[1]))
+with jobs.hold(run):
+    session = Session(run, None, int(sys.argv[2]))
+    session.listen()
+    session.recall()
+    print("read", flush=True)
+    time.sleep(60)
+"""
+"""A worker that has taken the lock and reads a log that has become long."""
+
+
+@pytest.mark.parametrize("action", ["stop_and_save", "cancel"])
+def test_message_sent_while_a_worker_is_starting_is_obeyed(run: RunFolder, action: control.Action) -> None:
+    writer = EventWriter(run.events)
+    writer.write(events.Started(attempt=1, pid=1, process_start_s=1.0))
+    writer.write(events.Step(step=7, epoch=0, loss=1, learning_rate=1, grad_norm=1, tokens=1, tokens_per_s=1))
+    writer.close()
+    control.send(run.control, "cancel")  # meant for an earlier worker
+    command = [sys.executable, "-c", LONG_LOG, str(run.path), str(control.end(run.control))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            assert process.stdout.readline() == b"reading\n"
+            message = jobs.ask(run, action)
+            process.stdin.write(b"go on\n" * 2)
+            process.stdin.flush()
+            assert process.wait(20) == (ExitCode.OK if action == "stop_and_save" else ExitCode.CANCELLED)
+        finally:
+            process.kill()
+    stopped = last_event(run)
+    assert isinstance(stopped, events.Stopped)
+    assert (stopped.reason, stopped.step) == (action, 7)
+    assert jobs.replay(run).acknowledged == (message,)
+
+
+def test_worker_that_replans_takes_over_where_the_messages_were_read(run: RunFolder) -> None:
+    control.send(run.control, "cancel")
+    session = Session(run, RunState())
+    sent = control.send(run.control, "stop_and_save")
+    again = Session(run, None, session.control_offset)
+    assert [message.id for message in again._control.read()] == [sent]
 
 
 def test_a_warning_is_said_once(run: RunFolder) -> None:

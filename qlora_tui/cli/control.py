@@ -26,7 +26,7 @@ def stop(name: Run, as_json: Json = False) -> None:
 
     run = store.find(name)
     follower = _caught_up(run)
-    request = Request(run, "stop_and_save", follower.state)
+    request = Request(run, "stop_and_save")
     narrate(f"asked {run.name} to stop; it writes a checkpoint first")
     patient = True
     for _ in follower.batches():
@@ -44,7 +44,7 @@ def save(name: Run, as_json: Json = False) -> None:
 
     run = store.find(name)
     follower = _caught_up(run)
-    request = Request(run, "save_now", follower.state)
+    request = Request(run, "save_now")
     heard = False
     for batch in follower.batches():
         for event in batch:

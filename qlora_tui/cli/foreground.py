@@ -66,7 +66,7 @@ def _follow(follower: Follower, shown: Narrator, ctrl_c: CtrlC) -> None:
             request.heard(follower.state)
         elif ctrl_c.count and follower.alive:
             narrate("stopping with a checkpoint; Ctrl-C again cancels the run")
-            request = Request(follower.run, "stop_and_save", follower.state)
+            request = Request(follower.run, "stop_and_save")
 
 
 def cancel(run: RunFolder) -> None:

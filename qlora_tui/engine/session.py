@@ -10,11 +10,12 @@ from typing import Literal
 
 from qlora_tui import atomic
 from qlora_tui.errors import ExitCode, StorageError
-from qlora_tui.runs import events
+from qlora_tui.runs import control, events
 from qlora_tui.runs.control import Control, ControlReader
-from qlora_tui.runs.event_log import EventWriter
+from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.events import AnyEvent
-from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.heartbeat import Heart
+from qlora_tui.runs.state import RunState, fold, fold_all
 from qlora_tui.runs.store import RunFolder
 
 CONTROL_POLL_S = 0.2
@@ -31,22 +32,55 @@ class Session:
     "stop_and_save" is left to the trainer while it trains, and ends the process while there is nothing to save yet.
     """
 
-    def __init__(self, run: RunFolder, state: RunState) -> None:
+    def __init__(self, run: RunFolder, state: RunState | None, control_offset: int | None = None) -> None:
+        """Open the log to write to it.
+
+        `state` is what the events so far add up to, or None to have them read by `recall`. Messages are obeyed that
+        lie behind `control_offset` (bytes); None means those that are sent from now on.
+        """
         self.run = run
-        self.state = state
+        self.state = RunState() if state is None else state
         self.phase: Phase = "preparing"
         self.save_now = threading.Event()
         self.stop_reason: StopReason | None = None
-        self._control = ControlReader(run.control)
+        self._control = ControlReader(
+            run.control, control.end(run.control) if control_offset is None else control_offset
+        )
         self._writer = EventWriter(run.events)
         atomic.write_bytes(run.reserve, os.urandom(_RESERVE_BYTES))
         self._writing = threading.Lock()
+        self._written = 0
+        self._recalled = threading.Event()
+        if state is not None:
+            self._recalled.set()
         self._warned: set[str] = set()
 
     def emit(self, event: AnyEvent) -> None:
         """Append an event and fold it."""
         with self._writing:
-            self.state = fold(self.state, self._writer.write(event))
+            stamped = self._writer.write(event)
+            self._written += 1
+            if self._recalled.is_set():
+                self.state = fold(self.state, stamped)
+
+    def recall(self) -> None:
+        """Read what the events so far add up to. Of a long run that takes a while; messages wait until it is done.
+
+        Raises StorageError when the log cannot be read.
+        """
+        reader, state = EventReader(self.run.events), RunState()
+        for batch in reader.batches():
+            state = fold_all(state, batch)
+        with self._writing:
+            for batch in reader.batches():  # what was written meanwhile
+                state = fold_all(state, batch)
+            self.state = state
+            self._recalled.set()
+
+    @property
+    def control_offset(self) -> int:
+        """Where the next control message begins, in bytes: a worker that takes over reads on from there."""
+        return self._control.offset
 
     def emit_last(self, event: AnyEvent) -> None:
         """Append the final event, on a full disk in the room reserved for it, and make the whole log durable."""
@@ -77,7 +111,7 @@ class Session:
             self.emit(events.Warned(code=code, message=message))
 
     def listen(self) -> None:
-        """Start to follow control messages and the signals that mean "save and stop".
+        """Start the heartbeat, and to follow control messages and the signals that mean "save and stop".
 
         A signal wakes the control thread through a pipe: Python's own handlers wait until the main thread comes back
         from the C call that it is in, which may load a model for minutes.
@@ -87,15 +121,20 @@ class Session:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        threading.Thread(target=self._follow, args=(signals,), name="control", daemon=True).start()
+        heart = Heart(self.run)
+        threading.Thread(target=self._follow, args=(signals, heart), name="control", daemon=True).start()
 
-    def _follow(self, signals: int) -> None:
+    def _follow(self, signals: int, heart: Heart) -> None:
         """Runs in a thread for as long as the worker lives, on a full disk too."""
         while True:
             signalled, _, _ = select.select([signals], [], [], CONTROL_POLL_S)
+            heart.beat(self._written)
             try:
                 if self._writer.was_removed():
                     self._exit_removed()
+                self._recalled.wait(CONTROL_POLL_S)
+                if not self._recalled.is_set():
+                    continue
                 for message in self._control.read():
                     self._obey(message)
                 if signalled:

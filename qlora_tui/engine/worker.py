@@ -11,6 +11,7 @@ import sys
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -20,8 +21,9 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import environment
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError
-from qlora_tui.runs import checkpoints, events, jobs
+from qlora_tui.runs import checkpoints, control, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
+from qlora_tui.runs.event_log import last_started
 from qlora_tui.runs.fingerprint import check_base
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import LIBRARIES, library_versions
@@ -36,6 +38,8 @@ def main() -> int:
     environment.prepare(allow_download=options.allow_download)
     try:
         with jobs.hold(options.run):
+            if options.control_offset is None:
+                options.control_offset = control.end(options.run.control)
             return _attempt(options.run, options)
     except QloraError as error:
         print(f"{error.message}. {error.hint}", file=sys.stderr)
@@ -48,12 +52,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--replan-on-oom", action="store_true")
     parser.add_argument("--accept-changed-data", action="store_true")
     parser.add_argument("--allow-download", action="store_true")
+    parser.add_argument("--control-offset", type=int, help="Where the messages to this worker begin, in bytes.")
     return parser.parse_args()
 
 
 def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     promised, _ = checkpoints.newest_complete(run.checkpoints, by_content=False)
-    session = Session(run, jobs.replay(run))
+    session = Session(run, None, options.control_offset)
     limits.last_words = partial(_fail, session)
     try:
         checkpoint = _begin(session, promised)
@@ -75,19 +80,34 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     except Exception as error:  # the worker's edge: whatever it is becomes an event
         return _fail(session, _explained(error, run))
     if replan is not None:
-        session.emit(replan)
-        os.execv(sys.executable, [sys.executable, "-m", "qlora_tui.engine.worker", *sys.argv[1:]])
+        if session.stop_reason is None:
+            _replan(session, replan)
+        session.emit_last(session.stopped(session.stop_reason))
     return ExitCode.OK
 
 
-def _begin(session: Session, promised: CheckpointFolder | None) -> CheckpointFolder | None:
-    """Say that the attempt begins, then read the checkpoint from which it goes on: that may take minutes.
+def _replan(session: Session, replan: events.Replanned) -> NoReturn:
+    """Begin anew with less memory in a fresh process, which obeys what was sent to this one and not read."""
+    again = [*sys.argv[1:], f"--control-offset={session.control_offset}"]  # the last one counts
+    session.emit(replan)
+    os.execv(sys.executable, [sys.executable, "-m", "qlora_tui.engine.worker", *again])
 
-    `promised` is the newest checkpoint that looks whole; the one that is whole is returned.
+
+def _begin(session: Session, promised: CheckpointFolder | None) -> CheckpointFolder | None:
+    """Say that the attempt begins, then read the run so far and the checkpoint from which it continues.
+
+    Both may take minutes, during which the run is seen to be starting. `promised` is the newest checkpoint that looks
+    whole; the one that is whole is returned.
     """
-    attempt = session.state.attempt + 1
+    before = last_started(session.run.events)
+    attempt = before.attempt + 1 if before else 1
+    if before is None:
+        session.emit(events.Created(name=session.run.name, program_version=__version__))
     _announce(session, attempt, promised)
     session.listen()
+    if before is not None:
+        session.stage("starting", "reading the events of the run")
+    session.recall()
     if promised is not None:
         session.stage("verifying", promised.path.name)
     checkpoint, skipped = checkpoints.newest_complete(session.run.checkpoints)
@@ -99,8 +119,6 @@ def _begin(session: Session, promised: CheckpointFolder | None) -> CheckpointFol
 
 
 def _announce(session: Session, attempt: int, checkpoint: CheckpointFolder | None) -> None:
-    if not session.state.attempt:
-        session.emit(events.Created(name=session.run.name, program_version=__version__))
     session.emit(
         events.Started(
             attempt=attempt,

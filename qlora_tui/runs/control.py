@@ -30,12 +30,25 @@ def send(path: Path, action: Action) -> str:
     return message_id
 
 
-class ControlReader:
-    """Messages that arrive after the reader was made; older ones were meant for an earlier worker."""
+def end(path: Path) -> int:
+    """Return the offset after the last message, in bytes: what is sent from now on lies behind it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
-    def __init__(self, path: Path) -> None:
+
+class ControlReader:
+    """Messages that lie behind `offset`; older ones were meant for an earlier worker."""
+
+    def __init__(self, path: Path, offset: int) -> None:
         self.path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._offset = offset
+
+    @property
+    def offset(self) -> int:
+        """Where the next message begins, in bytes."""
+        return self._offset
 
     def read(self) -> list[Control]:
         """New complete messages. Lines that are no message, and a file that cannot be read, are passed over."""

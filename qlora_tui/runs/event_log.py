@@ -4,6 +4,7 @@ The worker is the only writer of a run's events.
 """
 
 import json
+import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import StorageError
-from qlora_tui.runs.events import AnyEvent
+from qlora_tui.runs.events import AnyEvent, Started
 
 _READ_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 20
+_STARTED = b'"kind":"started"'
 
 _decoder: TypeAdapter[list[AnyEvent]] = TypeAdapter(list[Annotated[AnyEvent, Field(discriminator="kind")]])
 
@@ -33,6 +35,45 @@ def decode(lines: list[bytes]) -> list[AnyEvent]:
         return known
     middle = len(lines) // 2
     return decode(lines[:middle]) + decode(lines[middle:]) if middle else []
+
+
+def end_of_lines(path: Path) -> int:
+    """Return the offset after the last whole line, in bytes: events that are written from now on lie behind it."""
+    try:
+        with path.open("rb") as file:
+            return _end_of_lines(file.fileno())
+    except OSError:
+        return 0
+
+
+def _end_of_lines(handle: int) -> int:
+    position = os.fstat(handle).st_size
+    while position > 0:
+        start = max(0, position - _TAIL_BYTES)
+        newline = os.pread(handle, position - start, start).rfind(b"\n")
+        position = start + newline + 1
+        if newline >= 0:
+            break
+    return position
+
+
+def last_started(path: Path) -> Started | None:
+    """Return the beginning of the newest attempt, found from the end of the file without decoding the rest."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _last_started(content)
+    except (OSError, ValueError):  # there is no file, or an empty one
+        return None
+
+
+def _last_started(content: mmap.mmap) -> Started | None:
+    begin = len(content)
+    while (found := content.rfind(_STARTED, 0, begin)) >= 0:
+        begin, end = content.rfind(b"\n", 0, found) + 1, content.find(b"\n", found)
+        for event in decode([content[begin:end]] if end >= 0 else []):
+            if isinstance(event, Started):
+                return event
+    return None
 
 
 class EventReader:
@@ -116,14 +157,7 @@ class EventWriter:
         os.close(self._handle)
 
     def _drop_torn_tail(self) -> None:
-        position = os.fstat(self._handle).st_size
-        while position > 0:
-            start = max(0, position - _TAIL_BYTES)
-            newline = os.pread(self._handle, position - start, start).rfind(b"\n")
-            position = start + newline + 1
-            if newline >= 0:
-                break
-        os.ftruncate(self._handle, position)
+        os.ftruncate(self._handle, _end_of_lines(self._handle))
 
     def _last_seq(self) -> int:
         end = os.fstat(self._handle).st_size

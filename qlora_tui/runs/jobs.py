@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
-from qlora_tui.runs import control, events
-from qlora_tui.runs.event_log import EventReader, EventWriter
+from qlora_tui.runs import control, events, heartbeat, processes
+from qlora_tui.runs.event_log import EventReader, EventWriter, end_of_lines
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.waiting import is_waiting
@@ -37,10 +37,15 @@ as those of another user in a shared folder."""
 WORKER = "qlora_tui.engine.worker"
 """Module of the process that trains one run."""
 
+LIVE: tuple[Status, ...] = ("running", "starting")
+"""A worker lives, or replaces itself."""
+
 UNFINISHED = ("running", "replanning")
 """Phases after which a worker still has to say how it ended."""
 
 FIRST_EVENT_S = 30.0
+"""A worker that has written no event is given up after so long without working."""
+
 CANCEL_GRACE_S = 20.0
 TERMINATE_GRACE_S = 10.0
 _POLL_S = 0.05
@@ -59,6 +64,11 @@ class Job:
     def status(self) -> Status:
         return status(self.run, self.state, alive=self.alive)
 
+    @property
+    def silence(self) -> heartbeat.Silence | None:
+        """As `silence`."""
+        return silence(self.run, alive=self.alive)
+
 
 def status(run: RunFolder, state: RunState, *, alive: bool) -> Status:
     """What a run is doing: running by its events but without a worker means that the worker crashed.
@@ -72,6 +82,19 @@ def status(run: RunFolder, state: RunState, *, alive: bool) -> Status:
     if state.phase == "created":
         return "queued" if is_waiting(run.name) else "created"
     return "crashed" if state.phase == "running" else state.phase
+
+
+def silence(run: RunFolder, *, alive: bool) -> heartbeat.Silence | None:
+    """Since when the worker of a run does not respond, and what to do; None while it does, or without a worker."""
+    return heartbeat.silence(run) if alive else None
+
+
+def worker_process(run: RunFolder) -> psutil.Process | None:
+    """The worker of a run: as its heartbeat names it, else as its events do. None when it has ended."""
+    if (worker := heartbeat.worker(run)) and worker.process:
+        return worker.process
+    state = replay(run)
+    return processes.find(state.pid, state.process_start_s)
 
 
 def replay(run: RunFolder) -> RunState:
@@ -134,14 +157,15 @@ def start(
     The worker continues from the newest whole checkpoint if there is one. It leads a session of its own, and its
     output goes to stdio.log, so it does not notice when this process or its terminal ends.
 
-    Raises RunConflictError when a worker is alive, EnvironmentProblem when the worker ends or is ended without a word.
+    It obeys what is sent to it from now on, also while it is starting.
+
+    Raises RunConflictError when a worker is alive, EnvironmentProblem when the worker ends without an event, or is
+    ended because it neither writes one nor works.
     """
     if is_alive(run):
         raise RunConflictError(f"run {run.name!r} is running already", hint=f"Watch it: `qlora-tui watch {run.name}`.")
-    reader = EventReader(run.events)
-    for _ in reader.read():
-        pass
-    command = [sys.executable, "-m", WORKER, str(run.path)]
+    reader = EventReader(run.events, end_of_lines(run.events))
+    command = [sys.executable, "-m", WORKER, str(run.path), f"--control-offset={control.end(run.control)}"]
     command += ["--allow-download"] if allow_download else []
     command += ["--replan-on-oom"] if replan_on_oom else []
     command += ["--accept-changed-data"] if accept_changed_data else []
@@ -155,16 +179,32 @@ def start(
             cwd=run.path,
             env=paths.child_environment(),
         )
-    deadline_s = time.monotonic() + FIRST_EVENT_S
-    while time.monotonic() < deadline_s:
+    _await_first_event(run, worker, reader)
+
+
+def _await_first_event(run: RunFolder, worker: subprocess.Popen[bytes], reader: EventReader) -> None:
+    """Wait for as long as the worker works: on a busy machine or a slow disk its imports alone may take minutes."""
+    worked_s, since_s = 0.0, time.monotonic()
+    while True:
         code = worker.poll()
         if any(isinstance(event, events.Started) and event.pid == worker.pid for event in reader.read()):
             return
         if code is not None:
             raise _not_started(run, code)
+        if (now_worked_s := _cpu_s(worker.pid)) > worked_s:
+            worked_s, since_s = now_worked_s, time.monotonic()
+        elif time.monotonic() - since_s >= FIRST_EVENT_S:
+            break
         time.sleep(_POLL_S)
     _kill(worker)
     raise _not_started(run, None)
+
+
+def _cpu_s(pid: int) -> float:
+    with suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
@@ -182,7 +222,7 @@ def _not_started(run: RunFolder, code: int | None) -> QloraError:
         )
     message = f"the worker of run {run.name!r} did not start"
     if code is None:
-        message = f"the worker of run {run.name!r} has said nothing for {FIRST_EVENT_S:.0f} s and was ended"
+        message = f"the worker of run {run.name!r} did nothing for {FIRST_EVENT_S:.0f} s and was ended"
     elif code == ExitCode.STORAGE:
         return StorageError(f"the worker of run {run.name!r} cannot use {run.path}", hint=_last_words(run))
     return EnvironmentProblem(message, hint=_last_words(run))
@@ -197,10 +237,10 @@ def _last_words(run: RunFolder) -> str:
 
 
 def ask(run: RunFolder, action: control.Action) -> str:
-    """Send a control message to a living worker and return its id. Raises RunConflictError when none lives."""
-    if not is_alive(run):
+    """Send a control message to a worker and return its id. Raises RunConflictError when the run is not running."""
+    if not is_alive(run) and look(run).status not in LIVE:
         raise RunConflictError(
-            f"run {run.name!r} is not running", hint=f"Its last word: `qlora-tui runs show {run.name}`."
+            f"run {run.name!r} is not running", hint=f"See how it ended: `qlora-tui runs show {run.name}`."
         )
     return control.send(run.control, action)
 
@@ -218,18 +258,21 @@ def cancel(run: RunFolder, say: Callable[[str], None]) -> Job:
     except StorageError as error:  # a full disk must not keep a worker alive
         say(error.message)
         grace_s = 0.0
+    process = worker_process(run)
+    if process is not None and processes.is_stopped(process):
+        processes.signal_group(process, signal.SIGCONT)
     if not wait_until_dead(run, grace_s):
-        state = replay(run)
         for name, number in (("terminating", signal.SIGTERM), ("killing", signal.SIGKILL)):
             say(f"the worker does not answer: {name} its process group")
-            _signal_group(state, number)
+            if process := worker_process(run):
+                processes.signal_group(process, number)
             if wait_until_dead(run, TERMINATE_GRACE_S):
                 break
     with hold(run):
         job = Job(run, replay(run), alive=False)
         if job.state.phase in UNFINISHED:
             _write_cancelled(run, job.state)
-    _await_processes(job.state)
+    processes.await_end_of_group(job.state.pid, TERMINATE_GRACE_S)
     return look(run)
 
 
@@ -248,39 +291,3 @@ def wait_until_dead(run: RunFolder, seconds: float) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
-
-
-def _worker_process(state: RunState) -> psutil.Process | None:
-    """The worker, if the pid in the events still belongs to the process that wrote them."""
-    with suppress(psutil.Error):
-        process = psutil.Process(state.pid)
-        if abs(process.create_time() - state.process_start_s) < 1.0:
-            return process
-    return None
-
-
-def _signal_group(state: RunState, number: signal.Signals) -> None:
-    if _worker_process(state) is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(state.pid, number)
-
-
-def _await_processes(state: RunState) -> None:
-    """Wait until no process of the worker's group is left, so that its memory is free again."""
-    deadline_s = time.monotonic() + TERMINATE_GRACE_S
-    while left := _group_members(state.pid):
-        if time.monotonic() > deadline_s:
-            pids = ", ".join(str(process.pid) for process in left)
-            raise EnvironmentProblem(f"processes of the run are still alive: {pids}", hint=f"kill -9 {pids}")
-        time.sleep(_POLL_S)
-
-
-def _group_members(group: int) -> list[psutil.Process]:
-    members: list[psutil.Process] = []
-    if not group:  # no worker has said its pid; group 0 would be the kernel's threads
-        return members
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-    return members

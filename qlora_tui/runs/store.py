@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def heartbeat(self) -> Path:
+        """Names the newest worker, which touches it while it makes progress."""
+        return self.path / "heartbeat"
+
+    @property
     def reserve(self) -> Path:
         """Room for the last event on a full disk: there while a worker lives."""
         return self.path / ".reserve"

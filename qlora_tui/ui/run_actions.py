@@ -23,7 +23,7 @@ def ask(run: RunFolder, action: control.Action, say: Callable[[str], object], is
     """
     follower = Follower(run)
     follower.catch_up()
-    request = Request(run, action, follower.state)
+    request = Request(run, action)
     patient = True
     for _ in follower.batches():
         if request.heard(follower.state) or is_cancelled():

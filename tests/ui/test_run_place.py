@@ -121,10 +121,7 @@ async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.R
         assert (seen.state.attempt, seen.state.step_number) == (2, 4)
 
 
-async def test_a_request_is_sent_once_though_another_place_is_shown_at_once(
-    waiting: store.RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("qlora_tui.runs.requests._SILENCE_S", 0.0)
+async def test_a_request_is_sent_once_though_another_place_is_shown_at_once(waiting: store.RunFolder) -> None:
     app = Workbench(run="one")
     async with app.run_test(size=(80, 24)) as pilot:
         await shown(pilot, app, lambda seen: seen.status == "running")
