@@ -19,6 +19,7 @@ from qlora_tui.runs import events, jobs
 from qlora_tui.runs.checkpoints import newest_complete, seal
 from qlora_tui.runs.control import ControlReader
 from qlora_tui.runs.event_log import EventWriter
+from qlora_tui.runs.heartbeat import Heart
 from qlora_tui.runs.store import RunFolder
 
 TOTAL_STEPS = 4
@@ -48,6 +49,7 @@ def work(run: RunFolder, behaviour: str) -> int:
     offset, *flags = sys.argv[2:]
     control = ControlReader(run.control, int(offset.removeprefix("--control-offset=")))
     writer = EventWriter(run.events)
+    heart = Heart(run)
     before = jobs.replay(run)
     checkpoint, _ = newest_complete(run.checkpoints)
     step = checkpoint.step if checkpoint else 0
@@ -79,7 +81,7 @@ def work(run: RunFolder, behaviour: str) -> int:
         writer.write(events.Warned(code="deaf", message="hears nothing from here on"))
         while True:
             signal.pause()  # nothing but a kill ends this
-    return wait(run, writer, control, step)
+    return wait(run, writer, control, step, heart)
 
 
 def take_step(writer: EventWriter, step: int) -> int:
@@ -97,7 +99,7 @@ def save(run: RunFolder, writer: EventWriter, step: int) -> None:
     writer.write(events.Checkpoint(step=step, folder=folder.name, size_bytes=seal(folder), seconds=0.0))
 
 
-def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int) -> int:
+def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int, heart: Heart) -> int:
     """Do as told until told to stop."""
     while True:
         for message in control.read():
@@ -109,6 +111,7 @@ def wait(run: RunFolder, writer: EventWriter, control: ControlReader, step: int)
             saved_step = None if message.action == "cancel" else step
             writer.write(events.Stopped(reason=message.action, step=step, checkpoint_step=saved_step))
             return ExitCode.CANCELLED if message.action == "cancel" else ExitCode.OK
+        heart.beat(0)
         time.sleep(_POLL_S)  # another process writes the control file: there is nothing here to wait on
 
 

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def stop(name: Run, as_json: Json = False) -> None:
     """Stop a run after writing a checkpoint, and wait until it has ended."""
+    from qlora_tui.cli.foreground import batches
     from qlora_tui.runs import store
     from qlora_tui.runs.requests import Request
 
@@ -29,7 +30,7 @@ def stop(name: Run, as_json: Json = False) -> None:
     request = Request(run, "stop_and_save")
     narrate(f"asked {run.name} to stop; it writes a checkpoint first")
     patient = True
-    for _ in follower.batches():
+    for _ in batches(follower):
         if not request.heard(follower.state) and patient and request.waited_s > _PATIENCE_S:
             narrate(f"no answer yet; qlora-tui cancel {run.name} ends it without a checkpoint")
             patient = False
@@ -38,6 +39,7 @@ def stop(name: Run, as_json: Json = False) -> None:
 
 def save(name: Run, as_json: Json = False) -> None:
     """Write a checkpoint now, and wait until it is on disk. The run goes on."""
+    from qlora_tui.cli.foreground import batches
     from qlora_tui.errors import RunConflictError
     from qlora_tui.runs import events, store
     from qlora_tui.runs.requests import Request
@@ -46,7 +48,7 @@ def save(name: Run, as_json: Json = False) -> None:
     follower = _caught_up(run)
     request = Request(run, "save_now")
     heard = False
-    for batch in follower.batches():
+    for batch in batches(follower):
         for event in batch:
             if heard and isinstance(event, events.Checkpoint):
                 _answer(as_json, f"{event.folder} is written", run=run.name, checkpoint_step=event.step)

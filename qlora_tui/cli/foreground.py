@@ -1,6 +1,7 @@
 """A run in the foreground: its progress on stderr, what Ctrl-C means, and its outcome."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,10 +10,14 @@ from qlora_tui.cli.narrators import Narrator, narrator
 from qlora_tui.cli.outcome import report
 from qlora_tui.errors import RunConflictError
 from qlora_tui.runs import jobs
+from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.requests import Request
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.terminal import narrate
+
+_SILENCE_LOOK_S = 1.0
+"""Between two looks whether the worker responds."""
 
 
 class CtrlC:
@@ -58,7 +63,7 @@ def run_to_end(run: RunFolder, start: Callable[[], None], *, as_json: bool) -> F
 
 def _follow(follower: Follower, shown: Narrator, ctrl_c: CtrlC) -> None:
     request: Request | None = None
-    for batch in follower.batches():
+    for batch in batches(follower):
         shown.show(batch, follower.state)
         if ctrl_c.count > 1:
             return
@@ -67,6 +72,23 @@ def _follow(follower: Follower, shown: Narrator, ctrl_c: CtrlC) -> None:
         elif ctrl_c.count and follower.alive:
             narrate("stopping with a checkpoint; Ctrl-C again cancels the run")
             request = Request(follower.run, "stop_and_save")
+
+
+def batches(follower: Follower) -> Iterator[list[AnyEvent]]:
+    """The batches of a follower. Says when its worker stops responding, what to do, and when it responds again."""
+    silent = False
+    looked_s = 0.0
+    for batch in follower.batches():
+        yield batch
+        if time.monotonic() - looked_s < _SILENCE_LOOK_S:
+            continue
+        looked_s = time.monotonic()
+        silence = follower.silence
+        if silence is not None and not silent:
+            narrate(f"{follower.run.name} is {silence}. {silence.advice}")
+        elif silence is None and silent:
+            narrate(f"{follower.run.name} responds again")
+        silent = silence is not None
 
 
 def cancel(run: RunFolder) -> None:
@@ -86,7 +108,7 @@ def watch(run: RunFolder, *, as_json: bool) -> None:
             if not as_json:
                 follower.catch_up()
                 shown.catch_up(follower)
-            for batch in follower.batches():
+            for batch in batches(follower):
                 shown.show(batch, follower.state)
     except KeyboardInterrupt:
         say_it_goes_on(run)

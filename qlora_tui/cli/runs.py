@@ -59,7 +59,10 @@ def _listed(run: "RunFolder") -> dict[str, Any]:
     from qlora_tui.runs.summary import brief
 
     try:
-        return brief(jobs.look(run))
+        job = jobs.look(run)
+        if silence := job.silence:
+            narrate(f"{run.name} is {silence}. {silence.advice}")
+        return brief(job)
     except StorageError as error:
         narrate(f"{run.name} is unreadable: {error.message}")
         return {**brief(jobs.Job(run, RunState(), alive=False)), "status": "unreadable"}
@@ -71,7 +74,7 @@ def _row(summary: dict[str, Any]) -> list[str]:
     loss = summary["loss"]
     return [
         summary["name"],
-        summary["status"],
+        "not responding" if summary["not_responding_since_s"] else summary["status"],
         _steps(summary["step"], summary["total_steps"]),
         "" if loss is None else f"{loss:.4g}",
         str(summary["model"] or ""),
@@ -94,9 +97,13 @@ def _facts(job: "Job") -> dict[str, str]:
     state, summary = job.state, brief(job)
     failed = state.failed
     rows = narration.line(state.dataset) if state.dataset else None
+    silence = job.silence
     facts = {
         "name": job.run.name,
-        "status": job.status + (f" ({state.stage.stage})" if job.alive and state.stage else ""),
+        "status": job.status
+        + (f" ({state.stage.stage})" if job.alive and state.stage else "")
+        + (f", {silence}" if silence else ""),
+        "what to do": silence.advice if silence else "",
         "failure": f"{failed.message}\n{failed.hint}".rstrip() if failed else "",
         "model": narration.line(state.model) if state.model else summary["model"],
         "data": ", ".join(str(part) for part in (summary["data"], rows) if part),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from qlora_tui.runs import jobs
 from qlora_tui.runs.event_log import EventReader
 from qlora_tui.runs.events import AnyEvent
+from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
 
@@ -27,6 +28,11 @@ class Follower:
     @property
     def status(self) -> jobs.Status:
         return jobs.status(self.run, self.state, alive=self.alive)
+
+    @property
+    def silence(self) -> Silence | None:
+        """Since when the worker does not respond, and what to do; None while it does, or without a worker."""
+        return jobs.silence(self.run, alive=self.alive)
 
     @property
     def is_removed(self) -> bool:

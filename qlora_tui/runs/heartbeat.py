@@ -88,6 +88,12 @@ class Silence:
     advice: str
     """What to do about it."""
 
+    def __str__(self) -> str:
+        """Since when, by this machine's clock, with the date where it is another one."""
+        since = time.localtime(self.since_s)
+        is_today = since[:3] == time.localtime()[:3]
+        return time.strftime(f"not responding since {'' if is_today else '%Y-%m-%d '}%H:%M:%S", since)
+
 
 def worker(run: RunFolder) -> Worker | None:
     """The worker that the run's heartbeat names; None without one, as for a worker of an earlier version."""

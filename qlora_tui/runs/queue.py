@@ -160,8 +160,9 @@ def _check_not_begun(run: store.RunFolder) -> None:
 def busy(name: str) -> str:
     """Why that run, the next one, cannot start now, or an empty string."""
     for run in store.all_runs():
-        if jobs.is_alive(run):
-            return f"{run.name} is running"
+        if alive := jobs.is_alive(run):
+            silence = jobs.silence(run, alive=alive)
+            return f"{run.name} is {silence or 'running'}"
     machine = hardware.snapshot()
     kind, need_bytes = _needed(name)
     if kind == "cpu":

@@ -8,6 +8,7 @@ from qlora_tui.errors import StorageError
 from qlora_tui.runs import jobs, labels, store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
+from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.narration import stage
 from qlora_tui.runs.pace import remaining_s
 from qlora_tui.runs.state import RunState
@@ -38,6 +39,13 @@ class Glimpse:
     curve: tuple[float, ...]
     """The training loss over the whole run, at most 120 points."""
     tags: tuple[str, ...]
+    silence: Silence | None = None
+    """Since when the worker does not respond, if it does not."""
+
+    @property
+    def shown_status(self) -> str:
+        """The status, or that the worker does not respond."""
+        return "not responding" if self.silence else self.status
 
     @property
     def live(self) -> bool:
@@ -83,7 +91,9 @@ class Shelf:
             return replace(glimpse(run, follower.state, "unreadable"), doing=error.message)
         if alive:
             self._followers[run.name] = follower
-        return glimpse(run, follower.state, follower.status)
+        seen = glimpse(run, follower.state, follower.status)
+        silence = follower.silence
+        return seen if silence is None else replace(seen, silence=silence, doing=f"{silence}. {silence.advice}")
 
 
 def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:

@@ -17,6 +17,7 @@ def brief(job: Job) -> dict[str, Any]:
     return {
         "name": job.run.name,
         "status": job.status,
+        "not_responding_since_s": job.silence.since_s if job.silence else None,
         "step": state.step_number,
         "total_steps": state.plan.total_steps if state.plan else None,
         "loss": state.steps.last.loss if state.steps.last else None,

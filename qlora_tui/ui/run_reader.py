@@ -110,6 +110,7 @@ class RunReader:
             log=LogTail() if status == "reading" else self._log.read(),
             machine=self._machine,
             worker_bytes=self._worker_bytes,
+            silence=None if status == "reading" else self._follower.silence,
             estimate_bytes=self._estimate_bytes,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from qlora_tui.hardware import Machine
+from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.jobs import Status
 from qlora_tui.runs.state import RunState
 from qlora_tui.ui.curves import Curves
@@ -31,8 +32,15 @@ class RunView(NamedTuple):
     machine: Machine | None = None
     worker_bytes: int | None = None
     """Main memory of the worker, while it lives."""
+    silence: Silence | None = None
+    """Since when the worker does not respond, if it does not."""
     estimate_bytes: int | None = None
     """What the run was estimated to need at its peak."""
+
+    @property
+    def shown_status(self) -> str:
+        """The status, or that the worker does not respond."""
+        return "not responding" if self.silence else self.status
 
     @property
     def is_live(self) -> bool:

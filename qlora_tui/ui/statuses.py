@@ -5,6 +5,7 @@ from textual.content import Content
 MARKS = {
     "reading": ("…", "$foreground"),
     "running": ("●", "$success"),
+    "not responding": ("!", "$warning"),
     "starting": ("◌", "$success"),
     "finished": ("✓", "$success"),
     "stopped": ("■", "$warning"),

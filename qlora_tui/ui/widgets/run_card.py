@@ -87,7 +87,7 @@ def _head(glimpse: Glimpse) -> Content:
     facts.append(f"loss {number(glimpse.loss)}" if glimpse.loss is not None else "")
     facts.append(f"eval {number(glimpse.eval_loss)}" if glimpse.eval_loss is not None else "")
     facts.append(f"{duration(glimpse.remaining_s)} left" if glimpse.remaining_s else "")
-    return Content.assemble(status_mark(glimpse.status), "  ", "  ".join(filter(None, facts)))
+    return Content.assemble(status_mark(glimpse.shown_status), "  ", "  ".join(filter(None, facts)))
 
 
 def _detail(glimpse: Glimpse) -> str:

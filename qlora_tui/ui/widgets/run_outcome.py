@@ -36,6 +36,8 @@ class RunOutcome(RunStatic):
 
 
 def _outcome(view: RunView) -> Content:
+    if view.silence is not None:
+        return Content.styled(f"{view.silence}. ".capitalize() + view.silence.advice, "$warning")
     match view.status:
         case "finished":
             return _finished(view)

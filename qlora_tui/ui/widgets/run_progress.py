@@ -32,14 +32,14 @@ class RunProgress(RunStatic):
         text = f" {done:,} of {total:,} {unit}  {share:.0%}"
         if unit == "bytes":
             text = f" {gib(done)} of {gib(total)}  {share:.0%}"
-        color = MARKS[view.status][1]
+        color = MARKS[view.shown_status][1]
         width = min(self.content_size.width - len(text), 60)
         return gauge(width, [Part(share, color, "━")]) + Content(text)
 
 
 def _title(view: RunView) -> Content:
     state = view.state
-    pieces: list[Content | tuple[str, str] | str] = [(view.name, "bold"), "  ", status_mark(view.status)]
+    pieces: list[Content | tuple[str, str] | str] = [(view.name, "bold"), "  ", status_mark(view.shown_status)]
     if view.status == "reading":
         pieces.append(" its log")
     elif view.is_live and state.stage is not None:

@@ -23,7 +23,9 @@ _DESCENDING_FIRST = {"changed", "step"}
 
 def matches(glimpse: Glimpse, letters: str) -> bool:
     """Whether every word of a filter is in what is known of the run."""
-    known = " ".join((glimpse.name, glimpse.status, glimpse.model, glimpse.data, *glimpse.tags)).lower()
+    known = " ".join(
+        (glimpse.name, glimpse.shown_status, glimpse.status, glimpse.model, glimpse.data, *glimpse.tags)
+    ).lower()
     return all(word in known for word in letters.lower().split())
 
 
@@ -138,11 +140,11 @@ last one, also after a restart.
         self.set_reactive(RunTable.page, min(self.page, self.pages - 1))
         shown = self.found[self.page * PAGE_ROWS : (self.page + 1) * PAGE_ROWS]
         rows = {
-            glimpse.name: cells(glimpse, marked=glimpse.name in self.marked, mark=MARKS[glimpse.status][0])
+            glimpse.name: cells(glimpse, marked=glimpse.name in self.marked, mark=MARKS[glimpse.shown_status][0])
             for glimpse in shown
         }
         fitted = widths(list(rows.values()), self.scrollable_content_region.width)
-        statuses = {glimpse.name: glimpse.status for glimpse in shown}
+        statuses = {glimpse.name: glimpse.shown_status for glimpse in shown}
         if list(rows) == list(self._drawn) and fitted == self._widths:
             self._update_cells(rows, statuses)
         else:
