@@ -8,6 +8,7 @@ from qlora_tui.runs.event_log import EventReader
 from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.state import RunState, fold_all
+from qlora_tui.runs.step_index import StepIndex
 from qlora_tui.runs.store import RunFolder
 
 POLL_S = 0.1
@@ -22,6 +23,7 @@ class Follower:
         self.run = run
         self.state = RunState()
         self.alive = False
+        self.index = StepIndex()
         self._reader = EventReader(run.events)
         self._identity = _identity(run)
 
@@ -45,6 +47,7 @@ class Follower:
         if self._identity in (None, before):
             return False
         self.state = RunState()
+        self.index = StepIndex()
         self._reader = EventReader(self.run.events)
         return True
 
@@ -53,10 +56,13 @@ class Follower:
 
         More at once would outlive a garbage collection or two, and then cost more to throw away than to read.
         """
+        began = self._reader.offset
         for batch in self._reader.batches():
             self.state = fold_all(self.state, batch)
+            self.index.add(began, batch)
             if batch:
                 return batch
+            began = self._reader.offset
         return []
 
     def catch_up(self) -> None:
