@@ -48,6 +48,8 @@ class RunState(NamedTuple):
     evals: Series[events.Eval] = Series(("loss",))
     samples: tuple[events.Sample, ...] = ()
     checkpoints: tuple[events.Checkpoint, ...] = ()
+    resumes: tuple[int, ...] = ()
+    """Steps after which an attempt began again."""
     warnings: tuple[events.Warned, ...] = ()
     replanned: dict[str, Any] | None = None
     """Settings changed by replanning, all of them together."""
@@ -138,6 +140,7 @@ def _started(state: RunState, event: events.Started) -> RunState:
     kept_step = event.resumed_from_step or 0
     evals = state.evals.up_to(kept_step)
     sums = tuple(item for item in (*state.loss_sums, state.loss_sum) if item.step <= kept_step)
+    resumes = tuple(step for step in state.resumes if step < kept_step)
     return state._replace(
         phase="running",
         attempt=event.attempt,
@@ -155,6 +158,7 @@ def _started(state: RunState, event: events.Started) -> RunState:
         earlier_train_s=state.earlier_train_s + _trained_s(state),
         samples=tuple(item for item in state.samples if item.step <= kept_step),
         checkpoints=tuple(item for item in state.checkpoints if item.step <= kept_step),
+        resumes=(*resumes, kept_step) if kept_step else resumes,
         stopped=None,
         failed=None,
         finished=None,

@@ -6,13 +6,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from qlora_tui.runs.series import Mean
+from qlora_tui.runs.events import Eval, Step
+from qlora_tui.runs.series import Mean, Series
 from qlora_tui.runs.state import RunState
 
 _SPANS = 25
 """The smoothing looks back over this share of the curve: a 25th, but five points at least."""
 
 _SHORTEST_SPAN_POINTS = 5
+
+_ENOUGH_BUCKETS = 512
+"""More than two for each column of a wide terminal."""
 
 
 class Curve(NamedTuple):
@@ -47,16 +51,43 @@ class Curves(NamedTuple):
     smoothed_norm: Curve = Curve()
 
 
+class Detail(NamedTuple):
+    """A part of a long run that was read again."""
+
+    low: int
+    high: int
+    """First and last step that were asked for."""
+
+    width: int
+    """Steps of each bucket: 1 when every step is there."""
+
+    curves: Curves
+
+
 def curves(state: RunState) -> Curves:
     """Return the curves of a state: every step of a short run, of a long one what the state keeps."""
-    points = state.steps.points()
+    return _curves(state.steps, state.evals)
+
+
+def detail(low: int, high: int, steps: Series[Step], evals: Series[Eval]) -> Detail:
+    """Return the curves of steps that were read again, with the evaluations of the run."""
+    return Detail(low, high, steps.width, _curves(steps, evals))
+
+
+def is_coarse(width: int, window: tuple[float, float]) -> bool:
+    """Whether buckets of `width` steps are too few for a plot to look as if every step of the window was there."""
+    return width > 1 and (window[1] - window[0]) / width < _ENOUGH_BUCKETS
+
+
+def _curves(steps: Series[Step], evals: Series[Eval]) -> Curves:
+    points = steps.points()
     return Curves(
         loss=_curve((point.step, point.loss) for point in points),
-        smoothed=smoothed(state.steps.means("loss")),
-        evals=_curve((point.step, point.loss) for point in state.evals.points()),
+        smoothed=smoothed(steps.means("loss")),
+        evals=_curve((point.step, point.loss) for point in evals.points()),
         learning_rate=_curve((point.step, point.learning_rate) for point in points),
         grad_norm=_curve((point.step, point.grad_norm) for point in points),
-        smoothed_norm=smoothed(state.steps.means("grad_norm")),
+        smoothed_norm=smoothed(steps.means("grad_norm")),
     )
 
 

@@ -16,7 +16,7 @@ from qlora_tui.runs import jobs
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.store import RunFolder
-from qlora_tui.ui.curves import Curves, curves
+from qlora_tui.ui.curves import Curves, Detail, curves, detail
 from qlora_tui.ui.log_tail import LogReader
 from qlora_tui.ui.run_view import LogTail, RunView
 
@@ -80,6 +80,14 @@ class RunReader:
             self._read_sensors()
             self._offer("removed" if self._follower.is_removed else self._follower.status, show)
             self._stopped.wait(min(self._period_s, SLOWEST_LOOK_S))
+
+    def detail(self, low: int, high: int, is_cancelled: Callable[[], bool]) -> Detail | None:
+        """Read a part of the run again; None when that was cancelled. Called in a thread of its own.
+
+        Raises StorageError when the log cannot be read.
+        """
+        steps = self._follower.index.read(self.run.events, low, high, is_cancelled)
+        return None if is_cancelled() else detail(low, high, steps, self._follower.state.evals)
 
     def _offer(self, status: Any, show: Callable[[RunView], Any]) -> None:
         """Show a view, unless there is nothing new, it is too early, or the one before is still being drawn."""

@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import var
 from textual.widgets import Footer
+from textual.worker import get_current_worker
 
 from qlora_tui import settings as preferences
 from qlora_tui.errors import QloraError
@@ -76,6 +77,14 @@ class WatchApp(TerminalApp[bool]):
     def _advance(self, message: RunAdvanced) -> None:
         self.view = message.view
         self.call_after_refresh(self._shown)
+
+    @on(RunPanel.DetailRequested)
+    @work(thread=True, exclusive=True, group="detail", exit_on_error=False)
+    def _read_detail(self, message: RunPanel.DetailRequested) -> None:
+        worker = get_current_worker()
+        found = self._reader.detail(message.low, message.high, lambda: worker.is_cancelled)
+        if found is not None:
+            self.call_from_thread(self.query_one(RunPanel).take_detail, message.plot, found)
 
     def _shown(self) -> None:
         self._reader.shown()

@@ -10,6 +10,7 @@ import pytest
 from command_line import fake_worker, kill
 from run_material import EVIL, beginning, finished, training, written
 from run_screen import head, is_whole, place, shown, until, view
+from screen_material import words
 from textual.widgets import Static, Tabs
 
 from qlora_tui.config.run import RunConfig
@@ -215,20 +216,30 @@ async def test_two_windows_and_a_reopened_one_show_the_same(waiting: store.RunFo
     assert states[0] == states[1] == jobs.replay(waiting)
 
 
-async def test_in_80_by_24_every_panel_is_one_key_away_and_a_sparkline_stands_for_the_plot() -> None:
+async def test_in_80_by_24_every_panel_is_one_key_away_and_the_plot_comes_first() -> None:
     written("one", [*beginning(), *training()], "loading\n")
     app = Workbench(run="one")
     async with app.run_test(size=(80, 24)) as pilot:
         await shown(pilot, app, is_whole)
-        assert app.screen.query_one(CurveLines).region.height > 6
+        await until(pilot, lambda: app.screen.query("#plot-loss.-drawn"))
+        assert app.screen.query_one("#plot-loss").region.height > 12
         seen = []
         for _ in range(5):
-            seen.append([panel.id for panel in app.screen.query(".panel") if panel.region])
+            seen.append([panel.id for panel in app.screen.query("#plots, .panel") if panel.region])
             await pilot.press("]")
-        assert seen == [["curve-lines"], ["memory"], ["samples"], ["warnings"], ["log"]]
+        assert seen == [["plots"], ["memory"], ["samples"], ["warnings"], ["log"]]
         await pilot.click("#tab-samples")
         await until(pilot, lambda: app.screen.query_one(SamplesPanel).region)
         assert not any(plot.region for plot in app.screen.query("CurvePlot"))
+
+
+async def test_a_sparkline_stands_for_the_plot_where_there_is_no_room() -> None:
+    written("one", [*beginning(), *training()])
+    app = Workbench(run="one")
+    async with app.run_test(size=(40, 14)) as pilot:
+        await shown(pilot, app, is_whole)
+        await until(pilot, lambda: app.screen.query_one(CurveLines).region.height > 2)
+        assert "loss, smoothed" in words(app)
 
 
 async def test_more_room_shows_more_at_any_time() -> None:
@@ -237,7 +248,7 @@ async def test_more_room_shows_more_at_any_time() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await shown(pilot, app, is_whole)
         await until(pilot, lambda: len(app.screen.query("CurvePlot")) == 3)
-        for size, plots, panels in (((120, 35), 1, 1), (WIDE, 3, 4), ((80, 24), 0, 1), ((30, 10), 0, 1)):
+        for size, plots, panels in (((120, 35), 1, 1), (WIDE, 3, 4), ((80, 24), 1, 0), ((30, 10), 0, 0)):
             await pilot.resize_terminal(*size)
             await pilot.pause()
             assert len([plot for plot in app.screen.query("CurvePlot") if plot.region]) == plots

@@ -17,6 +17,7 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui import run_actions
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.curves import Detail
 from qlora_tui.ui.messages import ChatRequested
 from qlora_tui.ui.run_reader import RunReader
 from qlora_tui.ui.run_view import RunView
@@ -64,6 +65,15 @@ on when the workbench is left.
 
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, RunPlace.RunAdvanced) and message.reader is self.reader
+
+    class DetailRead(Message):
+        """The part of the run that is in view of a plot was read again."""
+
+        def __init__(self, plot: str, detail: Detail, reader: RunReader | None) -> None:
+            super().__init__()
+            self.plot = plot
+            self.detail = detail
+            self.reader = reader
 
     class RunMissing(Message):
         """There is no such run, none at all, or one that cannot be read."""
@@ -124,6 +134,19 @@ on when the workbench is left.
         self._reader = reader
         if not self.is_current:
             self._let_go()
+
+    @on(RunPanel.DetailRequested)
+    @work(thread=True, exclusive=True, group="detail", exit_on_error=False)
+    def _read_detail(self, message: RunPanel.DetailRequested) -> None:
+        worker, reader = get_current_worker(), self._reader
+        found = reader.detail(message.low, message.high, lambda: worker.is_cancelled) if reader else None
+        if found is not None:
+            self.post_message(self.DetailRead(message.plot, found, reader))
+
+    @on(DetailRead)
+    def _show_detail(self, message: DetailRead) -> None:
+        if message.reader is self._reader:
+            self.query_one(RunPanel).take_detail(message.plot, message.detail)
 
     @on(RunMissing)
     def _say_missing(self, message: RunMissing) -> None:

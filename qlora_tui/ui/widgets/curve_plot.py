@@ -3,12 +3,14 @@
 It imports numpy through the plotting library, so it is itself imported late, in a thread.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Leave, MouseMove, MouseScrollDown, MouseScrollUp
+from textual.markup import escape
 from textual.message import Message
 from textual.reactive import var
 from textual.widget import Widget
@@ -16,8 +18,8 @@ from textual.widgets import Static
 from textual_plot import HiResMode
 
 from qlora_tui.ui.curves import decimated
-from qlora_tui.ui.widgets.plot_canvas import LogAxis, NumberAxis, PlotCanvas
-from qlora_tui.ui.widgets.plot_line import Line, drawn_style, height, rich_name
+from qlora_tui.ui.widgets.plot_canvas import LogAxis, NumberAxis, PlotCanvas, StepAxis
+from qlora_tui.ui.widgets.plot_line import Line, Mark, Part, PlotZoomed, drawn_style, height, rich_name
 
 _ZOOM = 1.5
 _PAN_SHARE = 0.2
@@ -75,6 +77,8 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         super().__init__(**kwargs)
         self._title = title
         self._lines: list[Line] = []
+        self._marks: list[Mark] = []
+        self._part: Part | None = None
         self._said = ("", "")
 
     def compose(self) -> ComposeResult:
@@ -90,9 +94,9 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
     def on_resize(self) -> None:
         self._draw()
 
-    def show(self, title: str, lines: list[Line]) -> None:
-        """Draw these lines from now on."""
-        self._title, self._lines = title, lines
+    def show(self, title: str, lines: list[Line], marks: list[Mark] | None = None, part: Part | None = None) -> None:
+        """Draw these lines and marks from now on; the lines of `part` while nothing else is in view."""
+        self._title, self._lines, self._marks, self._part = title, lines, marks or [], part
         self.set_class(any(line.curve.steps for line in lines), "-drawn")
         self._draw()
 
@@ -104,6 +108,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
 
     def watch_window(self) -> None:
         self._draw()
+        self.post_message(PlotZoomed())
 
     @property
     def _canvas(self) -> Any:
@@ -116,6 +121,13 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         low, high = (min(ends), max(ends)) if ends else (0, 1)
         return low, max(high, low + 1)
 
+    @property
+    def drawn(self) -> Sequence[Line]:
+        """The lines that hold most of what is in view."""
+        part, window = self._part, self.window
+        covers = part is not None and window is not None and part.low <= window[0] and window[1] <= part.high
+        return part.lines if part is not None and covers else self._lines
+
     def _draw(self) -> None:
         if not self.is_mounted or not self.size:
             return
@@ -123,7 +135,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         columns = max(self.content_size.width - _LEFT_COLUMNS - _FRAME_COLUMNS, 1)
         canvas, values = self._canvas, list[float]()
         canvas.clear()
-        for line in self._lines:
+        for line in self.drawn:
             curve = decimated(line.curve.within(low, high), columns)
             heights = [height(value, self.log_scale) for value in curve.values]
             kept = [(x, y) for x, y in zip(curve.steps, heights, strict=True) if y is not None]
@@ -131,6 +143,8 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
                 continue
             values += [y for x, y in kept if low <= x <= high]
             self._plot(canvas, line, kept)
+        for mark in self._marks:
+            canvas.mark(mark.steps, mark.sign, rich_name(self.app.theme_variables[mark.variable]), tall=mark.tall)
         self._frame(canvas, low, high, values)
         canvas.draw(self._cursor_in_view, self._cursor_style)
         self._say()
@@ -152,9 +166,10 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         spread = top - bottom
         if spread <= abs(top) * _LEAST_SPREAD:
             spread = abs(top) or 1.0
+            bottom, top = bottom - spread / 2, top + spread / 2
         room = spread * _MARGIN_SHARE
         canvas.set_y_formatter(LogAxis() if self.log_scale else NumberAxis())
-        canvas.set_x_formatter(NumberAxis())
+        canvas.set_x_formatter(StepAxis())
         canvas.set_xlimits(low, high + (high - low) / max(self.size.width, 1))  # the last point is not on the frame
         canvas.set_ylimits(bottom - room, top + room)
 
@@ -176,10 +191,10 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
 
     def _say(self) -> None:
         """The legend in the title, the values under the cursor in the subtitle."""
+        lines = [(line.name, line.variable, line.sign) for line in self._lines if line.curve.steps]
+        marks = [(mark.name, mark.variable, mark.sign) for mark in self._marks if mark.steps]
         legend = "  ".join(
-            f"[${line.variable}]{'◆' if line.style == 'dots' else '━'}[/] {line.name}"
-            for line in self._lines
-            if line.name and line.curve.steps
+            f"[${variable}]{sign}[/] {escape(name)}" for name, variable, sign in (*lines, *marks) if name
         )
         scale = " (log)" if self.log_scale else ""
         said = f"{self._title}{scale}  {legend}".rstrip(), self._read()
@@ -189,7 +204,8 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
     def _read(self) -> str:
         if self.cursor is None:
             return ""
-        found = [(line, line.curve.near(self.cursor)) for line in self._lines if line.name or len(self._lines) == 1]
+        lines = self.drawn
+        found = [(line, line.curve.near(self.cursor)) for line in lines if line.name or len(lines) == 1]
         parts = [
             f"{line.name or self._title} {near[1]:.4g}" + _at(near[0], self.cursor) for line, near in found if near
         ]

@@ -4,21 +4,51 @@ from collections.abc import Sequence
 from math import ceil, floor, log10
 
 from textual.events import MouseScrollDown, MouseScrollUp
-from textual_hires_canvas import Canvas
+from textual_hires_canvas import Canvas, TextAlign
 from textual_plot import PlotWidget
 from textual_plot.axis_formatter import AxisFormatter, NumericAxisFormatter
+
+_MOST_DIGITS = 4
 
 
 class NumberAxis(NumericAxisFormatter):  # type: ignore[misc]
     """The library's ticks, with very small and very large numbers in scientific notation."""
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """One text a tick."""
+        """Return one text a tick, with as many digits as tell the ticks apart."""
         largest = max((abs(tick) for tick in ticks), default=0.0)
-        if ticks and (0 < largest < 1e-2 or largest >= 1e6):
-            return ["0" if tick == 0 else f"{tick:.1e}" for tick in ticks]
-        labels: list[str] = super().get_labels_for_ticks(ticks)
-        return labels
+        if not ticks or not (0 < largest < 1e-2 or largest >= 1e6):
+            labels: list[str] = super().get_labels_for_ticks(ticks)
+            return labels
+        found = [""]
+        for digits in range(_MOST_DIGITS):
+            found = [_scientific(tick, digits) for tick in ticks]
+            if len(set(found)) == len(ticks):
+                break
+        return found
+
+
+def _scientific(number: float, digits: int) -> str:
+    """`number` as "2e-4": without the zeros that an exponent begins with."""
+    if number == 0:
+        return "0"
+    mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+class StepAxis(NumericAxisFormatter):  # type: ignore[misc]
+    """Whole numbers."""
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+        """Return the library's ticks, never closer than one step."""
+        if max_ - min_ <= max_ticks:
+            return [float(step) for step in range(ceil(min_), floor(max_) + 1)]
+        ticks: list[float] = super().get_ticks(min_, max_, max_ticks)
+        return ticks
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        """Return one text a tick."""
+        return [f"{tick:,.0f}" for tick in ticks]
 
 
 class LogAxis(AxisFormatter):  # type: ignore[misc]
@@ -51,6 +81,16 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
         self.can_focus = False
         self._cursor: tuple[float, str] | None = None
         self._under: list[tuple[int, int, str, str]] = []
+        self._marks: list[tuple[list[float], str, str, bool]] = []
+
+    def mark(self, xs: Sequence[float], sign: str, style: str, *, tall: bool) -> None:
+        """Put a sign on the lower axis at each of these steps until `clear`; a tall one fills what is empty above."""
+        self._marks.append((list(xs), sign, style, tall))
+
+    def clear(self) -> None:
+        """Forget lines and marks."""
+        self._marks = []
+        super().clear()
 
     def draw(self, cursor: float | None, cursor_style: str) -> None:
         """Draw what was set since the last time, with a cursor at this step.
@@ -78,7 +118,62 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
     def _render_plot(self) -> None:
         with self._area.batch_refresh():
             super()._render_plot()
+            self._put_marks()
             self._put_cursor()
+
+    def _put_marks(self) -> None:
+        bottom = self._scale_rectangle.bottom
+        for xs, sign, style, tall in self._marks:
+            for column in {self._column(x) for x in xs if self._x_min <= x <= self._x_max}:
+                self._area.set_pixel(column, bottom, sign, style)
+                for row in range(1, bottom if tall else 1):
+                    if self._area.get_pixel(column, row)[0] == " ":
+                        self._area.set_pixel(column, row, sign, style)
+
+    def _column(self, x: float) -> int:
+        """The column of a step, inside the frame."""
+        column = int(self.get_pixel_from_coordinate(x, 0)[0])
+        return min(max(column, 1), int(self._scale_rectangle.right) - 1)
+
+    def _render_x_ticks(self) -> None:
+        """Draw the ticks, and those labels that have room. The last one is never cut."""
+        margin = self.query_one("#margin-bottom", Canvas)
+        margin.reset()
+        style = str(self.get_component_rich_style("plot--tick"))
+        free = margin.size.width
+        ticks, labels = self._x_formatter.get_ticks_and_labels(self._x_min, self._x_max)
+        for tick, label in reversed(list(zip(ticks, labels, strict=True))):
+            if not self._x_min <= tick <= self._x_max:
+                continue
+            column = self._column(tick)
+            self._notch(column, 0, (2, 0, 0, 0))
+            self._notch(column, self._scale_rectangle.bottom, (0, 0, 2, 0))
+            start = min(column + self.margin_left - len(label) // 2, margin.size.width - len(label))
+            if start >= 0 and start + len(label) <= free:
+                margin.write_text(start, 0, f"[{style}]{label}")
+                free = start - 1
+
+    def _render_y_ticks(self) -> None:
+        """Draw the ticks, and a label for each that can be told apart from the one before."""
+        margin = self.query_one("#margin-left", Canvas)
+        margin.reset()
+        style = str(self.get_component_rich_style("plot--tick"))
+        rows, said = set[int](), set[str]()
+        for tick, label in zip(*self._y_formatter.get_ticks_and_labels(self._y_min, self._y_max), strict=True):
+            row = self.get_pixel_from_coordinate(0.0, tick)[1]
+            text = label[: self.margin_left - 1]
+            if not self._y_min <= tick <= self._y_max or row in rows or text in said:
+                continue
+            rows.add(row)
+            said.add(text)
+            self._notch(0, row, (0, 0, 0, 2))
+            self._notch(self._scale_rectangle.right, row, (0, 2, 0, 0))
+            margin.write_text(self.margin_left - 2, row, f"[{style}]{text}", TextAlign.RIGHT)
+
+    def _notch(self, column: int, row: int, quad: tuple[int, int, int, int]) -> None:
+        """A tick on the frame."""
+        style = str(self.get_component_rich_style("plot--axis"))
+        self._area.set_pixel(column, row, self.combine_quad_with_pixel(quad, self._area, column, row), style)
 
     @property
     def _area(self) -> Canvas:

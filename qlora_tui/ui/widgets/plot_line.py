@@ -1,10 +1,11 @@
-"""One curve of a plot: what it is called, how it is drawn, and in which colour of the theme."""
+"""What a plot shows: curves and marks, what they are called, how they are drawn, and in which colour of the theme."""
 
 from collections.abc import Mapping
 from math import log10
 from typing import NamedTuple
 
 from textual.color import Color
+from textual.message import Message
 
 from qlora_tui.ui.curves import Curve
 
@@ -21,6 +22,38 @@ class Line(NamedTuple):
 
     style: str = "line"
     """"line", "faint" for the many points behind a line, "dots" for a few single ones."""
+
+    @property
+    def sign(self) -> str:
+        """Its sign in the legend."""
+        return {"dots": "◆", "faint": "·"}.get(self.style, "━")
+
+
+class Part(NamedTuple):
+    """Lines that hold more of some steps than those of the whole run do."""
+
+    low: float
+    high: float
+    """First and last step."""
+
+    lines: tuple[Line, ...]
+
+
+class PlotZoomed(Message):
+    """Another part of the run is in view of the plot that sends this."""
+
+
+class Mark(NamedTuple):
+    """Steps at which something happened, marked on the axis."""
+
+    name: str
+    steps: tuple[int, ...]
+    variable: str
+    """Variable of the theme that colours it."""
+
+    sign: str
+    tall: bool = False
+    """Whether it goes through the whole height of the plot."""
 
 
 def drawn_style(line: Line, variables: Mapping[str, str]) -> str:

@@ -11,13 +11,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Resize
+from textual.message import Message
 from textual.reactive import var
 from textual.widgets import Tab, Tabs
 
+from qlora_tui.ui.curves import Curves, Detail, is_coarse
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.curve_lines import CurveLines
 from qlora_tui.ui.widgets.host_panel import HostPanel
 from qlora_tui.ui.widgets.memory_panel import MemoryPanel
+from qlora_tui.ui.widgets.plot_line import Line, Mark, Part, PlotZoomed
 from qlora_tui.ui.widgets.run_log import RunLog
 from qlora_tui.ui.widgets.run_outcome import RunOutcome
 from qlora_tui.ui.widgets.run_progress import RunProgress
@@ -32,8 +35,9 @@ _PLOTS = ("loss", "rate", "norm")
 _BETWEEN_PLOTS_S = 0.12
 """A plot takes some 20 ms to draw, so plots are drawn one by one with room for a key in between."""
 
+_TINY_COLUMNS, _TINY_ROWS = 50, 16
 _TABS = (
-    ("curve-lines", "Loss"),
+    ("plots", "Curves"),
     ("memory", "Memory"),
     ("samples", "Samples"),
     ("warnings", "Warnings"),
@@ -52,14 +56,29 @@ PANEL_BINDINGS: list[BindingType] = [
 
 
 class RunPanel(Vertical):
-    """Carries `-narrow`, `-medium` or `-wide`: one column with tabs; a plot beside tabs; everything at once."""
+    """Carries `-narrow`, `-medium` or `-wide`: one column with tabs; a plot beside tabs; everything at once.
+
+    Also `-tiny` where a plot has no room: then a sparkline stands for it.
+    """
 
     view: var[RunView | None] = var(None)
     asked: var[str] = var("")
     """What was asked of the worker and not answered yet."""
 
+    details: var[dict[str, Detail]] = var(dict)
+    """Parts of a long run that were read again, by the plot that shows them."""
+
     main_plot: var[int] = var(0)
     """Which of the curves the large plot shows."""
+
+    class DetailRequested(Message):
+        """The part of the run that a plot shows is to be read again."""
+
+        def __init__(self, plot: str, low: int, high: int) -> None:
+            super().__init__()
+            self.plot = plot
+            self.low = low
+            self.high = high
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -70,10 +89,10 @@ class RunPanel(Vertical):
         yield RunProgress().data_bind(RunPanel.view)
         yield RunOutcome().data_bind(RunPanel.view, RunPanel.asked)
         with Vertical(id="run-body"):
-            yield Vertical(id="plots")
+            with Vertical(id="plots"):
+                yield CurveLines(id="curve-lines").data_bind(RunPanel.view)
             yield Tabs(*(Tab(title, id=f"tab-{name}") for name, title in _TABS))
             with Vertical(id="side"):
-                yield CurveLines(id="curve-lines", classes="panel").data_bind(RunPanel.view)
                 with Vertical(id="memory", classes="panel"):
                     yield MemoryPanel(classes="box").data_bind(RunPanel.view)
                     yield HostPanel(classes="box").data_bind(RunPanel.view)
@@ -91,7 +110,7 @@ class RunPanel(Vertical):
         self.app.call_from_thread(self._mount_plots, module.CurvePlot)
 
     def _mount_plots(self, plot: type[CurvePlot]) -> None:
-        self.query_one("#plots").mount(*(plot("", id=f"plot-{name}", classes="box") for name in _PLOTS))
+        self.query_one("#plots").mount(*(plot("", id=f"plot-{name}", classes="box curve-plot") for name in _PLOTS))
         self.call_after_refresh(self._draw_plots)
         self.call_after_refresh(gc.freeze)  # as a place does: the plotting library is large
 
@@ -103,22 +122,25 @@ class RunPanel(Vertical):
         self.set_class(wide, "-wide")
         self.set_class(medium, "-medium")
         self.set_class(not (wide or medium), "-narrow")
+        self.set_class(columns < _TINY_COLUMNS or rows < _TINY_ROWS, "-tiny")
         tabs = self.query_one(Tabs)
         if wide or medium:
-            if tabs.active == "tab-curve-lines":
+            if tabs.active == "tab-plots":
                 tabs.active = "tab-memory"
-            tabs.hide("tab-curve-lines")
+            tabs.hide("tab-plots")
         else:
-            tabs.show("tab-curve-lines")
+            tabs.show("tab-plots")
             if not was_narrow:
-                tabs.active = "tab-curve-lines"
+                tabs.active = "tab-plots"
         self._draw_plots()
 
     @on(Tabs.TabActivated)
     def _show_panel(self, event: Tabs.TabActivated) -> None:
         event.stop()
-        for panel in self.query(".panel"):
+        for panel in self.query("#plots, .panel"):
             panel.set_class(f"tab-{panel.id}" == event.tab.id, "-here")
+        self.query_one("#side").set_class(event.tab.id != "tab-plots", "-here")
+        self._draw_plots()
 
     def move(self, direction: int) -> None:
         """The panel beside the one that is shown."""
@@ -136,8 +158,45 @@ class RunPanel(Vertical):
         self._draw_plots()
 
     def watch_view(self, old: RunView | None, view: RunView | None) -> None:
-        if view is not None and (old is None or old.curves is not view.curves):
+        if view is None:
+            return
+        if old is not None and (old.name, old.state.attempt) != (view.name, view.state.attempt):
+            self.details = {}
+        if old is None or old.curves is not view.curves:
             self._draw_plots()
+
+    def take_detail(self, plot: str, detail: Detail) -> None:
+        """Show what was read again for a plot."""
+        self.details = {**self.details, plot: detail}
+
+    def watch_details(self) -> None:
+        self._draw_plots()
+        self._ask_for_detail()
+
+    @on(PlotZoomed)
+    def _ask_for_detail(self) -> None:
+        """Have the part in view of one plot read again where what is at hand is too coarse for it."""
+        view = self.view
+        for plot in self.query(".curve-plot"):
+            window = self._window(plot)
+            if view is None or window is None or plot.id is None:
+                continue
+            width = detail.width if (detail := self._detail(plot.id, window)) else view.state.steps.width
+            if is_coarse(width, window):
+                margin = (window[1] - window[0]) / 4
+                self.post_message(self.DetailRequested(plot.id, int(window[0] - margin), int(window[1] + margin) + 1))
+                return
+
+    @staticmethod
+    def _window(plot: Any) -> tuple[float, float] | None:
+        """Part in view of a `CurvePlot`, which is imported late."""
+        window: tuple[float, float] | None = plot.window
+        return window
+
+    def _detail(self, plot: str, window: tuple[float, float]) -> Detail | None:
+        """What was read again for a plot, if it holds the part in view."""
+        detail = self.details.get(plot)
+        return detail if detail and detail.low <= window[0] and window[1] <= detail.high else None
 
     def _draw_plots(self) -> None:
         """Draw every plot in view once, one after the other; one that is due already stays where it is in the row."""
@@ -157,24 +216,32 @@ class RunPanel(Vertical):
                 return
 
     def _draw(self, plot: CurvePlot, name: str, view: RunView) -> None:
-        title, lines = _content((_PLOTS.index(name) + self.main_plot) % len(_PLOTS), view)
-        plot.show(title, lines)
+        detail = self.details.get(f"plot-{name}")
+        which = (_PLOTS.index(name) + self.main_plot) % len(_PLOTS)
+        title, lines = _content(which, view.curves)
+        part = Part(detail.low, detail.high, tuple(_content(which, detail.curves)[1])) if detail else None
+        plot.show(title, lines, _marks(view), part)
 
 
-def _content(which: int, view: RunView) -> tuple[str, list[Any]]:
+def _content(which: int, found: Curves) -> tuple[str, list[Line]]:
     """Title and lines of one of the plots."""
-    from qlora_tui.ui.widgets.plot_line import Line
-
-    found = view.curves
     if which == 1:
         return "learning rate", [Line("", found.learning_rate, "secondary")]
     if which == 2:
         return "gradient norm", [
-            Line("", found.grad_norm, "secondary", "faint"),
-            Line("", found.smoothed_norm, "secondary"),
+            Line("per step", found.grad_norm, "secondary", "faint"),
+            Line("smoothed", found.smoothed_norm, "secondary"),
         ]
     return "loss", [
-        Line("", found.loss, "loss", "faint"),
-        Line("train", found.smoothed, "loss"),
+        Line("per step", found.loss, "loss", "faint"),
+        Line("smoothed", found.smoothed, "loss"),
         Line("eval", found.evals, "eval", "dots"),
+    ]
+
+
+def _marks(view: RunView) -> list[Mark]:
+    checkpoints = tuple(item.step for item in view.state.checkpoints)
+    return [
+        Mark("resumed", view.state.resumes, "warning", "┊", tall=True),
+        Mark("checkpoint", checkpoints, "success", "▲"),
     ]
