@@ -1,8 +1,8 @@
 """A worker without torch: it holds the real lock, writes real events, obeys control messages, and trains nothing.
 
 What it does is decided by FAKE_WORKER: finish, fail, wait (until it is told something), deaf (obeys nothing but a
-kill), mute (ends without a word), idle (neither says nor does anything), slow (works for a second before it says
-something). Its other flags come back as a warning with the code "flags".
+kill), mute (ends without a word), idle (neither says nor does anything). After "slow-" it works for a second before it
+says something. Its other flags come back as a warning with the code "flags".
 """
 
 import os
@@ -30,13 +30,14 @@ _POLL_S = 0.01
 def main() -> int:
     run = RunFolder(Path(sys.argv[1]))
     jobs._LOCK_PATIENCE_S = 0.5
-    behaviour = os.environ.get("FAKE_WORKER", "finish")
+    wanted = os.environ.get("FAKE_WORKER", "finish")
+    behaviour = wanted.removeprefix("slow-")
     if behaviour == "mute":
         print("no such library: libfake.so.1", file=sys.stderr)
         return 1
     if behaviour == "idle":
         signal.pause()
-    while behaviour == "slow" and time.process_time() < 1.0:
+    while wanted != behaviour and time.process_time() < 1.0:
         pass
     try:
         with jobs.hold(run):
@@ -69,7 +70,7 @@ def work(run: RunFolder, behaviour: str) -> int:
     if behaviour == "fail":
         writer.write(events.Failed(message="row 7 of evil\x1b[31m.jsonl", hint="Fix it.", exit_code=ExitCode.DATA))
         return ExitCode.DATA
-    if behaviour in ("finish", "slow"):
+    if behaviour == "finish":
         while step < TOTAL_STEPS:
             step = take_step(writer, step)
         save(run, writer, step)

@@ -3,9 +3,11 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -328,3 +330,50 @@ def test_the_end_of_the_shell_is_not_the_end_of_the_run(fake_worker: Behave) -> 
     process.send_signal(signal.SIGHUP)
     process.wait()
     assert jobs.is_alive(store.find("one"))
+
+
+@pytest.mark.parametrize("behaviour", ["wait", "slow-wait"])
+def test_sigterm_stops_a_foreground_run_with_a_checkpoint(fake_worker: Behave, behaviour: str) -> None:
+    """As a CI job, SLURM or a container does it: also while the worker is starting."""
+    fake_worker(behaviour)
+    process = typed("train", "starter", "--name", "one")
+    read_until(process, "step 1/4" if behaviour == "wait" else "run one in")
+    while not store.find("one").stdio.exists():  # made when the worker is started
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    run = store.find("one")
+    assert not jobs.is_alive(run)
+    assert jobs.look(run).status == "stopped"
+    assert jobs.replay(run).checkpoints
+
+
+def test_sigterm_while_watching_leaves_the_run_alone(waiting: RunFolder) -> None:
+    process = typed("watch", "one")
+    read_until(process, "one is running")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert jobs.is_alive(waiting)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_folder_that_is_moved_or_deleted_under_a_foreground_run_is_named_where_it_is(
+    fake_worker: Behave, moved: bool
+) -> None:
+    fake_worker("wait")
+    process = typed("train", "starter", "--name", "one")
+    read_until(process, "step 1/4")
+    run = store.find("one")
+    pid = jobs.replay(run).pid
+    if moved:
+        run.path.rename(run.path.with_name("two"))
+    else:
+        shutil.rmtree(run.path)
+    os.killpg(pid, signal.SIGKILL)  # as the worker does by itself
+    said = process.communicate()[1]
+    assert process.returncode == 11
+    if moved:
+        assert f"moved to {run.path.with_name('two')}" in said and "qlora-tui resume two" in said
+    else:
+        assert "was moved or deleted" in said
+    assert str(run.stdio) not in said, "it is not there any more"

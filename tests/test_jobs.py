@@ -161,7 +161,7 @@ def test_worker_that_works_for_long_before_its_first_event_is_waited_for(
     run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.2)
-    fake_worker("slow")
+    fake_worker("slow-finish")
     jobs.start(run)
     assert followed(run).status == "finished"
 

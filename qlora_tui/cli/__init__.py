@@ -4,8 +4,11 @@ The modules of this package import no more than typer at the top: what a command
 """
 
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -91,7 +94,8 @@ def main() -> None:
     """
     output.begin()
     try:
-        _run(sys.argv[1:])
+        with _ended_by_signals():
+            _run(sys.argv[1:])
         sys.stdout.flush()
     except typer.Exit as exit_:
         _leave(exit_.exit_code)
@@ -111,6 +115,26 @@ def main() -> None:
     except Exception as error:  # the edge of the program: a fault of ours, not the user's
         crash.report(error)
         _fail(f"internal error: {type(error).__name__}: {error}", "", ExitCode.INTERNAL, said=True)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End the block with SystemExit where a signal would just kill this process, so that its children are ended too.
+
+    A signal that is ignored, as under nohup, stays so.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 _BAD_COMMAND_LINE: type[Exception] = typer.BadParameter.__mro__[2]

@@ -125,10 +125,14 @@ def ask(module: str, request: dict[str, Any], *, visible: str = "") -> dict[str,
             child.stdin.write(json.dumps(request))
             child.stdin.close()
             answer: dict[str, Any] = {}
-            for line in child.stdout:
-                answer = _line(line) or answer
-                if "stage" in answer:
-                    narrate(f"{answer.pop('stage')} ...")
+            try:
+                for line in child.stdout:
+                    answer = _line(line) or answer
+                    if "stage" in answer:
+                        narrate(f"{answer.pop('stage')} ...")
+            except BaseException:  # Ctrl-C and SIGTERM
+                child.terminate()
+                raise
         noise.seek(0)
         complaints = noise.read().strip().splitlines()
     if "error" in answer:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from qlora_tui.cli.narrators import Narrator, narrator
@@ -20,58 +20,71 @@ _SILENCE_LOOK_S = 1.0
 """Between two looks whether the worker responds."""
 
 
-class CtrlC:
-    """Counts Ctrl-C. The third one is not caught, so that a person always gets out."""
+_TERMINATED = "stopping with a checkpoint, because this process was asked to end"
+
+
+class Interrupts:
+    """Counts Ctrl-C, and notes SIGTERM. The third Ctrl-C is not caught, so that a person always gets out."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.ctrl_c = 0
+        self.terminated = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count > 1:
+        if number == signal.SIGTERM:
+            self.terminated = True
+            return
+        self.ctrl_c += 1
+        if self.ctrl_c > 1:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
-def counted_ctrl_c() -> Iterator[CtrlC]:
-    """Catch Ctrl-C for as long as the block lasts."""
-    counter = CtrlC()
-    before = signal.signal(signal.SIGINT, counter)
+def interrupts() -> Iterator[Interrupts]:
+    """Catch Ctrl-C and SIGTERM for as long as the block lasts."""
+    caught = Interrupts()
+    before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield counter
+        yield caught
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_to_end(run: RunFolder, start: Callable[[], None], *, as_json: bool) -> Follower:
-    """Start a worker and narrate it until it ends; Ctrl-C stops it with a checkpoint, a second one cancels it.
+    """Start a worker and narrate it until it ends.
 
-    Raises what the outcome stands for.
+    Ctrl-C and SIGTERM stop it with a checkpoint, a second Ctrl-C cancels it. Where this process just ends, as by SIGHUP
+    when its terminal is closed, the worker trains on.
+
+    Raises what the outcome stands for, and SystemExit after SIGTERM.
     """
     follower = Follower(run)
     follower.catch_up()
-    with counted_ctrl_c() as ctrl_c:
+    with interrupts() as caught:
         start()
         with narrator(as_json=as_json) as shown:
-            _follow(follower, shown, ctrl_c)
-        if ctrl_c.count > 1:
+            _follow(follower, shown, caught)
+        if caught.ctrl_c > 1:
             cancel(run)
     follower.catch_up()
     report(follower)
+    if caught.terminated and follower.status != "finished":
+        raise SystemExit(128 + signal.SIGTERM)
     return follower
 
 
-def _follow(follower: Follower, shown: Narrator, ctrl_c: CtrlC) -> None:
-    request: Request | None = None
+def _follow(follower: Follower, shown: Narrator, caught: Interrupts) -> None:
+    asked = False
     for batch in batches(follower):
         shown.show(batch, follower.state)
-        if ctrl_c.count > 1:
+        if caught.ctrl_c > 1:
             return
-        if request is not None:
-            request.heard(follower.state)
-        elif ctrl_c.count and follower.alive:
-            narrate("stopping with a checkpoint; Ctrl-C again cancels the run")
-            request = Request(follower.run, "stop_and_save")
+        if not asked and follower.alive and (caught.ctrl_c or caught.terminated):
+            narrate("stopping with a checkpoint; Ctrl-C again cancels the run" if caught.ctrl_c else _TERMINATED)
+            with suppress(RunConflictError):  # it has just ended
+                Request(follower.run, "stop_and_save")
+            asked = True
 
 
 def batches(follower: Follower) -> Iterator[list[AnyEvent]]:

@@ -1,7 +1,7 @@
 """How a run ended, as a last line and an exit code."""
 
 from qlora_tui.data.downloads import size
-from qlora_tui.errors import CancelledError, ExitCode, QloraError
+from qlora_tui.errors import CancelledError, ExitCode, QloraError, StorageError
 from qlora_tui.runs.checkpoints import newest_complete
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
@@ -13,6 +13,8 @@ from qlora_tui.terminal import narrate
 def report(follower: Follower) -> None:
     """Say how the run ended. Raises CancelledError, or a QloraError with the exit code of the failure or crash."""
     run, state, status = follower.run, follower.state, follower.status
+    if follower.is_removed:
+        raise _removed(follower)
     if status == "finished":
         _finished(run, state)
     elif status == "stopped":
@@ -28,6 +30,20 @@ def report(follower: Follower) -> None:
         raise QloraError(crash(run, state), hint=how_to_resume(run))
     else:
         narrate(f"{run.name} is {status}")
+
+
+def _removed(follower: Follower) -> StorageError:
+    """What to say of a folder that is no longer at its path. Its worker ends by itself."""
+    name, moved = follower.run.name, follower.moved_to()
+    if moved is None:
+        return StorageError(
+            f"the folder of {name} was moved or deleted while it was followed: {follower.run.path} is gone",
+            hint="Its worker ends. If the folder was moved, move it back and resume the run.",
+        )
+    return StorageError(
+        f"the folder of {name} was moved to {moved.path} while it was followed, which ends its worker",
+        hint=f"`qlora-tui resume {moved.name}` continues it there.",
+    )
 
 
 def crash(run: RunFolder, state: RunState) -> str:

@@ -171,8 +171,12 @@ class Session:
     def _exit_removed(self) -> None:
         """End the process when its run was deleted or renamed: it would write to a folder that is no run any more."""
         try:
-            message = f"the run's folder was moved or deleted while it ran: {self.run.path}"
-            hint = "If it was renamed, resume it under its new name."
+            now = self._writer.path_now()
+            message = f"the run's folder was deleted while it ran: {self.run.path}"
+            hint = "If it was moved, resume it where it is."
+            if now is not None:
+                message = f"the run's folder was moved while it ran, from {self.run.path} to {now.parent}"
+                hint = f"Resume it under its new name: `qlora-tui resume {now.parent.name}`."
             where = self.state.stage.stage if self.state.stage else "starting"
             self.emit_last(events.Failed(message=message, hint=hint, where=where, exit_code=ExitCode.STORAGE))
         finally:

@@ -63,7 +63,7 @@ def _messages(
                 if message["kind"] == "error":
                     raise _as_error(message)
                 yield message
-        except (GeneratorExit, KeyboardInterrupt):
+        except BaseException:  # also Ctrl-C, SIGTERM, and a reader that wants no more
             child.terminate()
             raise
     if child.returncode:

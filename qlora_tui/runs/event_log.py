@@ -153,6 +153,14 @@ class EventWriter:
         except OSError as error:
             return isinstance(error, FileNotFoundError)
 
+    def path_now(self) -> Path | None:
+        """Where the file that is written to is now; None when it was deleted, or where the system cannot say."""
+        try:
+            path = Path(f"/proc/self/fd/{self._handle}").readlink()
+            return path if os.path.samestat(os.fstat(self._handle), path.stat()) else None
+        except OSError:
+            return None
+
     def close(self) -> None:
         os.close(self._handle)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from qlora_tui.runs import jobs
 from qlora_tui.runs.event_log import EventReader
@@ -25,7 +26,7 @@ class Follower:
         self.alive = False
         self.index = StepIndex()
         self._reader = EventReader(run.events)
-        self._identity = _identity(run)
+        self._identity = self._own_identity = _identity(run)
 
     @property
     def status(self) -> jobs.Status:
@@ -41,11 +42,22 @@ class Follower:
         """Whether the folder was gone when it was last looked at."""
         return self._identity is None
 
+    def moved_to(self) -> RunFolder | None:
+        """Where the folder is now that it is no longer at its path: a run beside it, or None when it is not found."""
+        if self._own_identity is None or _identity(self.run) == self._own_identity:
+            return None
+        with suppress(OSError):
+            for path in self.run.path.parent.iterdir():
+                if _identity(RunFolder(path)) == self._own_identity:
+                    return RunFolder(path)
+        return None
+
     def renew(self) -> bool:
         """Begin anew when the folder is not the one of before: removed, and made again under its name."""
         before, self._identity = self._identity, _identity(self.run)
         if self._identity in (None, before):
             return False
+        self._own_identity = self._identity
         self.state = RunState()
         self.index = StepIndex()
         self._reader = EventReader(self.run.events)
