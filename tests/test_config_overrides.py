@@ -20,6 +20,7 @@ NEEDED = {
 OWN = {
     "data.mix": ('[{source="a", weight=2}, {source="b"}]', None),
     "training.trackers": ("wandb, mlflow", ["wandb", "mlflow"]),
+    "training.tracker_tags": ("small,lamps", ["small", "lamps"]),
     "adapter.target_modules": ("q_proj,v_proj", ["q_proj", "v_proj"]),
     "adapter.modules_to_save": ('["embed_tokens", "lm_head"]', ["embed_tokens", "lm_head"]),
     "training.sample_prompts": ("Who, in all the world, is Bob?", ["Who, in all the world, is Bob?"]),

@@ -90,7 +90,9 @@ def test_a_complete_file_holds_every_setting_that_matters_in_the_order_of_the_sp
     assert text.startswith("# A run\n\n[model]\n")
     headers = [line for line in text.splitlines() if line.startswith("[")]
     assert headers == ["[model]", "[quantization]", "[adapter]", "[data]", "[training]"]
-    idle = {"data.split_seed", "training.warmup_ratio", "training.sample_max_tokens", "data.mix"}
+    idle = {
+        "data.split_seed", "training.warmup_ratio", "training.sample_max_tokens", "training.tracker_tags", "data.mix"
+    }  # fmt: skip
     for key, field in fields().items():
         if field.default is not None and key not in idle:
             assert f"\n{key.rpartition('.')[2]} = " in text

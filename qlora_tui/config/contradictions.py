@@ -171,6 +171,9 @@ def _idle(config: RunConfig) -> Iterator[Idle]:
     yield from _idle_schedule(config)
     yield from _idle_evaluation(config)
     yield from _idle_rows(config)
+    if not config.training.trackers:
+        for name in ("tracker_project", "tracker_tags"):
+            yield Idle(f"training.{name}", "training.trackers", "there is no tracker")
 
 
 def _idle_weights(config: RunConfig) -> Iterator[Idle]:

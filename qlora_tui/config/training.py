@@ -119,3 +119,9 @@ class TrainingSpec(Spec):
 
     trackers: list[Tracker] = Field(default_factory=list)
     """Experiment trackers to report to; each needs its own package installed. None by default."""
+
+    tracker_project: str | None = Field(default=None, min_length=1)
+    """Project (MLflow: experiment) that the run is logged to. Empty: WANDB_PROJECT or the like, else "qlora-tui"."""
+
+    tracker_tags: list[str] = Field(default_factory=list)
+    """Tags of the run in the trackers, beside the run's own tags."""

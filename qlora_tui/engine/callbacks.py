@@ -13,6 +13,7 @@ from qlora_tui.engine import generate
 from qlora_tui.engine.evaluation import mmlu
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.session import Session, finite
+from qlora_tui.engine.trackers import Trackers
 from qlora_tui.errors import ModelError
 from qlora_tui.runs import checkpoints, events
 
@@ -22,8 +23,11 @@ _NOT_METRICS = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_st
 class RunCallback(TrainerCallback):
     """Tells the run folder what the trainer does, and the trainer what the person asked for."""
 
-    def __init__(self, session: Session, spec: TrainingSpec, tokenizer: Any, steps_per_epoch: int | None) -> None:
+    def __init__(
+        self, session: Session, spec: TrainingSpec, tokenizer: Any, trackers: Trackers, steps_per_epoch: int | None
+    ) -> None:
         self.session = session
+        self.trackers = trackers
         self.spec = spec
         self.tokenizer = tokenizer
         self.steps_per_epoch = steps_per_epoch
@@ -86,20 +90,20 @@ class RunCallback(TrainerCallback):
         tokens = int(state.num_input_tokens_seen)
         loss, grad_norm = finite(logs["loss"]), logs.get("grad_norm")
         cuda = torch.cuda.is_available()
-        self.session.emit(
-            events.Step(
-                step=state.global_step,
-                epoch=float(state.epoch or 0.0),
-                loss=loss,
-                learning_rate=logs.get("learning_rate", 0.0),
-                grad_norm=finite(grad_norm),
-                tokens=tokens,
-                tokens_per_s=round((tokens - self._tokens) / max(step_s, 1e-9), 1),
-                allocated_bytes=torch.cuda.memory_allocated() if cuda else 0,
-                reserved_bytes=torch.cuda.memory_reserved() if cuda else 0,
-                peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
-            )
+        step = events.Step(
+            step=state.global_step,
+            epoch=float(state.epoch or 0.0),
+            loss=loss,
+            learning_rate=logs.get("learning_rate", 0.0),
+            grad_norm=finite(grad_norm),
+            tokens=tokens,
+            tokens_per_s=round((tokens - self._tokens) / max(step_s, 1e-9), 1),
+            allocated_bytes=torch.cuda.memory_allocated() if cuda else 0,
+            reserved_bytes=torch.cuda.memory_reserved() if cuda else 0,
+            peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
         )
+        self.session.emit(step)
+        self.trackers.step(step)
         # In float16 a gradient may overflow: that step is skipped and the next one is scaled down.
         overflowed = grad_norm is not None and finite(grad_norm) is None and not is_scaled
         if loss is None or overflowed:
@@ -127,7 +131,9 @@ class RunCallback(TrainerCallback):
         }
         others |= self._multiple_choice(kwargs["model"])
         loss = finite(measured.get("eval_loss"))
-        self.session.emit(events.Eval(step=state.global_step, loss=loss, metrics=others))
+        evaluation = events.Eval(step=state.global_step, loss=loss, metrics=others)
+        self.session.emit(evaluation)
+        self.trackers.evaluation(evaluation)
         if (
             self.spec.best_checkpoint
             and loss is not None

@@ -16,7 +16,8 @@ from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
 from qlora_tui.engine.resolve import Settings, resolve_to_train
 from qlora_tui.engine.session import Session
-from qlora_tui.engine.trainer import ExactTrainer, check_trackers, make_trainer
+from qlora_tui.engine.trackers import Trackers, started
+from qlora_tui.engine.trainer import ExactTrainer, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
 from qlora_tui.models.download import download
 from qlora_tui.models.hub import missing_files, snapshot
@@ -88,7 +89,12 @@ def train(work: Training) -> None:
         session.emit(decision)
     for sentence in (*work.settings.warnings, *without_effect(work.config)):
         session.warn("settings", sentence)
-    check_trackers(work.config)
+    with started(session, work.config) as trackers:
+        _train(work, trackers)
+
+
+def _train(work: Training, trackers: Trackers) -> None:
+    session = work.session
     set_seed(work.config.training.seed)
     _download_model(work)
     config = work.config = _with_commit(session.run, work.config)
@@ -99,11 +105,12 @@ def train(work: Training) -> None:
     _check_disk(work, model)
     finish.keep_initial_adapter(session.run, config, model)
     config, trainer = _make_trainer(work, model, tokenizer, data)
-    callback = RunCallback(session, config.training, tokenizer, _steps_per_epoch(config, data))
+    callback = RunCallback(session, config.training, tokenizer, trackers, _steps_per_epoch(config, data))
     trainer.add_callback(callback)
     began_s = time.monotonic()
     trainer.train(resume_from_checkpoint=str(work.checkpoint.path) if work.checkpoint else None)
     if session.stop_reason is not None and not trainer.is_over:
+        trackers.finish("stopped")
         session.emit_last(session.stopped(session.stop_reason))
         return
     _finish(work, config, trainer, callback, tokenizer, began_s)
@@ -118,6 +125,8 @@ def _finish(
     metrics = _train_loss(session) | _final_eval(session, trainer, config)
     callback.sample(trainer.model, trainer.state.global_step)
     finish.save(session, config, work.settings, trainer.model, tokenizer, metrics)
+    callback.trackers.final(metrics, trainer.state.global_step)
+    callback.trackers.finish("finished")
     session.emit_last(
         events.Finished(
             step=trainer.state.global_step,

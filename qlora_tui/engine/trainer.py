@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback
-from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
@@ -16,7 +15,6 @@ from trl import SFTConfig, SFTTrainer
 from qlora_tui.config.run import RunConfig
 from qlora_tui.config.training import TrainingSpec
 from qlora_tui.engine.resolve import Settings
-from qlora_tui.errors import EnvironmentProblem
 
 MIN_LR_RATIO = 0.1
 """Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
@@ -146,19 +144,6 @@ def page_again(optimizer: Any) -> None:
                 state[name] = paged.copy_(state[name])
 
 
-def check_trackers(config: RunConfig) -> None:
-    """Raise EnvironmentProblem for a tracker that is not installed."""
-    for tracker in config.training.trackers:
-        try:
-            for make_callback in get_reporting_integration_callbacks([tracker]):
-                make_callback()
-        except (ImportError, RuntimeError) as error:
-            raise EnvironmentProblem(
-                f"training.trackers names {tracker}, which is not installed",
-                hint=f"Install it with `pip install {tracker}`, or leave it out.",
-            ) from error
-
-
 def make_trainer(
     model: Any, tokenizer: Any, train: Any, evaluation: Any, config: RunConfig, settings: Settings, output: Path
 ) -> ExactTrainer:
@@ -191,7 +176,7 @@ def training_arguments(config: RunConfig, settings: Settings, output: Path, *, h
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
         disable_tqdm=True,
-        report_to=list(spec.trackers) or "none",
+        report_to="none",
         **_batches(spec, settings),
         **_optimization(spec, settings),
         **_precision(settings),

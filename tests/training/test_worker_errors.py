@@ -6,11 +6,9 @@ import pytest
 import torch
 from training_material import Runs
 
-from qlora_tui.config.overrides import resolve
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine.trainer import check_trackers
 from qlora_tui.engine.worker import _explained
-from qlora_tui.errors import EnvironmentProblem, ExitCode
+from qlora_tui.errors import ExitCode
 from qlora_tui.runs import store
 
 
@@ -29,13 +27,6 @@ def test_an_error_that_is_no_failed_write_is_a_fault_of_ours() -> None:
     run = store.create("one", RunConfig(), {})
     for error in (RuntimeError("shapes differ"), ConnectionError("refused"), FileNotFoundError("x")):
         assert _explained(error, run).exit_code == ExitCode.INTERNAL
-
-
-def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
-    with pytest.raises(EnvironmentProblem, match="tensorboard") as raised:
-        check_trackers(resolve(overrides=['training.trackers=["tensorboard"]']))
-    assert "pip install tensorboard" in raised.value.hint
 
 
 def test_a_library_that_cannot_be_imported_is_named_with_a_remedy(
