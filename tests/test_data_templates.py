@@ -195,13 +195,49 @@ def test_the_chat_templates_of_model_families_can_be_trained_with(variant: str) 
     original = (_FOLDER / variant.replace("_training", "")).read_text()
     tokenizer = with_template(original)
     template = resolve("auto", tokenizer)
-    assert template.portable == original
     rows = [ask("How are you?", "Very well"), ask("Hi", "Hello there") + ask("Bye", "Ciao bello")]
     for (_, trained), answers in zip(
         texts(template, tokenizer, rows), [["Very well"], ["Hello there", "Ciao bello"]], strict=True
     ):
         assert all(answer in trained for answer in answers)
         assert not any(asked in trained for asked in ("How are you?", "Hi", "Bye"))
+
+
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_a_model_is_asked_as_it_was_trained(variant: str) -> None:
+    """Each prompt of the saved template is how a training row begins, token by token."""
+    tokenizer = with_template((_FOLDER / variant.replace("_training", "")).read_text())
+    template = resolve("auto", tokenizer)
+    tokenizer.chat_template = template.portable
+    rows = [ask("How are you?", "Very well"), ask("Hi", "Hello there") + ask("Bye", "Ciao bello")]
+    for turns, row in zip(
+        rows, Recipe(tokenizer, template, Rules(Limits(1000))).encoder().encode(columns(rows)), strict=True
+    ):
+        asked = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids, _ = row.pieces[0]
+        assert ids[: len(asked)] == asked
+        assert "Very well" in tokenizer.decode(ids[len(asked) :]) or "Ciao bello" in tokenizer.decode(ids[len(asked) :])
+
+
+@pytest.mark.parametrize("family", ["llama3_1", "gemma3", "qwen2_5", "phi3", "glm4moe"])
+def test_a_template_that_asks_as_it_trains_is_saved_unchanged(family: str) -> None:
+    original = (_FOLDER / f"{family}.jinja").read_text()
+    assert resolve("auto", with_template(original)).portable == original
+
+
+def test_a_template_whose_prompts_begin_no_row_is_refused_with_both_strings() -> None:
+    counting = (
+        "{{ messages|length }}{% for m in messages %}{{ '\n' + m['role'] + ': ' }}{% if m['role'] == 'assistant' %}"
+        "{% generation %}{{ m['content'] + eos_token }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '\nassistant: ' }}{% endif %}"
+    )
+    with pytest.raises(DataError, match="asks in another way than it is trained") as refused:
+        resolve("auto", with_template(counting))
+    assert (
+        "'1\\nuser: q1q\\nassistant: ' is asked, '2\\nuser: q1q\\nassistant: a1a</s>' is trained"
+        in refused.value.message
+    )
+    assert "data.template" in refused.value.hint
 
 
 def test_gemma_style_templates_get_the_system_turn_in_front_of_the_question() -> None:

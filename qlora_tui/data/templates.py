@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from qlora_tui.data.asking import asking_template
 from qlora_tui.data.named_templates import NAMED, source
 from qlora_tui.data.rows import Role, Turn
 from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
@@ -27,7 +28,7 @@ class ChatTemplate:
     """What rows are rendered with."""
 
     portable: str
-    """Renders the same without generation blocks: what is saved with the adapter."""
+    """Renders the same without generation blocks, and asks as rows begin: what is saved with the adapter."""
 
     system: bool
     """Whether a system turn is rendered."""
@@ -111,13 +112,18 @@ def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
         notes.append(f"the chat template leaves answers open, so {tokenizer.eos_token} is trained after the last one")
     if day:
         notes.append(f"the chat template writes the date: rows are given {day}, the same every day")
+    system = _renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"])
+    reasoning = _renders(tokenizer, jinja, [_DIALOGUE[0], _THOUGHT], ["t1t", "a1a"])
+    portable = asking_template(tokenizer, jinja, own, system=system, reasoning=reasoning)
+    if portable != without_markers(own):
+        notes.append("the chat template asks in another way than rows are trained; it is saved as it was trained")
     return ChatTemplate(
         name=OWN,
         jinja=jinja,
-        portable=without_markers(own),
-        system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
+        portable=portable,
+        system=system,
         tools=_probe_tools(tokenizer, jinja),
-        reasoning=_renders(tokenizer, jinja, [_DIALOGUE[0], _THOUGHT], ["t1t", "a1a"]),
+        reasoning=reasoning,
         alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
         context=False,
         stops=stops,
