@@ -1,5 +1,7 @@
 """What the chat process computes: equal to what it replaces, whatever is reused, streamed or stopped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from chat_material import keep_all_weights, make_run
@@ -7,11 +9,15 @@ from transformers import AutoTokenizer
 
 from qlora_tui import starter
 from qlora_tui.chat.protocol import Ask, Done, Message, Notice, Sampling, Token
+from qlora_tui.config.data import DataSpec
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation
 from qlora_tui.data.templates import resolve
 from qlora_tui.engine import chat_memory, chat_model, generate, loading
 from qlora_tui.engine.chat_answer import Answerer
 from qlora_tui.engine.chat_memory import Memory
 from qlora_tui.engine.chat_text import StreamedText, WithoutEnd, turn_end_ids
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.errors import ModelError, UsageError
 from qlora_tui.models.identity import weights_fingerprint
 from qlora_tui.runs.fingerprint import record
@@ -237,12 +243,24 @@ def test_answers_stop_at_the_end_of_the_context(answerer, loaded):
     assert tell(answerer, prompt)[1].tokens > 0
 
 
-def test_a_conversation_that_the_chat_template_refuses_is_an_error_with_a_way_out(answerer, loaded, monkeypatch):
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}hello"
+def test_a_conversation_that_the_chat_template_refuses_is_an_error_with_a_way_out(loaded, monkeypatch):
+    refusing = "{% if 'secret' in messages[-1].content %}{{ raise_exception('no secrets') }}{% endif %}hello"
     monkeypatch.setattr(loaded.tokenizer, "chat_template", refusing)
-    with pytest.raises(ModelError, match="no system role") as caught:
-        tell(answerer, messages("hi", system="Be brief."))
+    answerer = Answerer(replace(loaded, prompts=Prompts.of(loaded.tokenizer)))
+    with pytest.raises(ModelError, match="no secrets") as caught:
+        tell(answerer, messages("a secret", system="Be brief."))
     assert "/system" in caught.value.hint
+
+
+def test_a_system_prompt_is_asked_as_it_is_trained_where_the_template_has_no_system_turn(loaded, monkeypatch):
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    template = refusing + "{% for m in messages %}{{ m.role + ': ' + m.content + '; ' }}{% endfor %}"
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+    turns = [Turn(role="system", content="Be brief."), Turn(role="user", content="hi")]
+    prompts = Prompts.of(loaded.tokenizer)
+    assert loaded.tokenizer.decode(prompts.ids(turns)).strip() == "user: Be brief.\n\nhi;"
+    trained = Prompts.of(loaded.tokenizer, DataSpec(system_prompt="Be brief."))
+    assert trained.ids(turns[1:]) == prompts.ids(turns)
 
 
 def tiny(architecture: str, **settings):
@@ -333,8 +351,9 @@ def test_a_marker_that_is_several_tokens_is_no_part_of_the_answer(loaded, monkey
     """The model writes, token by token, what it was trained to write: its answer, the template's marker, the end."""
     tokenizer, model, said = loaded.tokenizer, loaded.model, "2 < 3, and <end it is."
     monkeypatch.setattr(tokenizer, "chat_template", resolve(name, tokenizer).portable)
-    question = [{"role": "user", "content": "q"}]
-    prompt = generate.render_prompt(tokenizer, question)
+    question = [Turn(role="user", content="q")]
+    prompts = Prompts.of(tokenizer)
+    prompt = prompts.ids(question)
     whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": said}], tokenize=False)
     written = tokenizer(whole, add_special_tokens=False)["input_ids"][len(prompt) :]
     written = written[: written.index(tokenizer.eos_token_id) + 1]
@@ -346,8 +365,8 @@ def test_a_marker_that_is_several_tokens_is_no_part_of_the_answer(loaded, monkey
         return torch.cat([input_ids, torch.tensor([written])], dim=1)
 
     monkeypatch.setattr(model, "generate", write)
-    assert tell(Answerer(loaded), messages("q"))[0].strip() == said
-    assert list(generate.answer(model, tokenizer, [question], max_tokens=9)) == [said]
+    assert tell(Answerer(replace(loaded, prompts=prompts)), messages("q"))[0].strip() == said
+    assert list(generate.answer(model, prompts, [Conversation(question)], max_tokens=9)) == [said]
 
 
 def test_a_marker_that_is_cut_off_is_shown():

@@ -211,7 +211,7 @@ def test_a_model_is_asked_as_it_was_trained(variant: str) -> None:
     tokenizer.chat_template = template.portable
     rows = [ask("How are you?", "Very well"), ask("Hi", "Hello there") + ask("Bye", "Ciao bello")]
     for turns, row in zip(
-        rows, Recipe(tokenizer, template, Rules(Limits(1000))).encoder().encode(columns(rows)), strict=True
+        rows, Recipe(tokenizer, template, Rules(Limits(4000))).encoder().encode(columns(rows)), strict=True
     ):
         asked = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
         ids, _ = row.pieces[0]
@@ -271,7 +271,7 @@ def test_tools_are_kept_as_text_where_the_template_has_no_place_for_them() -> No
 
 def test_rows_formatted_already_are_refused_with_the_fix() -> None:
     tokenizer = starter_tokenizer()
-    recipe = Recipe(tokenizer, resolve("auto", tokenizer), Rules(Limits(1000)))
+    recipe = Recipe(tokenizer, resolve("auto", tokenizer), Rules(Limits(4000)))
     doubled = ask("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello<|im_end|>")
     with pytest.raises(DataError, match=r"already hold .*'<\|im_start\|>' in rows.jsonl:1") as refused:
         _judge(recipe, columns([doubled] * 3))
@@ -283,7 +283,7 @@ def test_rows_formatted_already_are_refused_with_the_fix() -> None:
 
 def test_guanaco_text_is_not_taken_for_a_mistake() -> None:
     tokenizer = starter_tokenizer()
-    recipe = Recipe(tokenizer, resolve("auto", tokenizer), Rules(Limits(1000)))
+    recipe = Recipe(tokenizer, resolve("auto", tokenizer), Rules(Limits(4000)))
     _judge(recipe, columns(texts=["### Human: Hi### Assistant: Hello"]))
 
 

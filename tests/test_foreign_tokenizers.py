@@ -21,7 +21,8 @@ from qlora_tui.data.lengths import Limits
 from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.row_encoder import Rules
 from qlora_tui.data.templates import resolve
-from qlora_tui.engine import foreign_tokenizer, generate, loading
+from qlora_tui.engine import foreign_tokenizer, loading
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.errors import DataError, ExitCode, ModelError
 from qlora_tui.starter import MODEL_DIR
 
@@ -94,11 +95,11 @@ def test_a_hostile_template_is_stopped(model: Path, name: str) -> None:
     template, reason = HOSTILE_TEMPLATES[name]
     tokenizer = with_template(model, template)
     with pytest.raises(ModelError, match=f"chat template.*({reason})"):
-        generate.render_prompt(tokenizer, ASKED)
+        Prompts.of(tokenizer).ids(ASKED)
     with pytest.raises(DataError, match=f"chat template.*({reason})"):
         resolve("auto", tokenizer)
     # The process works on: its limits are as they were.
-    assert generate.render_prompt(with_template(model, CHATML), ASKED)
+    assert Prompts.of(with_template(model, CHATML)).ids(ASKED)
     assert len("a" * (600 << 20)) == 600 << 20
 
 

@@ -1,7 +1,7 @@
 """Which template a run uses, what that template can express, and how turns are made to fit it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,9 @@ from qlora_tui.errors import DataError, ModelError
 OWN = "the model's own"
 
 
-@dataclass(frozen=True, slots=True)
-class ChatTemplate:
-    name: str
-    """A name from NAMED, or OWN."""
-
-    jinja: str
-    """What rows are rendered with."""
-
-    portable: str
-    """Renders the same without generation blocks, and asks as rows begin: what is saved with the adapter."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a template can express."""
 
     system: bool
     """Whether a system turn is rendered."""
@@ -44,6 +37,18 @@ class ChatTemplate:
 
     context: bool
     """Whether the template writes a turn's further context itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTemplate(Abilities):
+    name: str
+    """A name from NAMED, or OWN."""
+
+    jinja: str
+    """What rows are rendered with."""
+
+    portable: str
+    """Renders the same without generation blocks, and asks as rows begin: what is saved with the adapter."""
 
     stops: bool
     """Whether what ends an answer is part of what is trained. If not, the end-of-text token is appended."""
@@ -64,12 +69,39 @@ def resolve(name: str, tokenizer: Tokenizer) -> ChatTemplate:
     """
     if name != "auto":
         return _named(name, tokenizer, ())
-    own = tokenizer.chat_template
-    own = own.get("default") if isinstance(own, dict) else own
+    own = own_template(tokenizer)
     if own:
         return _own(own, tokenizer)
     name = "chatml" if set(NAMED["chatml"].markers) <= _known_tokens(tokenizer) else "guanaco"
     return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",))
+
+
+def own_template(tokenizer: Tokenizer) -> str | None:
+    """Return the tokenizer's own chat template, the default one of several."""
+    own = tokenizer.chat_template
+    return own.get("default") if isinstance(own, dict) else own
+
+
+def abilities(name: str, tokenizer: Tokenizer) -> Abilities:
+    """Return what `data.template = name` can express with a tokenizer that has this template as its own."""
+    return _named_abilities(name) if name in NAMED else _abilities(tokenizer, own_template(tokenizer) or "")
+
+
+def _named_abilities(name: str) -> Abilities:
+    named = NAMED[name]
+    return Abilities(system=True, tools=False, reasoning=False, alternates=named.alternates, context=named.context)
+
+
+def _abilities(tokenizer: Tokenizer, jinja: str) -> Abilities:
+    """What the template `jinja` can express, found by rendering small conversations."""
+    told = [Turn(role="user", content="q1q", context="c1c"), _DIALOGUE[1]]
+    return Abilities(
+        system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
+        tools=_probe_tools(tokenizer, jinja),
+        reasoning=_renders(tokenizer, jinja, [_DIALOGUE[0], _THOUGHT], ["t1t", "a1a"]),
+        alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
+        context=_renders(tokenizer, jinja, told, ["c1c"]),
+    )
 
 
 def _known_tokens(tokenizer: Tokenizer) -> set[str]:
@@ -91,14 +123,10 @@ def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTempl
         name=name,
         jinja=jinja,
         portable=without_markers(jinja),
-        system=True,
-        tools=False,
-        reasoning=False,
-        alternates=named.alternates,
-        context=named.context,
         stops=True,
         markers=named.markers,
         notes=notes,
+        **asdict(_named_abilities(name)),
     )
 
 
@@ -112,23 +140,18 @@ def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
         notes.append(f"the chat template leaves answers open, so {tokenizer.eos_token} is trained after the last one")
     if day:
         notes.append(f"the chat template writes the date: rows are given {day}, the same every day")
-    system = _renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"])
-    reasoning = _renders(tokenizer, jinja, [_DIALOGUE[0], _THOUGHT], ["t1t", "a1a"])
-    portable = asking_template(tokenizer, jinja, own, system=system, reasoning=reasoning)
+    found = _abilities(tokenizer, jinja)
+    portable = asking_template(tokenizer, jinja, own, system=found.system, reasoning=found.reasoning)
     if portable != without_markers(own):
         notes.append("the chat template asks in another way than rows are trained; it is saved as it was trained")
     return ChatTemplate(
         name=OWN,
         jinja=jinja,
         portable=portable,
-        system=system,
-        tools=_probe_tools(tokenizer, jinja),
-        reasoning=reasoning,
-        alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
-        context=False,
         stops=stops,
         markers=tuple(token for token in special_tokens(tokenizer) if token in own),
         notes=tuple(notes),
+        **asdict(found),
     )
 
 
@@ -203,6 +226,8 @@ def _renders(
 ) -> bool:
     try:
         text = render_text(tokenizer, jinja, [Conversation(turns, tools)])[0]
+    except TemplateLimitError:
+        raise
     except _TEMPLATE_ERRORS:
         return False
     return all(part in text for part in expected)

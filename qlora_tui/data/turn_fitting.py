@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from qlora_tui.data.rows import Turn
-from qlora_tui.data.templates import ChatTemplate
+from qlora_tui.data.templates import Abilities
 
 
 def fit_turns(
-    template: ChatTemplate,
+    template: Abilities,
     turns: Sequence[Turn],
     tools: Sequence[dict[str, Any]] = (),
     system_prompt: str | None = None,

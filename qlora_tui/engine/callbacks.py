@@ -9,9 +9,12 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from qlora_tui.config.training import TrainingSpec
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation
 from qlora_tui.engine import generate
 from qlora_tui.engine.evaluation import mmlu
 from qlora_tui.engine.generate import answer
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.session import Session, finite
 from qlora_tui.engine.trackers import Trackers
 from qlora_tui.errors import ModelError
@@ -24,12 +27,12 @@ class RunCallback(TrainerCallback):
     """Tells the run folder what the trainer does, and the trainer what the person asked for."""
 
     def __init__(
-        self, session: Session, spec: TrainingSpec, tokenizer: Any, trackers: Trackers, steps_per_epoch: int | None
+        self, session: Session, spec: TrainingSpec, prompts: Prompts, trackers: Trackers, steps_per_epoch: int | None
     ) -> None:
         self.session = session
         self.trackers = trackers
         self.spec = spec
-        self.tokenizer = tokenizer
+        self.prompts = prompts
         self.steps_per_epoch = steps_per_epoch
         self._questions = mmlu.read(Path(spec.mmlu_file), None) if spec.mmlu_file else []
         self._tokens = 0
@@ -150,7 +153,7 @@ class RunCallback(TrainerCallback):
             return {}
         self.session.stage("evaluating", "multiple choice", total=len(self._questions), unit="questions")
         with torch.inference_mode(), generate.evaluating(model), generate.autocast(model):
-            letters = list(mmlu.letters(model, self.tokenizer, self._questions, self.spec.micro_batch_size))
+            letters = list(mmlu.letters(model, self.prompts.tokenizer, self._questions, self.spec.micro_batch_size))
         found = mmlu.accuracy(self._questions, letters)
         subjects = {f"mmlu_{subject}": share for subject, share in found.pop("subjects").items()}
         return {f"mmlu_{name}": share for name, share in found.items()} | subjects
@@ -160,8 +163,8 @@ class RunCallback(TrainerCallback):
         if not self.spec.sample_prompts:
             return
         self.session.stage("sampling", total=len(self.spec.sample_prompts), unit="prompts")
-        conversations = [[{"role": "user", "content": prompt}] for prompt in self.spec.sample_prompts]
-        answers = answer(model, self.tokenizer, conversations, max_tokens=self.spec.sample_max_tokens)
+        conversations = [Conversation([Turn(role="user", content=prompt)]) for prompt in self.spec.sample_prompts]
+        answers = answer(model, self.prompts, conversations, max_tokens=self.spec.sample_max_tokens)
         try:
             for prompt, text in zip(self.spec.sample_prompts, answers, strict=True):
                 self.session.emit(events.Sample(step=step, prompt=prompt, answer=text))

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from qlora_tui.chat.protocol import Ask, Done, FromChild, Message, Notice, Reason, Sampling, Side, Token
+from qlora_tui.data.rows import Turn
 from qlora_tui.engine import generate
 from qlora_tui.engine.chat_memory import Memory
 from qlora_tui.engine.chat_model import Loaded
@@ -27,6 +28,7 @@ class Answerer:
     def __init__(self, loaded: Loaded) -> None:
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
+        self._prompts = loaded.prompts
         self._context_tokens = loaded.ready.context_max_tokens
         self._sides = loaded.ready.sides
         self._stops = generate.stop_ids(self._model, self._tokenizer)
@@ -79,7 +81,7 @@ class Answerer:
 
     def _render(self, messages: Sequence[Message]) -> list[int]:
         try:
-            return generate.render_prompt(self._tokenizer, [message.model_dump() for message in messages])
+            return self._prompts.ids([Turn(role=one.role, content=one.content) for one in messages])
         except ModelError as error:
             hint = "If it has a system prompt, remove it with /system; else /clear."
             raise ModelError(error.message, hint=hint) from error

@@ -17,6 +17,7 @@ from qlora_tui.chat.protocol import Ready, Side
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import foreign_tokenizer, loading
 from qlora_tui.engine.oom import is_out_of_memory
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.errors import ModelError, OutOfMemoryError, RunConflictError
 from qlora_tui.runs.fingerprint import has_other_base, pinned
@@ -34,8 +35,12 @@ _UNLIMITED_TOKENS = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Loaded:
     model: Any
-    tokenizer: Any
+    prompts: Prompts
     ready: Ready
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.prompts.tokenizer
 
 
 class DenseLinear(torch.nn.Linear):
@@ -125,7 +130,8 @@ def _load(config: RunConfig, settings: Settings, folder: Path | None, on_stage: 
         sides=sides,
         context_max_tokens=context_max_tokens(model, tokenizer),
     )
-    return Loaded(model, tokenizer, ready)
+    trained = None if folder is None else config.data
+    return Loaded(model, Prompts.of(tokenizer, trained), ready)
 
 
 def load_tokenizer(folder: Path, config: RunConfig) -> Any:

@@ -10,8 +10,11 @@ from safetensors.torch import load_file
 from qlora_tui import atomic
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation
 from qlora_tui.engine.card import added_rows, model_card
 from qlora_tui.engine.generate import answer
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ModelError
@@ -83,8 +86,9 @@ def check_saved(folder: Path, config: RunConfig, model: Any, tokenizer: Any) -> 
         raise ModelError("the saved adapter is all zeros: nothing was learned", hint="Check the learning rate.")
     if config.adapter.init == "pissa":
         return  # saved for the untouched base, which is not the one in memory
-    conversation = [[{"role": "user", "content": _PROBE}]]
-    in_memory = next(answer(model, tokenizer, conversation, max_tokens=_PROBE_TOKENS))
+    prompts = Prompts.of(tokenizer, config.data)
+    conversation = [Conversation([Turn(role="user", content=_PROBE)])]
+    in_memory = next(answer(model, prompts, conversation, max_tokens=_PROBE_TOKENS))
     dtypes = {name: tensor.dtype for name, tensor in model.named_parameters() if tensor.requires_grad}
     for name, tensor in model.named_parameters():
         if name in dtypes:
@@ -93,7 +97,7 @@ def check_saved(folder: Path, config: RunConfig, model: Any, tokenizer: Any) -> 
     for name, tensor in model.named_parameters():
         if name in dtypes:
             tensor.data = tensor.data.to(dtypes[name])
-    reloaded = next(answer(model, tokenizer, conversation, max_tokens=_PROBE_TOKENS))
+    reloaded = next(answer(model, prompts, conversation, max_tokens=_PROBE_TOKENS))
     if reloaded != in_memory:
         raise ModelError(
             "the saved adapter answers differently from the trained one",

@@ -5,30 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
+from qlora_tui.data.spans import Conversation
 from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_ids, turn_end_text
-from qlora_tui.errors import ModelError
-
-Message = dict[str, str]
-
-
-def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant's answer starts.
-
-    Raises ModelError when the chat template refuses the conversation or exceeds its limits.
-    """
-    try:
-        ids: list[int] = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=True
-        )["input_ids"]
-    except TemplateError as error:
-        raise ModelError(
-            f"the model's chat template refuses this conversation: {error}",
-            hint="Some templates have no system turn, or want user and assistant to alternate.",
-        ) from error
-    return ids
+from qlora_tui.engine.prompts import Prompts
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -45,13 +26,15 @@ def room(model: Any, tokenizer: Any, prompt_tokens: int, max_tokens: int) -> int
 
 @torch.no_grad()
 def answer(
-    model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], *, max_tokens: int, batch_size: int = 16
+    model: Any, prompts: Prompts, conversations: Sequence[Conversation], *, max_tokens: int, batch_size: int = 16
 ) -> Iterator[str]:
     """Yield the greedy answer to each conversation, in order, computed in batches padded on the left."""
+    tokenizer = prompts.tokenizer
     stops, end = stop_ids(model, tokenizer), turn_end_text(tokenizer)
     with evaluating(model), autocast(model):
         for start in range(0, len(conversations), batch_size):
-            rows = [render_prompt(tokenizer, messages) for messages in conversations[start : start + batch_size]]
+            batch = conversations[start : start + batch_size]
+            rows = [prompts.ids(one.turns, one.tools) for one in batch]
             width = max(len(row) for row in rows)
             ids = torch.full((len(rows), width), tokenizer.pad_token_id)
             mask = torch.zeros_like(ids)

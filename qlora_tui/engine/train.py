@@ -14,6 +14,7 @@ from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings, resolve_to_train
 from qlora_tui.engine.session import Session
 from qlora_tui.engine.trackers import Trackers, started
@@ -105,7 +106,8 @@ def _train(work: Training, trackers: Trackers) -> None:
     _check_disk(work, model)
     finish.keep_initial_adapter(session.run, config, model)
     config, trainer = _make_trainer(work, model, tokenizer, data)
-    callback = RunCallback(session, config.training, tokenizer, trackers, _steps_per_epoch(config, data))
+    prompts = Prompts.of(tokenizer, config.data)
+    callback = RunCallback(session, config.training, prompts, trackers, _steps_per_epoch(config, data))
     trainer.add_callback(callback)
     began_s = time.monotonic()
     trainer.train(resume_from_checkpoint=str(work.checkpoint.path) if work.checkpoint else None)

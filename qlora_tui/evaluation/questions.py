@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import Consent
+from qlora_tui.data.rows import Turn
 from qlora_tui.errors import DataError, NotFoundError
 
 GENERAL = "general"
@@ -22,10 +23,17 @@ class Question:
     question_id: str
     text: str
     category: str = GENERAL
+    turns: tuple[Turn, ...] = ()
+    """The conversation that the question ends; empty: the text alone."""
+
+    @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """The turns up to the answer."""
+        return self.turns or (Turn(role="user", content=self.text),)
 
 
 def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda download: False) -> list[Question]:
-    """The questions of a question file; of any other source the first question of each conversation, numbered from 1.
+    """The questions of a question file; of any other source what is asked before the first answer, numbered from 1.
 
     Raises as `read_questions`, and what reading a dataset raises.
     """
@@ -38,10 +46,11 @@ def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda 
     found = []
     rows = read_rows(split_into_turns(spec, consent), consent=consent).rows
     for number, row in enumerate(islice(rows, limit), start=1):
-        asked = next((whole_content(turn) for turn in to_example(row).turns if turn["role"] == "user"), None)
+        turns = tuple(takewhile(lambda turn: turn["role"] in {"system", "user"}, to_example(row).turns))
+        asked = "\n\n".join(whole_content(turn) for turn in turns if turn["role"] == "user")
         if not asked:
-            raise DataError(f"{spec.source}, row {number}: nobody asks anything in it", hint="Give a set of questions.")
-        found.append(Question(str(number), asked))
+            raise DataError(f"{spec.source}, row {number}: no question in it", hint="Give a set of questions.")
+        found.append(Question(str(number), asked, turns=turns))
     return found
 
 

@@ -13,8 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from qlora_tui.config.overrides import resolve as configured
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation
 from qlora_tui.engine import adapters, finish, loading, oom
 from qlora_tui.engine.generate import answer
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.engine.trainer import ExactTrainer, training_arguments
 from qlora_tui.errors import ConfigError, ModelError
@@ -195,7 +198,8 @@ def test_float32_norms_before_a_bfloat16_head_answer(save: Callable[[Any], Path]
     for name, module in model.named_modules():
         if "norm" in name:
             module.float()
-    [text] = answer(model, words, [[{"role": "user", "content": "who are you"}]], max_tokens=3)
+    asked = Conversation([Turn(role="user", content="who are you")])
+    [text] = answer(model, Prompts.of(words), [asked], max_tokens=3)
     assert isinstance(text, str)
 
 

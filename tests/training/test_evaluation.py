@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from transformers import LlamaForCausalLM
 
 from qlora_tui.chat.protocol import Sampling
 from qlora_tui.config.data import SourceSpec
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation
 from qlora_tui.engine import generate
 from qlora_tui.engine.evaluation import answers, loss, mmlu, partial, quantization_study
 from qlora_tui.engine.evaluation.__main__ import Teller, run_task
@@ -119,8 +122,9 @@ def test_answers_are_scored_for_both_sides(pair: Pair) -> None:
 def test_a_question_is_asked_with_what_it_is_about(tmp_path: Path) -> None:
     file = tmp_path / "alpaca.jsonl"
     file.write_text('{"instruction": "Add.", "input": "1 and 2", "output": "3"}\n' * 2)
-    expected = answers.Expected([{"role": "user", "content": "Add.\n\n1 and 2"}], "3")
-    assert answers.read(SourceSpec(source=str(file)), None) == [expected] * 2
+    asked = Conversation((Turn(role="user", content="Add.", context="1 and 2"),))
+    assert answers.read(SourceSpec(source=str(file)), None) == [answers.Expected(asked, "3")] * 2
+    assert answers.Expected(asked, "3").question == "Add.\n\n1 and 2"
 
 
 def test_an_interrupted_generation_goes_on_with_the_same_answers(pair: Pair) -> None:
@@ -196,11 +200,11 @@ def test_a_base_model_without_a_run_says_what_the_base_of_a_run_says(pair: Pair)
     model = judge_local.of_model(judge_local.config_of("starter"), "cpu", 8, allow_download=False)
     run = model.choice.run
     alone = chat_model.load(run, checkpoint=None, device="cpu", on_stage=str, on_notice=str, base_only=True)
-    asked = [[{"role": "user", "content": "Where does Anna live?"}]]
+    asked = [Conversation([Turn(role="user", content="Where does Anna live?")])]
     assert alone.ready.sides == ("base",)
     with pair.side("base") as base:
-        expected = list(generate.answer(base, pair.tokenizer, asked, max_tokens=8))
-    assert list(generate.answer(alone.model, alone.tokenizer, asked, max_tokens=8)) == expected
+        expected = list(generate.answer(base, pair.prompts, asked, max_tokens=8))
+    assert list(generate.answer(alone.model, alone.prompts, asked, max_tokens=8)) == expected
 
 
 def test_a_base_model_without_a_chat_template_cannot_judge(tmp_path: Path) -> None:
@@ -297,7 +301,18 @@ def test_questions_come_from_question_files_and_from_any_dataset(
 ) -> None:
     file = tmp_path / "asked.jsonl"
     file.write_text("".join(row + "\n" for row in rows))
-    assert questions_of(SourceSpec(source=str(file)), None) == expected
+    found = questions_of(SourceSpec(source=str(file)), None)
+    assert [replace(one, turns=()) for one in found] == expected
+
+
+def test_a_question_of_a_dataset_keeps_its_system_turn_and_what_it_is_about(tmp_path: Path) -> None:
+    file = tmp_path / "asked.jsonl"
+    file.write_text('{"instruction": "Add.", "input": "1 and 2", "output": "3", "system": "Be brief."}\n' * 2)
+    (first, _) = questions_of(SourceSpec(source=str(file)), None)
+    assert first.conversation == (
+        Turn(role="system", content="Be brief."),
+        Turn(role="user", content="Add.", context="1 and 2"),
+    )
 
 
 def test_a_dataset_that_is_not_here_is_named_with_its_way_before_anything_is_loaded(command: Cli) -> None:
@@ -319,7 +334,7 @@ def test_nothing_is_generated_beyond_the_context(pair: Pair) -> None:
     run = make_run("long")
     task = GenerateTask(name="long", questions="", sampling=Sampling(max_tokens=64, temperature=0), sides=("base",))
     asked = Question("7", "full " * (pair.context_max_tokens - 40))
-    prompt = len(generate.render_prompt(pair.tokenizer, [{"role": "user", "content": asked.text}]))
+    prompt = len(pair.prompts.ids(asked.conversation))
     assert pair.context_max_tokens - 64 < prompt < pair.context_max_tokens
     answers.generate_all(run, pair, [asked], task, silent)
     (answer,) = [json.loads(line) for line in answers_file(run, "long", "base").read_text().splitlines()]

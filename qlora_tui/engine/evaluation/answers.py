@@ -14,12 +14,14 @@ from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.convert import split_into_turns, whole_content
 from qlora_tui.data.downloads import Consent
 from qlora_tui.data.load import read_rows, to_example
+from qlora_tui.data.spans import Conversation
 from qlora_tui.engine import generate
 from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_text
 from qlora_tui.engine.evaluation import partial
 from qlora_tui.engine.evaluation.pair import Pair
 from qlora_tui.engine.evaluation.partial import Keep, forgotten
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.errors import DataError, ModelError, RunConflictError
 from qlora_tui.evaluation import row_log
 from qlora_tui.evaluation.predictions import (
@@ -42,8 +44,13 @@ Progress = Callable[[str, int, int], None]
 class Expected(NamedTuple):
     """The conversation up to the last answer, and that answer."""
 
-    messages: list[dict[str, str]]
+    conversation: Conversation
     answer: str
+
+    @property
+    def question(self) -> str:
+        """What the last turn says."""
+        return whole_content(self.conversation.turns[-1])
 
 
 def read(source: SourceSpec, limit: int | None, consent: Consent = lambda download: False) -> list[Expected]:
@@ -54,13 +61,13 @@ def read(source: SourceSpec, limit: int | None, consent: Consent = lambda downlo
     found: list[Expected] = []
     rows = read_rows(split_into_turns(source, consent), consent=consent).rows
     for row in islice(rows, limit):
-        messages = [{"role": str(turn["role"]), "content": whole_content(turn)} for turn in to_example(row).turns]
-        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        example = to_example(row)
+        if len(example.turns) < 2 or example.turns[-1]["role"] != "assistant":
             raise DataError(
                 f"{source.source}, row {len(found) + 1}: no answer to compare with",
                 hint="Every row must end with the assistant's answer.",
             )
-        found.append(Expected(messages[:-1], messages[-1]["content"]))
+        found.append(Expected(Conversation(example.turns[:-1], example.tools), example.turns[-1]["content"]))
     return found
 
 
@@ -69,12 +76,12 @@ def measure(
 ) -> dict[str, Any]:
     """Mean of every score for each side, and the answers themselves."""
     found: dict[str, Any] = {"questions": len(rows)}
-    per_row: list[dict[str, Any]] = [{"question": row.messages[-1]["content"], "expected": row.answer} for row in rows]
+    per_row: list[dict[str, Any]] = [{"question": row.question, "expected": row.answer} for row in rows]
     for side in pair.sides:
         with keep(side) as log, pair.side(side) as model:
-            rest = [row.messages for row in rows[len(log.rows) :]]
+            rest = [row.conversation for row in rows[len(log.rows) :]]
             for text in generate.answer(
-                model, pair.tokenizer, rest, max_tokens=task.max_tokens, batch_size=task.batch_rows
+                model, pair.prompts, rest, max_tokens=task.max_tokens, batch_size=task.batch_rows
             ):
                 log.append({"answer": text})
                 progress(side, len(log.rows), len(rows))
@@ -108,7 +115,7 @@ def generate_all(
                 if batch:
                     torch.manual_seed(task.seed * 1_000_003 + start)
                     with _told_when_diverged():
-                        sampled = _sampled(model, pair.tokenizer, batch, task)
+                        sampled = _sampled(model, pair.prompts, batch, task)
                     for question, prompt, text in sampled:
                         log.append(answer_row(_answer(question, prompt, text)))
                 progress(side, min(start + task.batch_rows, len(questions)), len(questions))
@@ -197,9 +204,10 @@ def _told_when_diverged() -> Iterator[None]:
 
 
 def _sampled(
-    model: Any, tokenizer: Any, batch: Sequence[Question], task: GenerateTask
+    model: Any, asked: Prompts, batch: Sequence[Question], task: GenerateTask
 ) -> list[tuple[Question, str, str]]:
-    prompts = [generate.render_prompt(tokenizer, [{"role": "user", "content": one.text}]) for one in batch]
+    tokenizer = asked.tokenizer
+    prompts = [asked.ids(one.conversation) for one in batch]
     width, context = max(len(prompt) for prompt in prompts), context_max_tokens(model, tokenizer)
     for one, prompt in zip(batch, prompts, strict=True):
         if len(prompt) >= context:

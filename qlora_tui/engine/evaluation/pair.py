@@ -9,6 +9,7 @@ import torch
 
 from qlora_tui.engine import chat_model
 from qlora_tui.engine.generate import evaluating
+from qlora_tui.engine.prompts import Prompts
 from qlora_tui.errors import UsageError
 from qlora_tui.evaluation.predictions import Side
 from qlora_tui.evaluation.tasks import Task
@@ -18,9 +19,13 @@ from qlora_tui.runs.store import RunFolder
 @dataclass(frozen=True, slots=True)
 class Pair:
     model: Any
-    tokenizer: Any
+    prompts: Prompts
     sides: tuple[Side, ...]
     context_max_tokens: int
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.prompts.tokenizer
 
     @contextmanager
     def side(self, side: Side) -> Iterator[Any]:
@@ -39,4 +44,4 @@ def load(run: RunFolder, task: Task, say: Callable[[str], None]) -> Pair:
             f"run {run.name!r} has no base to compare with: it trained every weight of its model",
             hint="Evaluate the trained model alone: --side adapter.",
         )
-    return Pair(loaded.model, loaded.tokenizer, task.sides, loaded.ready.context_max_tokens)
+    return Pair(loaded.model, loaded.prompts, task.sides, loaded.ready.context_max_tokens)

@@ -1,0 +1,59 @@
+"""Conversations as prompts: the one way from turns to what a model is asked, fitted as rows are for training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from qlora_tui.config.data import DataSpec
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.spans import Conversation, render_text
+from qlora_tui.data.templates import Abilities, abilities, own_template
+from qlora_tui.data.tokenizer import encode
+from qlora_tui.data.turn_fitting import fit_turns
+from qlora_tui.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """How one model is asked. Its tokenizer has the chat template that it was trained with."""
+
+    tokenizer: Any
+    template: str
+    abilities: Abilities
+    system_prompt: str | None = None
+    """Put before conversations without a system turn, as it was in training."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, data: DataSpec | None = None) -> "Prompts":
+        """Return the prompts of a model trained with the settings `data`; None: of a model as it was published.
+
+        Raises ModelError for a tokenizer without a chat template, or with one that exceeds its limits.
+        """
+        template = own_template(tokenizer)
+        if not template:
+            raise ModelError("the tokenizer has no chat template", hint="Choose a model made for conversations.")
+        trained = data or DataSpec()
+        try:
+            found = abilities(trained.template, tokenizer)
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template was stopped: {error}", hint="Choose another model.") from error
+        return cls(tokenizer, template, found, trained.system_prompt)
+
+    def ids(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+        """Return the token ids of a conversation up to where the assistant's answer starts.
+
+        Raises ModelError when the chat template refuses the conversation or exceeds its limits.
+        """
+        fitted = fit_turns(self.abilities, turns, tools, self.system_prompt)
+        conversation = Conversation(fitted, tools if self.abilities.tools else ())
+        try:
+            (text,) = render_text(self.tokenizer, self.template, [conversation], add_generation_prompt=True)
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"the model's chat template refuses this conversation: {error}",
+                hint="Some templates have no system turn, or want user and assistant to alternate.",
+            ) from error
+        ids: list[int] = encode(self.tokenizer, [text])[0].ids
+        return ids
