@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from qlora_tui.runs import events
-from qlora_tui.runs.pace import remaining_s
+from qlora_tui.runs import events, narration
+from qlora_tui.runs.pace import remaining, remaining_s, to_come
 from qlora_tui.runs.series import MOST_POINTS, Series
 from qlora_tui.runs.state import RunState, fold, fold_all
 
@@ -221,6 +221,95 @@ def test_a_long_curve_can_go_back_and_grow_again(back_to: int) -> None:
 
 def test_the_time_left_follows_the_recent_pace_and_ignores_a_pause() -> None:
     plan = events.TrainingPlanned(total_steps=20, steps_per_epoch=None, effective_batch_rows=1)
-    times = [0.0, 2.0, 4.0, 104.0, 106.0]
+    times = [1000.0, 1002.0, 1004.0, 1104.0, 1106.0]
     state = folded([plan, *(step(number, time_s=time_s) for number, time_s in enumerate(times, start=1))])
     assert remaining_s(state) == pytest.approx(30.0)
+
+
+def timeline(plan: events.TrainingPlanned, seconds: dict[str, float]) -> list[events.AnyEvent]:
+    """What a worker of this plan says, where each kind of work always takes the same time."""
+    now_s, log = 1_000.0, list[events.AnyEvent]()
+
+    def after(kind: str, event: events.AnyEvent) -> None:
+        nonlocal now_s
+        now_s += seconds[kind]
+        log.append(event.model_copy(update={"time_s": now_s}))
+
+    def sample(number: int) -> None:
+        for prompt in ("a", "b"):
+            after("answer", events.Sample(step=number, prompt=prompt, answer=""))
+
+    log.append(plan.model_copy(update={"time_s": now_s}))
+    for number in range(1, plan.total_steps + 1):
+        after("step", step(number))
+        if plan.eval_every_steps and number % plan.eval_every_steps == 0:
+            after("eval", events.Eval(step=number, loss=1.0))
+        if plan.sample_every_steps and number % plan.sample_every_steps == 0:
+            sample(number)
+        if plan.save_every_steps and (number % plan.save_every_steps == 0 or number == plan.total_steps):
+            after("save", checkpoint(number))
+    if plan.evals_at_end:
+        after("eval", events.Eval(step=plan.total_steps, loss=1.0))
+    if plan.samples_at_end:
+        sample(plan.total_steps)
+    after("save", events.Finished(step=plan.total_steps, train_seconds=0.0))
+    return log
+
+
+PLANS = [
+    {"eval_every_steps": 10, "save_every_steps": 25, "sample_every_steps": 10, "samples_at_end": 1},
+    {"eval_every_steps": 7, "evals_at_end": 1, "save_every_steps": 30},
+    {"evals_at_end": 1, "save_every_steps": 250, "sample_every_steps": 9, "samples_at_end": 1},
+    {"save_every_steps": 10},
+]
+
+
+@pytest.mark.parametrize("pauses", PLANS)
+def test_the_time_left_counts_evaluations_checkpoints_and_samples_to_come(pauses: dict[str, Any]) -> None:
+    plan = events.TrainingPlanned(total_steps=100, steps_per_epoch=None, effective_batch_rows=16, **pauses)
+    log = timeline(plan, {"step": 0.5, "eval": 12.0, "save": 3.0, "answer": 2.0})
+    state, end_s = RunState(), log[-1].time_s
+    measured = False
+    for event in log[:-1]:
+        state = fold(state, event)
+        pace = state.pace
+        kinds = [(plan.eval_every_steps, pace.evals_s), (plan.save_every_steps, pace.saves_s)]
+        kinds.append((plan.sample_every_steps, pace.samples_s))
+        if state.step_number > 1 and all(done for every, done in kinds if every) and not plan.evals_at_end:
+            measured = True
+            assert remaining_s(state) == pytest.approx(end_s - event.time_s, abs=4.1), "but for a round of samples"
+    assert measured or plan.evals_at_end
+    left = remaining(folded(log[:-2]))
+    assert left is not None and left.seconds < 20
+
+
+def test_the_time_left_says_that_it_is_a_lower_bound_until_samples_were_measured() -> None:
+    plan = events.TrainingPlanned(
+        total_steps=20, steps_per_epoch=None, effective_batch_rows=1, sample_every_steps=10, samples_at_end=1
+    )
+    log = timeline(plan, {"step": 1.0, "save": 0.0, "answer": 2.0})
+    before, after = folded(log[:9]), folded(log[:13])
+    assert narration.left(before) == "at least 0:12 left"
+    assert narration.left(after) == "0:18 left"
+
+
+def test_an_evaluation_that_was_not_measured_yet_takes_a_third_of_training_on_its_rows() -> None:
+    plan = events.TrainingPlanned(total_steps=10, steps_per_epoch=None, effective_batch_rows=16, evals_at_end=1)
+    log = [events.DatasetReady(train_rows=160, eval_rows=160), *timeline(plan, {"step": 3.0, "eval": 0.0, "save": 0.0})]
+    state = folded(log[:7])
+    assert state.step_number == 5
+    assert remaining_s(state) == pytest.approx(5 * 3.0 + 10 * 1.0)
+
+
+def test_the_pause_between_two_attempts_is_no_step() -> None:
+    plan = events.TrainingPlanned(total_steps=10, steps_per_epoch=None, effective_batch_rows=1, time_s=5_000.0)
+    log = [started(1), plan.model_copy(update={"time_s": 1_000.0})]
+    log += [step(number, time_s=1_000.0 + number) for number in range(1, 5)]
+    log += [started(2, resumed_from_step=4), plan, step(5, time_s=5_001.0)]
+    assert folded(log).pace.steps_s == (1.0,) * 5
+
+
+def test_a_checkpoint_that_was_asked_for_is_none_of_those_to_come() -> None:
+    plan = events.TrainingPlanned(total_steps=100, steps_per_epoch=None, effective_batch_rows=1, save_every_steps=50)
+    log = [plan, *(step(number) for number in range(1, 34))]
+    assert to_come(folded(log)) == to_come(folded([*log, checkpoint(33)])) == (0, 3, 0)

@@ -50,12 +50,30 @@ class RunCallback(TrainerCallback):
                 total_steps=state.max_steps,
                 steps_per_epoch=self.steps_per_epoch,
                 effective_batch_rows=args.train_batch_size * args.gradient_accumulation_steps,
+                **self._pauses(state.max_steps),
             )
         )
         self.session.stage("training", done=state.global_step, total=state.max_steps, unit="steps")
         self._tokens = int(state.num_input_tokens_seen)
         self.session.phase = "training"
         self._step_began_s = time.perf_counter()
+
+    def _pauses(self, total_steps: int) -> dict[str, Any]:
+        """When training pauses, as fields of TrainingPlanned."""
+        spec, dataset = self.spec, self.session.state.dataset
+        has_eval = dataset is not None and dataset.eval_rows > 0
+        eval_every = spec.eval_every_steps if has_eval else None
+        evals_at_end = int(has_eval)
+        if eval_every is not None:  # the trainer evaluates at the last step, and the best weights are evaluated again
+            evals_at_end = int(total_steps % eval_every != 0) + spec.best_checkpoint
+        samples_at_end = 1 if spec.sample_every_steps else 1 + evals_at_end
+        return {
+            "eval_every_steps": eval_every,
+            "evals_at_end": evals_at_end,
+            "save_every_steps": spec.save_every_steps,
+            "sample_every_steps": (spec.sample_every_steps or eval_every) if spec.sample_prompts else None,
+            "samples_at_end": samples_at_end if spec.sample_prompts else 0,
+        }
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

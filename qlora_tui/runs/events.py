@@ -89,10 +89,18 @@ class DatasetReady(Event):
 
 
 class TrainingPlanned(Event):
+    """What is to be done, and how often training pauses for something else. None: never."""
+
     kind: Literal["training_planned"] = "training_planned"
     total_steps: int
     steps_per_epoch: int | None
     effective_batch_rows: int
+    eval_every_steps: int | None = None
+    evals_at_end: int = 0
+    """Evaluations after the last step that are none of those by steps."""
+    save_every_steps: int | None = None
+    sample_every_steps: int | None = None
+    samples_at_end: int = 0
 
 
 class Step(Event):

@@ -2,7 +2,7 @@
 
 from qlora_tui.data.downloads import size
 from qlora_tui.runs import events
-from qlora_tui.runs.pace import remaining_s
+from qlora_tui.runs.pace import remaining
 from qlora_tui.runs.state import RunState
 
 _SHORT = 160
@@ -65,12 +65,19 @@ def step(state: RunState, *, running: bool = True) -> str:
         f"grad norm {number(last.grad_norm)}",
         f"{last.tokens_per_s:,.0f} tokens/s",
     ]
-    left_s = remaining_s(state) if running else None
-    if left_s:
-        parts.append(f"{duration(left_s)} left")
+    if running and (rest := left(state)):
+        parts.append(rest)
     if last.peak_bytes:
         parts.append(f"GPU peak {size(last.peak_bytes)}")
     return "  ".join(parts)
+
+
+def left(state: RunState) -> str:
+    """How long the rest of a run takes, with "at least" while something to come was not measured yet; or nothing."""
+    rest = remaining(state)
+    if rest is None or not rest.seconds:
+        return ""
+    return f"{'at least ' if rest.at_least else ''}{duration(rest.seconds)} left"
 
 
 def number(value: float | None) -> str:

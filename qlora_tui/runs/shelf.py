@@ -9,8 +9,7 @@ from qlora_tui.runs import jobs, labels, store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.heartbeat import Silence
-from qlora_tui.runs.narration import stage
-from qlora_tui.runs.pace import remaining_s
+from qlora_tui.runs.narration import left, stage
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.waiting import waiting
@@ -33,7 +32,8 @@ class Glimpse:
     data: str
     created_s: float | None
     last_event_s: float | None
-    remaining_s: float | None
+    left: str
+    """How long it still takes, for people; empty when that is unknown."""
     doing: str
     """What the worker is doing or why it ended, for people. Foreign text."""
     curve: tuple[float, ...]
@@ -113,7 +113,7 @@ def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:
         data=str(plan.get("data") or ""),
         created_s=created_s if isinstance(created_s, int | float) else None,
         last_event_s=state.last_event_s or None,
-        remaining_s=remaining_s(state) if status == "running" else None,
+        left=left(state) if status == "running" else "",
         doing=_doing(state, status),
         curve=tuple(losses[:: max(1, -(-len(losses) // _CURVE_POINTS))]),
         tags=labels.tags(run),

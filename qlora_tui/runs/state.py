@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any, Literal, NamedTuple, cast
 
 from qlora_tui.runs import events
+from qlora_tui.runs.pace import Pace
 from qlora_tui.runs.series import Series
 
 Phase = Literal["created", "running", "replanning", "stopped", "cancelled", "failed", "finished"]
@@ -56,6 +57,7 @@ class RunState(NamedTuple):
     acknowledged: tuple[str, ...] = ()
     """Ids of the control messages that were acknowledged."""
     peak_bytes: int = 0
+    pace: Pace = Pace()
     train_began_s: float = 0.0
     """When the newest attempt began to train; 0 before it does."""
     earlier_train_s: float = 0.0
@@ -107,6 +109,7 @@ def _steps(state: RunState, steps: list[events.Step]) -> RunState:
     return state._replace(
         steps=state.steps.extend(steps),
         loss_sum=_added(state.loss_sum, steps),
+        pace=state.pace.stepped([step.time_s for step in steps]),
         peak_bytes=max(state.peak_bytes, *(step.peak_bytes for step in steps)),
         last_event_s=steps[-1].time_s,
         last_seq=steps[-1].seq,
@@ -154,6 +157,7 @@ def _started(state: RunState, event: events.Started) -> RunState:
         loss_sums=sums,
         evals=evals,
         best_eval=_best_until(kept_step, state.best_eval, evals),
+        pace=state.pace.began(0.0),
         train_began_s=0.0,
         earlier_train_s=state.earlier_train_s + _trained_s(state),
         samples=tuple(item for item in state.samples if item.step <= kept_step),
@@ -196,22 +200,27 @@ def _dataset_ready(state: RunState, event: events.DatasetReady) -> RunState:
 
 
 def _training_planned(state: RunState, event: events.TrainingPlanned) -> RunState:
-    return state._replace(plan=event, train_began_s=event.time_s)
+    return state._replace(plan=event, train_began_s=event.time_s, pace=state.pace.began(event.time_s))
 
 
 def _eval(state: RunState, event: events.Eval) -> RunState:
     best = state.best_eval
     if event.loss is not None and (best is None or best.loss is None or event.loss < best.loss):
         best = event
-    return state._replace(evals=state.evals.append(event), best_eval=best)
+    return state._replace(evals=state.evals.append(event), best_eval=best, pace=state.pace.evaluated(event.time_s))
 
 
 def _sample(state: RunState, event: events.Sample) -> RunState:
-    return state._replace(samples=(*state.samples, event)[-_KEPT_SAMPLES:])
+    samples = (*state.samples, event)[-_KEPT_SAMPLES:]
+    return state._replace(samples=samples, pace=state.pace.answered(event.time_s))
 
 
 def _checkpoint(state: RunState, event: events.Checkpoint) -> RunState:
-    return state._replace(checkpoints=(*state.checkpoints, event), loss_sums=(*state.loss_sums, state.loss_sum))
+    return state._replace(
+        checkpoints=(*state.checkpoints, event),
+        loss_sums=(*state.loss_sums, state.loss_sum),
+        pace=state.pace.saved(event.time_s),
+    )
 
 
 def _warning(state: RunState, event: events.Warned) -> RunState:

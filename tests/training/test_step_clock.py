@@ -13,7 +13,10 @@ from qlora_tui.config.overrides import resolve
 from qlora_tui.engine import callbacks, train
 from qlora_tui.engine.session import Session
 from qlora_tui.runs import store
-from qlora_tui.runs.state import RunState
+from qlora_tui.runs.event_log import EventReader
+from qlora_tui.runs.pace import to_come
+from qlora_tui.runs.state import RunState, fold
+from qlora_tui.runs.store import RunFolder
 
 STEP_S, SAVE_S, ANSWER_S, LETTER_S = 2.0, 5.0, 1_000.0, 10_000.0
 
@@ -63,6 +66,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     "settings",
     [
         ("training.sample_every_steps=1",),
+        ("data.eval_rows=4", "training.eval_every_steps=2", "training.best_checkpoint=true"),
         ("data.eval_rows=4", "training.eval_every_steps=1", "training.sample_every_steps=1", "training.mmlu_file={}"),
     ],
 )
@@ -87,3 +91,16 @@ def test_answering_counts_neither_into_the_speed_nor_into_a_checkpoint(
         began = step.tokens
     assert [item.seconds for item in session.state.checkpoints] == [SAVE_S] * 2
     assert clock.now_s > ANSWER_S
+    check_the_plan_announced_every_pause(run, session.state)
+
+
+def check_the_plan_announced_every_pause(run: RunFolder, state: RunState) -> None:
+    """Evaluations, checkpoints with the adapter, and rounds of samples, as they were known before the first step."""
+    planned = RunState()
+    for event in EventReader(run.events).read():
+        planned = fold(planned, event)
+        if planned.plan is not None:
+            break
+    done = (len(state.evals.points()), len(state.checkpoints) + 1, len(state.samples))
+    assert to_come(planned) == done
+    assert to_come(state) == (0, 1, 0)

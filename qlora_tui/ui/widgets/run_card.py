@@ -11,7 +11,7 @@ from textual.events import Click
 from textual.reactive import reactive
 from textual.widgets import Sparkline, Static
 
-from qlora_tui.runs.narration import duration, number, short
+from qlora_tui.runs.narration import number, short
 from qlora_tui.runs.shelf import Glimpse
 from qlora_tui.terminal import printable
 from qlora_tui.ui.messages import RunRequested
@@ -86,7 +86,7 @@ def _head(glimpse: Glimpse) -> Content:
     facts = [f"step {glimpse.step:,}{total}" if glimpse.step else ""]
     facts.append(f"loss {number(glimpse.loss)}" if glimpse.loss is not None else "")
     facts.append(f"eval {number(glimpse.eval_loss)}" if glimpse.eval_loss is not None else "")
-    facts.append(f"{duration(glimpse.remaining_s)} left" if glimpse.remaining_s else "")
+    facts.append(glimpse.left)
     return Content.assemble(status_mark(glimpse.shown_status), "  ", "  ".join(filter(None, facts)))
 
 

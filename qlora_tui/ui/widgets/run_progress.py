@@ -3,7 +3,6 @@
 from textual.content import Content
 
 from qlora_tui.runs import narration
-from qlora_tui.runs.pace import remaining_s
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.run_view import RunView
@@ -73,9 +72,8 @@ def _numbers(view: RunView) -> Content:
             pieces.append(Content(f"epoch {last.epoch:.2f}"))
         if view.is_live:
             pieces.append(Content(f"{last.tokens_per_s:,.0f} tokens/s"))
-    left_s = remaining_s(state) if view.is_live else None
-    if left_s:
-        pieces.append(Content(f"{narration.duration(left_s)} left"))
+    if view.is_live and (left := narration.left(state)):
+        pieces.append(Content(left))
     if state.first_event_s and state.last_event_s > state.first_event_s and not view.is_live:
         pieces.append(Content(f"{last.tokens:,} tokens" if last else ""))
     return Content(_SEPARATOR).join([piece for piece in pieces if piece])
