@@ -9,6 +9,8 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
+from qlora_tui.errors import ConfigError
+
 APP_NAME = "qlora-tui"
 _PACKAGE = Path(__file__).resolve().parent
 _LONGEST_NAME_BYTES = 200
@@ -30,7 +32,18 @@ _PATH_LISTS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 def _from_environment(variable: str) -> Path | None:
     value = os.environ.get(variable)
-    return _absolute(value) if value else None
+    return text_path(_absolute(value), variable) if value else None
+
+
+def text_path(path: Path, where: str) -> Path:
+    """`path`. Raises ConfigError for one that is not UTF-8, which no settings file or log could hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{where}: the path {os.fsencode(path)!r} is not UTF-8 text", hint="Rename the folder, or use another one."
+        ) from error
+    return path
 
 
 def _absolute(text: str) -> Path:

@@ -1,6 +1,5 @@
 """The user's preferences: settings.toml in the config folder. What a run needs is in its RunConfig, never here."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +7,8 @@ from pydantic import Field, ValidationError
 
 from qlora_tui import atomic, paths
 from qlora_tui.config.spec import Spec
-from qlora_tui.errors import ConfigError
+from qlora_tui.config.toml_file import read_layer
+from qlora_tui.errors import ConfigError, NotFoundError
 
 
 class Settings(Spec):
@@ -33,18 +33,12 @@ def file() -> Path:
 
 
 def load() -> Settings:
-    """The settings, or the defaults when there are none. Raises ConfigError naming the file and the key."""
+    """The settings, or the defaults when there are none. Raises ConfigError, StorageError."""
     path = file()
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return Settings.model_validate(read_layer(path).values)
+    except NotFoundError:
         return Settings()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="Mend it or remove it.") from error
-    try:
-        return Settings.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}", hint="Mend the line or remove the file.") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -1,6 +1,7 @@
 """A conversation: its turns, what each side is shown of it, and the file it is saved in."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -105,7 +106,11 @@ _conversation: TypeAdapter[Conversation] = TypeAdapter(Conversation)
 
 def saved(run: RunFolder) -> list[Path]:
     """The transcripts of a run, newest first."""
-    return sorted(run.chats.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    made_ns: dict[Path, int] = {}
+    for path in run.chats.glob("*.json"):
+        with suppress(FileNotFoundError):  # deleted a moment ago
+            made_ns[path] = path.stat().st_mtime_ns
+    return sorted(made_ns, key=lambda path: made_ns[path], reverse=True)
 
 
 def load(path: Path) -> Conversation:

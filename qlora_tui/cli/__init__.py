@@ -34,7 +34,7 @@ from qlora_tui.cli import (
     web,
     workbench,
 )
-from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.errors import ExitCode, QloraError, UsageError
 
 _INTERRUPTED = 130
 
@@ -94,6 +94,7 @@ def main() -> None:
     """
     output.begin()
     try:
+        _refuse_what_is_no_text(sys.argv[1:])
         with _ended_by_signals():
             _run(sys.argv[1:])
         sys.stdout.flush()
@@ -139,6 +140,16 @@ def _ended_by_signals() -> Iterator[None]:
 
 _BAD_COMMAND_LINE: type[Exception] = typer.BadParameter.__mro__[2]
 """ClickException, which typer does not export."""
+
+
+def _refuse_what_is_no_text(words: list[str]) -> None:
+    """Raise UsageError for a word with bytes that are not UTF-8: no configuration or log could hold it."""
+    for word in words:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise UsageError(
+                f"this argument is not UTF-8 text: {os.fsencode(word)!r}",
+                hint="Rename the file or folder; the program stores and shows its name as text.",
+            )
 
 
 def _run(words: list[str]) -> None:

@@ -25,7 +25,8 @@ class ModelSpec(Spec):
     """Run Python code that comes with the model. Off: such models are refused."""
 
     allow_pickle: bool = False
-    """Load weights stored as pickle (.bin, .pt), which can run code. Off: only safetensors are loaded."""
+    """Load weights stored as pickle (pytorch_model.bin) where there are no safetensors. Only tensors are read: code in
+    the file never runs, and a file with other objects is refused. Off: such models are refused."""
 
     attention: Attention = "auto"
     """Attention implementation. "auto" takes the fastest one that is installed and works for the model."""

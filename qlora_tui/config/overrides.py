@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qlora_tui.config.fields import Field, fields, suggest, tables
 from qlora_tui.config.layers import Layer, build
-from qlora_tui.config.toml_lines import Location
+from qlora_tui.config.toml_lines import Location, parse_toml
 from qlora_tui.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def _parse_number(text: str, value: Any) -> Any:
 def _toml(text: str) -> Any:
     """`text` as a TOML value, or unchanged when it is none."""
     try:
-        values = tomllib.loads(f"value = {text}")
+        values = parse_toml(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     return values["value"] if values.keys() == {"value"} else text

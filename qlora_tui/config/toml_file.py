@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qlora_tui.config.layers import Layer
-from qlora_tui.config.toml_lines import Location, line_of, lines_of_settings
+from qlora_tui.config.toml_lines import Location, line_of, lines_of_settings, parse_toml
 from qlora_tui.errors import ConfigError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def read_layer(path: Path) -> Layer:
 
     text = read_text(path)
     try:
-        values = tomllib.loads(text)
+        values = parse_toml(text)
     except (ValueError, RecursionError) as error:  # also numbers and brackets beyond the limits of the interpreter
         raise _syntax_error(path, text, str(error)) from error
     lines: dict[Location, int] = {}

@@ -19,8 +19,24 @@ _STRINGS_AND_COMMENTS = re.compile(
     re.DOTALL,
 )
 _KEY = r"""[\w.\-\s]*(?:(?:"(?:\\.|[^"\\])*"|'[^']*')[\w.\-\s]*)*"""
+_MOST_KEY_PARTS = 32
+_LONG_KEY = re.compile(
+    rf"""(?<![\w.\-"'])(?:(?:[\w-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')[ \t]*\.[ \t]*){{{_MOST_KEY_PARTS}}}"""
+)
 _HEADER = re.compile(rf"\s*(\[\[?)({_KEY})\]")
 _SETTING = re.compile(rf"\s*({_KEY})=")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the values of a TOML text. Raises ValueError or RecursionError as `tomllib.loads`.
+
+    Keys of many parts are refused first: the parser's time and memory grow with the square of their number.
+    """
+    bare = "\n".join(_blanked(text, keep_short=True))
+    if long_key := _LONG_KEY.search(bare):
+        line = bare.count("\n", 0, long_key.start()) + 1
+        raise ValueError(f"A key of more than {_MOST_KEY_PARTS} parts (at line {line}, column 1)")
+    return tomllib.loads(text)
 
 
 def lines_of_settings(text: str) -> dict[Location, int]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from qlora_tui import paths
 from qlora_tui.atomic import write_json
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import offline
-from qlora_tui.data.hub_errors import hub_errors
+from qlora_tui.data.hub_errors import DATASETS, hub_errors
+from qlora_tui.data.hub_repository import repository
 from qlora_tui.data.registry import is_converted
 from qlora_tui.errors import DataError, nearest
 
@@ -57,18 +59,15 @@ def make_plan(spec: SourceSpec, data_file: str | None) -> Plan:
 
 def _from_hub(spec: SourceSpec, data_file: str | None) -> Plan:
     from datasets.load import HubDatasetModuleFactory
-    from huggingface_hub import HfApi
 
-    with hub_errors(spec.source):
-        info = HfApi().dataset_info(spec.source, revision=spec.revision, files_metadata=True)
-    siblings = info.siblings or []
-    _refuse_script(spec, [sibling.rfilename for sibling in siblings])
-    folder = _converted_folder(spec, [sibling.rfilename for sibling in siblings])
-    factory = HubDatasetModuleFactory(spec.source, info.sha, data_dir=folder, data_files=data_file)
+    about = repository(spec.source, spec.revision, DATASETS)
+    names = list(about.sizes_bytes)
+    _refuse_script(spec, names)
+    folder = _converted_folder(spec, names)
+    factory = HubDatasetModuleFactory(spec.source, about.commit, data_dir=folder, data_files=data_file)
     config, found = _layout(spec, factory, folder)
-    sizes = {sibling.rfilename: sibling.size for sibling in siblings}
-    prefix = f"hf://datasets/{spec.source}@{info.sha}/"
-    return _plan(spec, str(info.sha), config, found, prefix, sizes)
+    prefix = f"hf://datasets/{spec.source}@{about.commit}/"
+    return _plan(spec, about.commit, config, found, prefix, about.sizes_bytes)
 
 
 def _from_snapshot(spec: SourceSpec, data_file: str | None) -> Plan:
@@ -83,11 +82,10 @@ def _from_snapshot(spec: SourceSpec, data_file: str | None) -> Plan:
         )
     except (LocalEntryNotFoundError, OSError) as error:
         raise _nothing_here(spec) from error
-    names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*")]
-    folder = _converted_folder(spec, names)
+    sizes = _sizes_bytes(snapshot)
+    folder = _converted_folder(spec, list(sizes))
     factory = LocalDatasetModuleFactory(str(snapshot), data_dir=folder, data_files=data_file)
     config, found = _layout(spec, factory, folder)
-    sizes = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in snapshot.rglob("*")}
     prefix = _prefix(found, snapshot)
     plan = _plan(spec, snapshot.name, config, found, prefix, sizes)
     note = "offline: read from the hub cache as it is; whether it is complete could not be checked"
@@ -115,6 +113,15 @@ def _refuse_script(spec: SourceSpec, names: list[str]) -> None:
             hint='Use the hub\'s converted copy with data.revision = "refs/convert/parquet" (and data.config), or'
             " convert the set once by other means and give the file.",
         )
+
+
+def _sizes_bytes(folder: Path) -> dict[str, int | None]:
+    """Of what lies below a folder, by relative name. What is removed meanwhile, or a link to nothing, is left out."""
+    found: dict[str, int | None] = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found[path.relative_to(folder).as_posix()] = path.stat().st_size
+    return found
 
 
 def _converted_folder(spec: SourceSpec, names: list[str]) -> str | None:

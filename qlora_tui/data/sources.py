@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def _folder_splits(folder: Path) -> dict[str, list[DataFile]]:
     splits: dict[str, list[DataFile]] = {}
     for path in _data_paths(folder):
         name = path.relative_to(folder).as_posix()
-        splits.setdefault(split_of(name) or "train", []).append(local_file(path, name))
+        with suppress(FileNotFoundError):  # removed since the folder was listed
+            splits.setdefault(split_of(name) or "train", []).append(local_file(path, name))
     if not splits:
         raise DataError(f"{folder} holds no data files", hint=f"Readable: {READABLE}.")
     return splits

@@ -1,5 +1,7 @@
 """The base model and its tokenizer, quantized while they load."""
 
+import pickle
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +84,11 @@ def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
         if is_out_of_memory(error):
             raise
         raise _explain(error, spec, "model") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files end in any kind of exception; the log tells a fault of ours
+        traceback.print_exc()
+        raise _explain(error, spec, "model") from error
     keep_training_layout(model)
     name_parts_for_trl(model)
     model.added_rows = grow_embeddings(model, tokenizer)
@@ -101,6 +108,7 @@ def _pretrained(config: RunConfig, settings: Settings) -> Any:
                 where,
                 **origin,
                 use_safetensors=None if spec.allow_pickle else True,
+                weights_only=True,
                 quantization_config=quantization_config(config.quantization, settings.compute_dtype),
                 dtype=settings.dtype,
                 attn_implementation=attention,
@@ -209,6 +217,11 @@ def _explain(error: Exception, spec: ModelSpec, part: str) -> QloraError:
         return ModelError(
             f"the {part} of {spec.id} needs Python code from its repository",
             hint="Read that code, then set model.trust_remote_code = true, or choose another model.",
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return ModelError(
+            f"the pickled weights of {spec.id} hold other objects than tensors, which could run code",
+            hint="Choose a model with safetensors, or convert this one where you trust it.",
         )
     if "Unrecognized configuration class" in text:
         return ModelError(f"{spec.id} is no causal language model", hint=_WANTED)

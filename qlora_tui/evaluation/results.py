@@ -31,7 +31,11 @@ def read_all(run: RunFolder) -> dict[str, dict[str, Any]]:
     for path in sorted((run.path / "eval").glob("*.json")):
         try:
             result = json.loads(path.read_bytes())
-        except ValueError as error:
+        except FileNotFoundError:  # deleted a moment ago
+            continue
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}", hint="Check its permissions.") from error
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path} is not JSON: {error}", hint="Remove it and evaluate again.") from error
         if isinstance(result, dict):
             found[path.stem] = result

@@ -1,6 +1,8 @@
 """Local model folders: whether one can be loaded at all, judged by its files before any weight is read."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ from qlora_tui.errors import ModelError
 from qlora_tui.models.location import local_folder
 from qlora_tui.models.tensors import Tensors, read_headers
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = "pytorch_model"
+"""What the names of pickled weights begin with; others, such as training_args.bin, are not read."""
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """What transformers 5.23 looks for, in this order; other safetensors beside them are not read."""
@@ -38,15 +41,23 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.is_file():
         kind = "a GGUF file" if path.suffix == ".gguf" else "a file"
         raise ModelError(f"{path} is {kind}, not a model folder", hint=_HINT)
-    try:
+    with unreadable(path):
         names = [file.name for file in path.iterdir()]
         content = (path / "config.json").read_bytes() if "config.json" in names else None
-    except OSError as error:
-        where = error.filename or path
-        raise ModelError(f"{where} cannot be read: {error.strerror}", hint="Check the folder's permissions.") from error
     if content is None:
         raise no_config(names, str(path))
     return parse_config(content, str(path / "config.json"))
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Turn an OSError about a file of a model, which may have been removed a moment ago, into a ModelError."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = error.filename or path, error.strerror or error
+        hint = "Check that the model's folder is complete, and its permissions."
+        raise ModelError(f"{where} cannot be read: {reason}", hint=hint) from error
 
 
 def no_config(names: list[str], origin: str) -> ModelError:
@@ -85,7 +96,7 @@ def check_config(config: dict[str, Any], origin: object) -> None:
     refuse_quantized(config, origin)
 
 
-def refuse_quantized(config: dict[str, Any], origin: object) -> None:
+def refuse_quantized(config: Mapping[str, Any], origin: object) -> None:
     """Raises ModelError when the weights are stored quantized (GPTQ, AWQ, fp8, MXFP4, bitsandbytes)."""
     quantization = config.get("quantization_config")
     if quantization:
@@ -100,16 +111,22 @@ def check_weights(path: Path, spec: ModelSpec) -> None:
     """Refuse missing, damaged, incomplete or pickled weights. Raises ModelError."""
     files = weight_files(path)
     if not files:
-        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+        pickles = [file.name for file in pickled_weights(path)]
         if not pickles:
             raise ModelError(f"{path} has no weights", hint="Expected model.safetensors or sharded safetensors.")
         if not spec.allow_pickle:
             raise ModelError(
-                f"{path} has its weights only as pickle ({pickles[0]}), which can run code when loaded",
-                hint="Convert them to safetensors, or trust them with model.allow_pickle = true.",
+                f"{path} has its weights only as pickle ({pickles[0]}), which is read only on request",
+                hint="Convert them to safetensors, or set model.allow_pickle = true. Only tensors are read from them.",
             )
     for file in files:
         read_headers(file)
+
+
+def pickled_weights(path: Path) -> list[Path]:
+    """The pickled weights that transformers finds in a folder, sorted. Raises ModelError."""
+    with unreadable(path):
+        return sorted(file for file in path.iterdir() if file.name.startswith(PICKLED) and file.suffix == ".bin")
 
 
 def stored_tensors(path: Path) -> Tensors:
@@ -124,7 +141,8 @@ def weight_files(path: Path) -> list[Path]:
     index = path / WEIGHTS_INDEX
     if not index.is_file():
         return []
-    names = sorted(parse_index(index.read_bytes(), str(index)))
+    with unreadable(path):
+        names = sorted(parse_index(index.read_bytes(), str(index)))
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         raise ModelError(

@@ -10,8 +10,9 @@ from qlora_tui.config.model import ModelSpec
 from qlora_tui.data.downloads import Download, offline
 from qlora_tui.data.hub_errors import Repositories
 from qlora_tui.data.hub_errors import hub_errors as translated
+from qlora_tui.data.hub_repository import Repository, repository
 from qlora_tui.errors import ModelError
-from qlora_tui.models.folder import WEIGHTS, WEIGHTS_INDEX, no_config, refuse_quantized
+from qlora_tui.models.folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, no_config, refuse_quantized
 from qlora_tui.models.location import local_folder
 
 
@@ -27,7 +28,7 @@ class HubUnreachableError(ModelError):
     """The hub cannot be asked: no connection, or it is switched off."""
 
 
-_MODELS = Repositories(
+MODELS = Repositories(
     noun="model",
     pages="",
     error=ModelError,
@@ -39,7 +40,6 @@ _MODELS = Repositories(
 )
 
 _TEXT_FILES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-_PICKLES = "pytorch_model"
 _PICKLES_INDEX = "pytorch_model.bin.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -83,8 +83,6 @@ def missing_files(spec: ModelSpec) -> MissingFiles | None:
     A model that is complete in the hub cache is not asked for on the hub. Raises ModelError when the model does not
     exist, is gated, is no base model, cannot be reached, or is missing while the hub is off.
     """
-    from huggingface_hub import HfApi
-
     if local_folder(spec) is not None or is_complete(spec):
         return None
     if offline():
@@ -92,16 +90,19 @@ def missing_files(spec: ModelSpec) -> MissingFiles | None:
             f"model {spec.id} is not complete on this machine and the hub is off (HF_HUB_OFFLINE)",
             hint="Unset HF_HUB_OFFLINE, copy the model into the hub cache, or give a local folder.",
         )
-    with hub_errors(spec.id):
-        info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
-    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+    found = about(spec)
+    sizes = found.sizes_bytes
     wanted = wanted_files(list(sizes), spec)
-    commit = str(info.sha)
-    refuse_quantized(info.config or {}, spec.id)
-    if info.gated:
-        _check_access(spec.id, commit)
-    missing = {name: sizes[name] for name in wanted if _cached(spec, name, commit) is None}
-    return MissingFiles(spec.id, spec.revision, commit, missing) if missing else None
+    refuse_quantized(found.config, spec.id)
+    if found.gated:
+        _check_access(spec.id, found.commit)
+    missing = {name: sizes[name] for name in wanted if _cached(spec, name, found.commit) is None}
+    return MissingFiles(spec.id, spec.revision, found.commit, missing) if missing else None
+
+
+def about(spec: ModelSpec) -> Repository:
+    """What the hub says of a model. Raises ModelError."""
+    return repository(spec.id, spec.revision, MODELS)
 
 
 def _check_access(repo_id: str, commit: str) -> None:
@@ -138,11 +139,11 @@ def wanted_files(names: list[str], spec: ModelSpec) -> list[str]:
         weights = [WEIGHTS]
     index = WEIGHTS_INDEX if weights else _PICKLES_INDEX
     if not weights:
-        weights = [name for name in names if name.startswith(_PICKLES) and name.endswith(".bin")]
+        weights = [name for name in names if name.startswith(PICKLED) and name.endswith(".bin")]
         if weights and not spec.allow_pickle:
             raise ModelError(
-                f"model {spec.id} has its weights only as pickle ({weights[0]}), which can run code when loaded",
-                hint="Choose a model with safetensors, or trust this one with --set model.allow_pickle=true.",
+                f"model {spec.id} has its weights only as pickle ({weights[0]}), which is read only on request",
+                hint="Choose a model with safetensors, or --set model.allow_pickle=true: only tensors are read.",
             )
     if not weights:
         raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
@@ -158,7 +159,7 @@ def is_complete(spec: ModelSpec) -> bool:
         return False
     if _is_whole(spec, WEIGHTS, WEIGHTS_INDEX):
         return True
-    return spec.allow_pickle and _is_whole(spec, f"{_PICKLES}.bin", _PICKLES_INDEX)
+    return spec.allow_pickle and _is_whole(spec, f"{PICKLED}.bin", _PICKLES_INDEX)
 
 
 def _is_whole(spec: ModelSpec, single: str, index_name: str) -> bool:
@@ -170,9 +171,9 @@ def _is_whole(spec: ModelSpec, single: str, index_name: str) -> bool:
         return False
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False
-    return all(_cached(spec, shard) is not None for shard in shards)
+    return all(isinstance(shard, str) and _cached(spec, shard) is not None for shard in shards)
 
 
 def snapshot(spec: ModelSpec) -> Path | None:
@@ -191,4 +192,4 @@ def _cached(spec: ModelSpec, name: str, commit: str | None = None) -> Path | Non
 
 def hub_errors(repo_id: str) -> AbstractContextManager[None]:
     """Turn the errors of huggingface_hub and the network into a ModelError about `repo_id`."""
-    return translated(repo_id, _MODELS)
+    return translated(repo_id, MODELS)

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from qlora_tui.config.model import ModelSpec
-from qlora_tui.models.folder import PICKLES, weight_files
+from qlora_tui.models.folder import pickled_weights, unreadable, weight_files
 from qlora_tui.models.location import local_folder
 
 _WHOLE_BYTES = 16 << 20
@@ -20,23 +20,26 @@ def weights_fingerprint(spec: ModelSpec) -> str | None:
     Of each file name, size and content: all of a small one, of a large one the head, where safetensors keeps names and
     shapes, the end and evenly spaced samples: training or merging changes all of them, and 4 MiB are quick to read.
 
-    Raises ModelError when shards are missing.
+    Raises ModelError when shards are missing or cannot be read.
     """
     folder = local_folder(spec)
-    files = [] if folder is None else weight_files(folder) or _pickles(folder)
+    if folder is None or not folder.is_dir():
+        return None
+    files = weight_files(folder) or pickled_weights(folder)
     digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        size_bytes = file.stat().st_size
-        digest.update(f"{file.name}\0{size_bytes}\0".encode())
-        with file.open("rb") as content:
-            if size_bytes <= _WHOLE_BYTES:
-                digest.update(content.read())
-                continue
-            for number in range(_SAMPLES):
-                content.seek((size_bytes - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-                digest.update(content.read(_SAMPLE_BYTES))
+    with unreadable(folder):
+        for file in files:
+            _add(digest, file)
     return digest.hexdigest() if files else None
 
 
-def _pickles(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*") if file.suffix in PICKLES)
+def _add(digest: "hashlib.blake2b", file: Path) -> None:
+    size_bytes = file.stat().st_size
+    digest.update(f"{file.name}\0{size_bytes}\0".encode())
+    with file.open("rb") as content:
+        if size_bytes <= _WHOLE_BYTES:
+            digest.update(content.read())
+            return
+        for number in range(_SAMPLES):
+            content.seek((size_bytes - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+            digest.update(content.read(_SAMPLE_BYTES))

@@ -2,28 +2,27 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qlora_tui.config.model import STARTER, ModelSpec
+from qlora_tui.data.hub_repository import well_formed
 from qlora_tui.errors import ModelError
 from qlora_tui.models.assemble import Source
 from qlora_tui.models.facts import Origin
 from qlora_tui.models.folder import (
-    PICKLES,
     WEIGHTS,
     WEIGHTS_INDEX,
     check_config,
     parse_config,
     parse_index,
+    pickled_weights,
     read_config,
     stored_tensors,
+    unreadable,
     weight_files,
 )
-from qlora_tui.models.hub import content, hub_errors, snapshot, wanted_files
+from qlora_tui.models.hub import MODELS, about, content, hub_errors, snapshot, wanted_files
 from qlora_tui.models.tensors import Tensors, stored
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
 
 _CONNECTIONS = 8
 
@@ -52,14 +51,16 @@ def from_cache(spec: ModelSpec) -> Source | None:
 
 def _from_files(path: Path, config: dict[str, Any], name: str, origin: Origin, revision: str | None = None) -> Source:
     files = weight_files(path)
-    pickled = [file for file in path.iterdir() if file.suffix in PICKLES]
+    pickled = [] if files else pickled_weights(path)
+    with unreadable(path):
+        checkpoint_bytes = sum(file.stat().st_size for file in files or pickled)
     return Source(
         id=name,
         origin=origin,
         config=config,
         tensors=stored_tensors(path) if files else None,
         revision=revision,
-        checkpoint_bytes=sum(file.stat().st_size for file in files or pickled) or None,
+        checkpoint_bytes=checkpoint_bytes or None,
         licence=card_licence(path / "README.md"),
         notes=_weights_note(bool(files), bool(pickled)),
     )
@@ -70,17 +71,14 @@ def from_hub(spec: ModelSpec) -> Source:
 
     Raises ModelError when it does not exist, is gated, is no base model, or the hub cannot be reached.
     """
-    from huggingface_hub import HfApi
-
-    with hub_errors(spec.id):
-        info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True)
-    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+    found = about(spec)
+    sizes = {name: size or 0 for name, size in found.sizes_bytes.items()}
     wanted = wanted_files(list(sizes), spec.model_copy(update={"allow_pickle": True}))
-    commit = str(info.sha)
+    commit = found.commit
     config = parse_config(content(spec.id, "config.json", commit), f"config.json of {spec.id}")
     check_config(config, spec.id)
     weights = _remote_weights(spec.id, list(sizes), commit)
-    pickled = [name for name in wanted if name.endswith(PICKLES)]
+    pickled = [name for name in wanted if name.endswith(".bin")]
     if not weights and not pickled:
         raise ModelError(f"model {spec.id} has no weights that can be loaded", hint="Give a transformers model.")
     return Source(
@@ -91,8 +89,8 @@ def from_hub(spec: ModelSpec) -> Source:
         revision=commit,
         checkpoint_bytes=sum(sizes[name] for name in weights or pickled),
         download_bytes=sum(sizes[name] for name in wanted),
-        licence=_licence(info),
-        gated=bool(info.gated),
+        licence=found.licence,
+        gated=found.gated,
         notes=_weights_note(bool(weights), bool(pickled)),
     )
 
@@ -117,7 +115,7 @@ def _remote_tensors(repo_id: str, files: list[str], commit: str) -> Tensors:
     from huggingface_hub.errors import SafetensorsParsingError
 
     def header(name: str) -> dict[str, Any]:
-        with hub_errors(repo_id):
+        with well_formed(repo_id, MODELS), hub_errors(repo_id):
             try:
                 return dict(HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit).tensors)
             except SafetensorsParsingError as error:
@@ -133,16 +131,7 @@ def _weights_note(safetensors: bool, pickled: bool) -> tuple[str, ...]:
         return ()
     if not pickled:
         return ("There are no weights yet: it cannot be trained as it is.",)
-    return ("The weights are stored as pickle, which can run code: loading them needs model.allow_pickle = true.",)
-
-
-def _licence(info: "ModelInfo") -> str | None:
-    card = info.card_data
-    named = (card.get("license_name") or card.get("license")) if card else None
-    if named:
-        return str(named)
-    tags = (tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:"))
-    return next(tags, None)
+    return ("The weights are stored as pickle: loading them needs model.allow_pickle = true.",)
 
 
 def card_licence(card: Path) -> str | None:

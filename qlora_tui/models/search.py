@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from qlora_tui.data.downloads import offline
-from qlora_tui.errors import ModelError
 from qlora_tui.models.families import find
 from qlora_tui.models.hub import HubUnreachableError, ask
 
@@ -44,20 +43,30 @@ def search(text: str, *, limit: int = 20) -> list[Match]:
     except HubUnreachableError as error:
         reason = error.message.removeprefix(f"model {text} ")
         raise HubUnreachableError(f"the hub cannot be searched: it {reason}", hint="Check the connection.") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ModelError(f"{ENDPOINT} does not answer like a hub", hint="Check HF_ENDPOINT.") from error
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise HubUnreachableError(
+            f"the hub cannot be searched: {ENDPOINT} does not answer like a hub",
+            hint="Check HF_ENDPOINT and the connection: a proxy or a login page may answer in the hub's place.",
+        ) from error
 
 
 def _match(model: dict[str, Any]) -> Match:
     model_type = (model.get("config") or {}).get("model_type")
     named = (tag.removeprefix("license:") for tag in model.get("tags") or [] if tag.startswith("license:"))
     return Match(
-        id=model["id"],
-        parameters=(model.get("safetensors") or {}).get("total"),
-        downloads=model.get("downloads") or 0,
-        likes=model.get("likes") or 0,
+        id=_typed(model["id"], str),
+        parameters=_typed((model.get("safetensors") or {}).get("total"), int | None),
+        downloads=_typed(model.get("downloads") or 0, int),
+        likes=_typed(model.get("likes") or 0, int),
         gated=bool(model.get("gated")),
         licence=next(named, None),
         model_type=model_type,
         has_entry=model_type is not None and find(model_type) is not None,
     )
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """`value`. Raises TypeError when it is not of that type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind}, got {value!r}")
+    return value

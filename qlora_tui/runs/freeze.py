@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
@@ -14,10 +15,10 @@ PUBLISHED_COMMENT = "Local paths are replaced by the names of the files and fold
 
 
 def frozen(config: RunConfig) -> RunConfig:
-    """`config` with absolute paths of the model, the data and the questions."""
+    """`config` with absolute paths of the model, the data and the questions. Raises ConfigError."""
     folder = local_folder(config.model)
     is_path = folder is not None and config.model.id != STARTER
-    return _renamed(config, os.path.abspath(str(folder)) if is_path else config.model.id, _absolute)  # noqa: PTH100
+    return _renamed(config, _from_root(str(folder)) if is_path else config.model.id, _absolute)
 
 
 def published(config: RunConfig) -> RunConfig:
@@ -43,7 +44,12 @@ def _renamed(config: RunConfig, model_id: str, rename: Callable[[str], str]) -> 
 def _absolute(text: str) -> str:
     """A path that exists as an absolute one, links kept; names of known sets and hub ids as they are."""
     path = None if text == STARTER or text in KNOWN else paths.existing(text)
-    return text if path is None else os.path.abspath(path)  # noqa: PTH100
+    return text if path is None else _from_root(str(path))
+
+
+def _from_root(path: str) -> str:
+    """The absolute path, links kept. Raises ConfigError for one that is not UTF-8."""
+    return str(paths.text_path(Path(os.path.abspath(path)), "the configuration"))  # noqa: PTH100
 
 
 def _file_name(text: str) -> str:

@@ -1,7 +1,6 @@
 """Colour themes: shipped ones, the user's own which win over them, and Textual's."""
 
 import json
-import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -14,6 +13,9 @@ from textual.css.constants import VALID_STYLE_FLAGS
 from textual.theme import Theme
 
 from qlora_tui import paths
+from qlora_tui.config.toml_file import read_text
+from qlora_tui.config.toml_lines import parse_toml
+from qlora_tui.errors import QloraError
 
 REQUIRED = ("loss", "eval", "vram")
 """Variables of our own that plots and bars are drawn in."""
@@ -39,14 +41,16 @@ def rich_style(value: str) -> Style:
 def read(path: Path) -> Theme:
     """The theme in a file; its name is the file's stem. Raises ValueError saying what is wrong."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_text(path))
         theme = Theme(name=path.stem, **values)
         _theme_type().validate_json(json.dumps(vars(theme), default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
+    except (ValueError, RecursionError, TypeError) as error:
         raise ValueError(f"{path.name}: {error}") from error
+    except QloraError as error:
+        raise ValueError(error.message) from error
     missing = [name for name in REQUIRED if name not in theme.variables]
     if missing:
         raise ValueError(f"{path.name}: variables without {', '.join(missing)}")

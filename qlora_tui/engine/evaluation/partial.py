@@ -58,7 +58,8 @@ def weights_identity(run: RunFolder, task: Task) -> str:
 
 def _weights(run: RunFolder, task: Task) -> list[tuple[str, int, int]]:
     folder = run.adapter if task.checkpoint is None else run.checkpoints / f"checkpoint-{task.checkpoint}"
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*"))]
+    states = [(path.name, path.stat()) for path in sorted(folder.glob("*"))]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
 
 
 def _digest(parts: Any) -> str:
