@@ -19,7 +19,11 @@ def register(app: typer.Typer) -> None:
 
 def train(
     target: Annotated[
-        str | None, typer.Argument(metavar="[PRESET|FILE]", help="A preset's name or a .toml file; flags win over it.")
+        str | None,
+        typer.Argument(
+            metavar="[PRESET|FILE]",
+            help="A preset's name or a .toml file; flags win over it. Default with --data or --set alone: starter.",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Base model: a hub id or a folder.")] = None,
     data: Annotated[
@@ -54,6 +58,7 @@ def _configure(
     target: str | None, model: str | None, data: str | None, settings: list[str]
 ) -> tuple[str | None, "RunConfig"]:
     from qlora_tui.cli.configuration import configured
+    from qlora_tui.config.model import STARTER
     from qlora_tui.config.presets import split_target
     from qlora_tui.errors import UsageError
     from qlora_tui.runs.freeze import frozen
@@ -65,6 +70,9 @@ def _configure(
         )
     flags = [("model.id", model), ("data.source", data)]
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags if value is not None]
+    named = model is not None or any(text.partition("=")[0].strip() in ("model.id", "model") for text in settings)
+    if target is None and not named:
+        target = STARTER  # Its model learns little with settings for larger ones.
     preset, file = split_target(target) if target is not None else (None, None)
     return target, frozen(configured(preset, file, [*overrides, *settings]))
 

@@ -7,6 +7,7 @@ description: the first line is the title, the rest says when to use it and what 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qlora_tui import paths
-from qlora_tui.errors import ConfigError, NotFoundError, RunConflictError
+from qlora_tui.errors import ConfigError, NotFoundError, QloraError, RunConflictError
 
 if TYPE_CHECKING:
     from qlora_tui.config.layers import Layer
@@ -93,6 +94,34 @@ def find(name: str) -> Preset:
         hint = f"Did you mean {near[0]!r}?" if near else "See them with: qlora-tui presets list"
         raise NotFoundError(f"no such preset: {name}", hint=hint)
     return known[name]
+
+
+def for_model(model_id: str, among: Sequence[Preset] | None = None) -> Preset | None:
+    """Return the preset whose hyperparameters suit a model, or None.
+
+    A preset for exactly this id comes before one for the same model in another variant (base or instruct), a name that
+    is shipped before a name of the user's own. Presets that cannot be read are passed over. `among`: default all.
+    """
+    from qlora_tui.config.model import STARTER
+
+    shipped = {path.stem for path in _files(paths.shipped("presets"))}
+    best: tuple[tuple[bool, bool], Preset] | None = None
+    for preset in presets() if among is None else among:
+        try:
+            named = str(preset.layer.values.get("model", {}).get("id", STARTER))
+        except (QloraError, AttributeError):
+            continue
+        if named != model_id and _variant(named) != _variant(model_id):
+            continue
+        rank = (named != model_id, preset.name not in shipped)
+        if best is None or rank < best[0]:
+            best = rank, preset
+    return best[1] if best is not None else None
+
+
+def _variant(model_id: str) -> str:
+    """The name of a model without its owner and without what tells its variants apart."""
+    return re.sub(r"(-(instruct|it|base|chat|hf))+$", "", Path(model_id).name.lower())
 
 
 def split_target(target: str) -> tuple[str | None, Path | None]:

@@ -83,7 +83,7 @@ class Workbench(TerminalApp[None]):
     settings: var[Settings] = var(Settings())
     chosen_draft: var["RunConfig | None"] = var(None)
     """What `draft` is once somebody has chosen or edited one."""
-    draft_source: var[str] = var("defaults")
+    draft_source: var[str] = var("preset starter")
     """Where the draft comes from, for people."""
     run_name: var[str | None] = var(None)
     """Name of the run that the Run place shows."""
@@ -124,9 +124,15 @@ class Workbench(TerminalApp[None]):
     def draft(self) -> "RunConfig":
         """The configuration being set up. Replaced as a whole, never changed in place."""
         if self.chosen_draft is None:
-            from qlora_tui.config.run import RunConfig  # The first frame does without.
+            from qlora_tui.config import presets  # The first frame does without.
+            from qlora_tui.config.run import RunConfig
 
-            self.set_reactive(Workbench.chosen_draft, RunConfig())
+            try:
+                config = presets.find("starter").config
+            except QloraError:  # The user's own preset of that name is broken.
+                config = RunConfig()
+                self.set_reactive(Workbench.draft_source, "defaults")
+            self.set_reactive(Workbench.chosen_draft, config)
         assert self.chosen_draft is not None
         return self.chosen_draft
 

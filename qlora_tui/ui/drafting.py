@@ -1,11 +1,13 @@
-"""Edits of the draft: those that validate change it, those that do not wait with their reason until they do."""
+"""Edits of the draft: valid ones change it, invalid ones are kept with the reason until they become valid."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from qlora_tui.config.command_line import text_of
 from qlora_tui.config.contradictions import Contradiction
+from qlora_tui.config.fields import fields, value
 from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError
@@ -13,21 +15,25 @@ from qlora_tui.errors import ConfigError
 
 @dataclass
 class Edits:
-    """What was typed and is not part of the draft."""
+    """Edits that are invalid now, and are therefore not part of the draft."""
 
     pending: dict[str, str] = field(default_factory=dict)
     """Texts by dotted key."""
 
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why they are not, also at the other one of two settings that exclude each other."""
+    """Why each is invalid; also given for the other one of two settings that exclude each other."""
 
-    def apply(self, draft: RunConfig, edits: Mapping[str, str]) -> RunConfig:
-        """The draft with `edits`, and with what waited for them; the same draft when they do not validate."""
+    def apply(self, draft: RunConfig, edits: Mapping[str, str], before: RunConfig) -> RunConfig:
+        """Return the draft with `edits` and with the pending edits that become valid with them.
+
+        `before`: the draft before these settings began to be typed. When the edits are invalid their settings return
+        to those values, so that no half-typed value stays in the draft.
+        """
         waiting = {key: text for key, text in self.pending.items() if key not in edits}
         try:
             changed = edited(draft, _texts({**waiting, **edits}))
         except ConfigError:
-            return self._apply_alone(draft, edits, waiting)
+            return self._apply_alone(draft, edits, waiting, before)
         self.clear()
         return changed
 
@@ -36,7 +42,9 @@ class Edits:
         self.pending.clear()
         self.reasons.clear()
 
-    def _apply_alone(self, draft: RunConfig, edits: Mapping[str, str], waiting: dict[str, str]) -> RunConfig:
+    def _apply_alone(
+        self, draft: RunConfig, edits: Mapping[str, str], waiting: dict[str, str], before: RunConfig
+    ) -> RunConfig:
         for key in edits:
             self._forget(key)
         try:
@@ -45,7 +53,7 @@ class Edits:
             for key, text in edits.items():
                 self.pending[key] = text
             self._explain(error, edits)
-            return draft
+            return _restored(draft, before, edits)
         for key, text in waiting.items():
             self._recheck(changed, key, text)
         return changed
@@ -69,6 +77,16 @@ class Edits:
         self.pending.pop(key, None)
         for other in [name for name, text in self.reasons.items() if text == reason and name not in self.pending]:
             del self.reasons[other]
+
+
+def _restored(draft: RunConfig, before: RunConfig, keys: Iterable[str]) -> RunConfig:
+    """Return the draft with the values that these settings had `before`."""
+    texts = {key: text_of(fields()[key], value(before, key)) for key in keys if value(draft, key) != value(before, key)}
+    try:
+        restored = edited(draft, _texts(texts)) if texts else draft
+    except ConfigError:
+        return before
+    return before if restored == before else restored
 
 
 def _texts(edits: Mapping[str, str]) -> list[str]:

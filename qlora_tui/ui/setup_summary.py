@@ -3,6 +3,10 @@
 from pathlib import Path
 
 from qlora_tui.config import presets
+from qlora_tui.config.adoption import Adopted
+from qlora_tui.config.command_line import text_of
+from qlora_tui.config.differences import differences
+from qlora_tui.config.fields import fields, value
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError, QloraError
 from qlora_tui.memory import trainable
@@ -11,6 +15,8 @@ from qlora_tui.ui.amounts import count
 from qlora_tui.ui.screens.setup_dialogs import Beginning
 
 _EDITED = ", edited"
+_TOLD = 6
+"""So many settings are named in a message."""
 
 
 def section_of(key: str) -> str:
@@ -78,9 +84,40 @@ def edited(source: str) -> str:
     return source if source.endswith(_EDITED) else source + _EDITED
 
 
+def unedited(source: str) -> str:
+    """The source that a draft began from."""
+    return source.removesuffix(_EDITED)
+
+
+def base_of(source: str) -> RunConfig | None:
+    """The configuration that a draft began from; None when it cannot be read any more."""
+    kind, _, name = unedited(source).partition(" ")
+    if kind == "defaults":
+        return RunConfig()
+    try:
+        return load(Beginning(kind, name, ""))
+    except QloraError:
+        return None
+
+
+def told_adopted(before: RunConfig, adopted: Adopted) -> str:
+    """Which settings another model has changed, and which of the user's own were kept."""
+    changed = [key for key in differences([before, adopted.config]) if key != "model.id"]
+    shown = [f"{_short(key)} = {text_of(fields()[key], value(adopted.config, key)) or 'empty'}" for key in changed]
+    more = f" and {len(shown) - _TOLD} more" if len(shown) > _TOLD else ""
+    said = [f"Changed: {', '.join(shown[:_TOLD])}{more}." if shown else "No other setting changed."]
+    if adopted.kept:
+        said.append(f"Your own edits were kept: {', '.join(map(_short, adopted.kept[:_TOLD]))}.")
+    return " ".join([*said, "Press Ctrl+Z to undo."])
+
+
+def _short(key: str) -> str:
+    return key.partition(".")[2]
+
+
 def preset_of(source: str) -> str | None:
     """The preset that a draft began from, if it did."""
-    kind, _, name = source.removesuffix(_EDITED).partition(" ")
+    kind, _, name = unedited(source).partition(" ")
     return name if kind == "preset" and name else None
 
 

@@ -94,6 +94,111 @@ async def test_an_edit_that_does_not_validate_stays_with_its_reason_and_the_draf
         assert not rank.has_class("-invalid")
 
 
+@pytest.mark.parametrize("key", ["f9", "ctrl+s", "ctrl+y"])
+async def test_a_half_typed_value_is_not_used(key: str) -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        before = app.draft
+        await type_into(pilot, app, "training.learning_rate", "3")
+        await until(pilot, lambda: app.draft.training.learning_rate == 3)
+        await pilot.press("0", "0")
+        rate = field(app, "training.learning_rate")
+        await until(pilot, lambda: rate.has_class("-invalid"))
+        assert app.draft == before, "what was valid on the way to an invalid value is gone"
+        assert app.draft_source == "preset starter"
+        assert rate.query_one(Input).value == "300"
+        assert "learning rate 0.003" in text(app, "#section-summary")
+        await pilot.press("escape", "m", key)
+        await until(pilot, lambda: rate.query_one(Input).has_focus)
+        assert app.screen is setup(app), "no dialog is open"
+        assert any("training.learning_rate: found 300" in toast.message for toast in app._notifications)
+        assert not store.all_runs()
+        await pilot.press("escape", "ctrl+z")
+        await until(pilot, lambda: rate.query_one(Input).value == "0.003")
+        assert app.draft == before
+
+
+async def test_an_invalid_value_returns_to_the_one_before_the_field_was_entered() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "adapter.rank", "8")
+        await until(pilot, lambda: app.draft.adapter.rank == 8)
+        await type_into(pilot, app, "adapter.alpha", "9")
+        await until(pilot, lambda: app.draft.adapter.alpha == 9)
+        await type_into(pilot, app, "adapter.rank", "4x")
+        await until(pilot, lambda: field(app, "adapter.rank").has_class("-invalid"))
+        assert (app.draft.adapter.rank, app.draft.adapter.alpha) == (8, 9)
+
+
+async def test_the_last_key_before_the_start_counts(
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "adapter.rank", "")
+        editor = field(app, "adapter.rank").query_one(Input)
+        with editor.prevent(Input.Changed):  # not heard yet
+            editor.value = "5"
+        await pilot.press("f9")
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+    assert store.all_runs()[0].load_config().adapter.rank == 5
+
+
+async def test_the_first_draft_is_the_starter_preset() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        assert app.draft == presets.find("starter").config
+        assert "preset starter" in str(setup(app).query_one("#form").border_title)
+        assert setup(app).command.shell_lines() == ["qlora-tui train starter"]
+
+
+async def test_a_model_brings_the_hyperparameters_of_its_preset_and_undo_takes_them_back() -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await type_into(pilot, app, "adapter.rank", "8")
+        await until(pilot, lambda: app.draft.adapter.rank == 8)
+        before = app.draft
+        await pilot.press("escape", "m")
+        table = setup(app).query_one(DataTable)
+        await until(pilot, lambda: table.row_count == 5)
+        table.move_cursor(row=table.get_row_index("meta-llama/Llama-3.1-8B-Instruct"))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.draft.model.id == "meta-llama/Llama-3.1-8B-Instruct")
+        wanted = presets.find("llama-3.1-8b").config
+        training = wanted.training.model_copy(update={"eval_every_steps": None})
+        assert app.draft.training == training
+        assert app.draft.quantization == wanted.quantization
+        assert app.draft.model == wanted.model
+        assert app.draft.adapter == wanted.adapter.model_copy(update={"rank": 8})
+        assert app.draft.data == before.data
+        assert app.draft_source == "preset llama-3.1-8b, edited"
+        told = " ".join(toast.message for toast in app._notifications)
+        assert "training" not in told and "learning_rate = 0.0002" in told
+        assert "Your own edits were kept: rank" in told
+        assert setup(app).command.config == app.draft
+        await pilot.press("ctrl+z")
+        await until(pilot, lambda: app.draft == before)
+        assert app.draft_source == "preset starter, edited"
+
+
+async def test_a_model_without_a_preset_gets_the_defaults_within_its_context(tmp_path: Path) -> None:
+    from qlora_tui.starter import MODEL_DIR
+
+    (tmp_path / "mine").symlink_to(MODEL_DIR)
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        setup(app).adopt(str(tmp_path / "mine"), 512)
+        assert app.draft.training.learning_rate == 2e-4
+        assert app.draft.training.max_length_tokens == 512
+        assert (app.draft.model.device, app.draft_source) == ("auto", "defaults, edited")
+
+
 async def test_settings_that_exclude_each_other_are_both_marked_until_one_gives_way() -> None:
     app = workbench()
     async with app.run_test(size=WIDE) as pilot:
@@ -112,6 +217,7 @@ async def test_settings_that_exclude_each_other_are_both_marked_until_one_gives_
 @pytest.mark.long
 async def test_a_setting_without_effect_says_why() -> None:
     app = workbench()
+    app.draft = resolve()
     async with app.run_test(size=WIDE) as pilot:
         await priced(pilot, app)
         await type_into(pilot, app, "training.warmup_ratio", "0.1")
@@ -155,7 +261,7 @@ async def test_undo_takes_the_last_edit_back() -> None:
         await pilot.press("escape", "ctrl+z")
         await until(pilot, lambda: app.draft.adapter.rank == 16)
         assert field(app, "adapter.rank").query_one(Input).value == "16"
-        assert app.draft_source == "defaults"
+        assert app.draft_source == "preset starter"
 
 
 async def test_each_section_is_one_key_or_one_click_away() -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from setup_material import give, know_few_models, looked_into, machine, priced, setup, text, until
-from textual.widgets import Collapsible, OptionList, Select
+from textual.widgets import Collapsible, Input, OptionList, Select
 
+from qlora_tui.config import presets
 from qlora_tui.config.overrides import resolve
+from qlora_tui.runs import store
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.widgets.column_field import ColumnField
 
@@ -92,6 +94,44 @@ async def test_other_data_forgets_the_columns_of_the_former(tmp_path: Path) -> N
         await until(pilot, lambda: app.draft.data.source == "starter")
         assert app.draft.data.columns.prompt is None
         await until(pilot, lambda: marked() == ["starter"])
+
+
+async def test_other_data_resets_what_described_the_former_and_undo_brings_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_into(monkeypatch)
+    app = workbench(tmp_path / "rows.jsonl", [{"a": "b"}])
+    app.draft, app.draft_source = presets.find("llama-3.1-8b").config, "preset llama-3.1-8b"
+    async with app.run_test(size=(120, 40)) as pilot:
+        await priced(pilot, app)
+        await pilot.press("d")
+        line = setup(app).query_one("#data-source", Input)
+        line.focus()
+        await pilot.press("home", "ctrl+k", *str(tmp_path / "rows.jsonl"), "enter")
+        await until(pilot, lambda: app.draft.data.source.endswith("rows.jsonl"))
+        data, training = app.draft.data, app.draft.training
+        assert (data.format, data.eval_rows, training.eval_every_steps) == ("auto", 0, None)
+        assert training.max_length_tokens == 2048
+        assert any("data.format = guanaco-turns" in toast.message for toast in app._notifications)
+        await pilot.press("escape", "ctrl+z")
+        await until(pilot, lambda: app.draft == presets.find("llama-3.1-8b").config)
+
+
+async def test_a_source_that_was_typed_and_not_taken_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_into(monkeypatch)
+    app = workbench(tmp_path / "rows.jsonl", [{"a": "b"}])
+    async with app.run_test(size=(120, 40)) as pilot:
+        await priced(pilot, app)
+        await pilot.press("d")
+        line = setup(app).query_one("#data-source", Input)
+        line.focus()
+        await pilot.press("home", "ctrl+k", *"other.jsonl", "f9")
+        await until(pilot, lambda: any("other.jsonl" in toast.message for toast in app._notifications))
+        assert app.screen is setup(app) and line.has_focus and not store.all_runs()
+        await pilot.press("escape")
+        await until(pilot, lambda: line.value == str(tmp_path / "rows.jsonl"))
 
 
 async def test_the_format_of_the_former_data_is_not_said_of_the_next(

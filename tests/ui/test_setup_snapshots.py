@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from setup_material import give, looked_into, machine, priced, setup, text, until
 from textual.pilot import Pilot
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Input
 
 from qlora_tui import settings
 from qlora_tui.config.overrides import resolve
@@ -74,7 +74,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def workbench(theme: str, *overrides: str) -> Workbench:
     settings.save(Settings(theme=theme))
     app = Workbench(place="setup")
-    app.draft = resolve(overrides=overrides)
+    app.draft, app.draft_source = resolve(overrides=overrides), "defaults"
     return app
 
 
@@ -88,6 +88,11 @@ def shown(app: Workbench, section: str) -> Before:
             setup(app).action_open(section)
         pricer = setup(app).query_one(Pricer)
         await until(pilot, lambda: not any(one.node is pricer and not one.is_finished for one in app.workers))
+        if section == "model":
+            table = setup(app).query_one(DataTable)
+            await until(pilot, lambda: str(table.get_row_at(table.row_count - 1)[1]) != "·")
+        for line in setup(app).query(Input):
+            line.cursor_blink = False
 
     return before
 

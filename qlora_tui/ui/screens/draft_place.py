@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import getters, on, work
 from textual.binding import Binding, BindingType
 
+from qlora_tui.config import adoption
 from qlora_tui.config.command_line import CommandLine, command_line
 from qlora_tui.config.run import RunConfig
+from qlora_tui.config.source_settings import reset_note
 from qlora_tui.errors import QloraError
 from qlora_tui.ui import setup_summary
 from qlora_tui.ui.downloads import missing_downloads
@@ -29,14 +31,14 @@ _UNDONE = 100
 
 
 class DraftPlace(Place):
-    """Every edit of the draft passes here. Subclasses show it."""
+    """Makes every edit of the draft. Subclasses show it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f9", "start", "Start", id="setup.start", tooltip="Start this run in the background"),
         Binding("ctrl+o", "load", "Load", id="setup.load", tooltip="Begin from a preset or an earlier run"),
         Binding("ctrl+s", "save", "Save", id="setup.save", tooltip="Save as a preset of your own"),
         Binding("ctrl+y", "command", "Command", id="setup.command", tooltip="The same run as a command and as TOML"),
-        Binding("ctrl+z", "undo", "Undo", id="setup.undo", tooltip="Take the last edit back", show=False),
+        Binding("ctrl+z", "undo", "Undo", id="setup.undo", tooltip="Undo the last edit", show=False),
     ]
 
     if TYPE_CHECKING:
@@ -51,9 +53,13 @@ class DraftPlace(Place):
         """What the draft needs, once it is known."""
         self._past: list[tuple[RunConfig, str]] = []
         self._last_keys: tuple[str, ...] = ()
+        """What is being typed: further edits of the same settings are undone together."""
+        self._base: RunConfig | None = None
+        self._base_source = ""
+        """What the draft began from, where it is no preset or run as it is stored."""
 
     def show_draft(self) -> None:
-        """Show the draft and the edits that wait."""
+        """Show the draft and the invalid edits."""
         raise NotImplementedError
 
     async def show_field(self, key: str) -> None:
@@ -66,41 +72,74 @@ class DraftPlace(Place):
         self.edit(message.edits)
 
     def edit(self, edits: dict[str, str], *, apart: bool = False) -> None:
-        """Change the draft, where that validates. `apart`: taken back for itself, whatever was edited before."""
+        """Change the draft if that is valid. `apart`: undone on its own, whatever was edited before."""
         if apart:
-            self._last_keys = ()
+            self.end_typing()
         draft = self.app.draft
-        changed = self.edits.apply(draft, edits)
+        typing = bool(self._past) and tuple(edits) == self._last_keys
+        changed = self.edits.apply(draft, edits, self._past[-1][0] if typing else draft)
         if changed == draft:
             self.show_draft()
+        elif typing and changed == self._past[-1][0]:
+            self._replace(*self._past.pop())
+            self.end_typing()
+        else:
+            if not typing:
+                self._remember()
+            self._last_keys = tuple(edits)
+            self._replace(changed, setup_summary.edited(self.app.draft_source))
+            if note := reset_note(draft, changed):
+                self.notify(f"{note} Press Ctrl+Z to undo.", markup=False)
+
+    def end_typing(self) -> None:
+        """The next edit is undone on its own, and an invalid one returns to the value that is there now."""
+        self._last_keys = ()
+
+    def adopt(self, model_id: str, context_tokens: int | None) -> None:
+        """Choose another model, with the hyperparameters of its preset and the edits made here."""
+        before, source = self.app.draft, self.app.draft_source
+        base = self._base if setup_summary.unedited(source) == self._base_source else setup_summary.base_of(source)
+        try:
+            adopted = adoption.for_model(before, base or before, model_id, context_tokens=context_tokens)
+        except QloraError as error:
+            self.app.complain(error)
             return
-        if tuple(edits) != self._last_keys or not self._past:
-            self._past = [*self._past[1 - _UNDONE :], (draft, self.app.draft_source)]
-        self._last_keys = tuple(edits)
-        self._replace(changed, setup_summary.edited(self.app.draft_source))
+        self.end_typing()
+        self.edits.clear()
+        if adopted.config == before:
+            self.show_draft()
+            return
+        self._remember()
+        begun = f"preset {adopted.preset}" if adopted.preset else "defaults"
+        self._base, self._base_source = adopted.base, begun
+        unchanged = setup_summary.base_of(begun) == adopted.config
+        self._replace(adopted.config, begun if unchanged else setup_summary.edited(begun))
+        self.notify(setup_summary.told_adopted(before, adopted), title=f"Settings of {begun}", markup=False, timeout=10)
+
+    def _remember(self) -> None:
+        self._past = [*self._past[1 - _UNDONE :], (self.app.draft, self.app.draft_source)]
 
     def _replace(self, config: RunConfig, source: str) -> None:
         self.app.draft_source = source
         self.app.draft = config
 
     def _begin_from(self, config: RunConfig, source: str) -> None:
-        self._past.append((self.app.draft, self.app.draft_source))
-        self._last_keys = ()
+        self._remember()
+        self.end_typing()
         self.edits.clear()
         self._replace(config, source)
         self.show_draft()
 
     def action_undo(self) -> None:
-        """Take the last edit back: one that does not validate, else the last change of the draft."""
-        self._last_keys = ()
+        """Undo the last edit: an invalid one, else the last change of the draft."""
+        self.end_typing()
         if self.edits.pending:
             self.edits.clear()
             self.show_draft()
         elif self._past:
-            config, source = self._past.pop()
-            self._replace(config, source)
+            self._replace(*self._past.pop())
         else:
-            self.notify("There is nothing to take back.")
+            self.notify("Nothing to undo.")
 
     @property
     def command(self) -> CommandLine:
@@ -112,11 +151,14 @@ class DraftPlace(Place):
         """The command for a shell, with the name of the run where it was given one."""
         return [*self.command.shell_lines(), *([f"--name {shlex.quote(self.run_title)}"] if self.run_title else [])]
 
-    def action_command(self) -> None:
+    @work(group="dialog", exclusive=True)
+    async def action_command(self) -> None:
         """Show the command and the TOML."""
         from qlora_tui.config.toml_file import to_toml
         from qlora_tui.ui.screens.setup_dialogs import ShowCommand
 
+        if not await self._is_valid("No command", named=True):
+            return
         toml = to_toml(self.app.draft, sparse=True).strip() or "# Every setting has its default."
         self.app.push_screen(ShowCommand(self.shell_lines, toml))
 
@@ -138,6 +180,8 @@ class DraftPlace(Place):
         """Save the draft as a preset."""
         from qlora_tui.ui.screens.setup_dialogs import SavePreset
 
+        if not await self._is_valid("Not saved"):
+            return
         proposed = setup_summary.preset_of(self.app.draft_source) or ""
         answer = await self.app.push_screen_wait(
             SavePreset(proposed, setup_summary.name_problem, setup_summary.is_own_preset)
@@ -159,8 +203,7 @@ class DraftPlace(Place):
         """Start the run: after a yes where it does not fit or something has to be downloaded."""
         from qlora_tui.runs.missing import sentence
 
-        if self.edits.pending or setup_summary.run_name_problem(self.run_title):
-            await self._show_trouble()
+        if not await self._is_valid("Not started", named=True):
             return
         command = self.command
         price = self.price
@@ -182,8 +225,27 @@ class DraftPlace(Place):
             StartRequested(config, self.run_title or None, preset=command.preset, allow_download=bool(downloads))
         )
 
-    async def _show_trouble(self) -> None:
-        key = next(iter(self.edits.pending), RUN_NAME)
-        reason = self.edits.reasons.get(key) or setup_summary.run_name_problem(self.run_title)
-        self.notify(f"{key}: {reason}", title="Not started", severity="error", markup=False)
-        await self.show_field(key)
+    def take_typed(self) -> None:
+        """Apply what is in the focused field, whose last key may not have been heard yet."""
+        raise NotImplementedError
+
+    def unfinished(self) -> tuple[str, str] | None:
+        """A field whose text was typed and not taken, by dotted key, and what to do about it."""
+        raise NotImplementedError
+
+    async def _is_valid(self, refusal: str, *, named: bool = False) -> bool:
+        """Whether everything on the screen is valid and in the draft; else show the field that is not.
+
+        `named`: the run's name counts too. `refusal`: what does not happen, for the title of the message.
+        """
+        self.take_typed()
+        trouble = self.unfinished()
+        if key := next(iter(self.edits.pending), None):
+            trouble = key, self.edits.reasons.get(key, "is invalid")
+        elif trouble is None and named and (problem := setup_summary.run_name_problem(self.run_title)):
+            trouble = RUN_NAME, problem
+        if trouble is None:
+            return True
+        self.notify(f"{trouble[0]}: {trouble[1]}", title=refusal, severity="error", markup=False)
+        await self.show_field(trouble[0])
+        return False

@@ -1,6 +1,5 @@
 """Setup: the draft of a run in four sections, and beside them whether it fits. Every edit of the draft passes here."""
 
-import json
 from typing import ClassVar
 
 from textual import on, work
@@ -12,6 +11,8 @@ from textual.events import DescendantFocus
 from textual.widgets import ContentSwitcher, Static
 from textual.worker import get_current_worker
 
+from qlora_tui.config.fields import value
+from qlora_tui.config.overrides import parse
 from qlora_tui.config.run import RunConfig
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.terminal import printable
@@ -19,6 +20,7 @@ from qlora_tui.ui import setup_summary
 from qlora_tui.ui.messages import PlaceRequested
 from qlora_tui.ui.screens.draft_place import RUN_NAME, DraftPlace
 from qlora_tui.ui.widgets.adapter_form import AdapterForm
+from qlora_tui.ui.widgets.data_picker import DataPicker
 from qlora_tui.ui.widgets.data_section import DataSection
 from qlora_tui.ui.widgets.fit_panel import Advice, FitPanel
 from qlora_tui.ui.widgets.model_picker import ModelPicker
@@ -208,11 +210,11 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
         if advice:
             self._apply(advice[0])
         else:
-            self.notify("There is nothing to advise: it fits, or nobody can say.")
+            self.notify("No suggestions: the run fits, or no estimate is available.")
 
     def _apply(self, advice: Advice) -> None:
         self.edit(advice.edits, apart=True)
-        self.notify(advice.text, title="Applied; ctrl+z takes it back", markup=False)
+        self.notify(advice.text, title="Applied. Press Ctrl+Z to undo.", markup=False)
 
     # Sections and focus
 
@@ -261,14 +263,11 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
 
     @on(DescendantFocus)
     def _focus_moved(self) -> None:
+        self.end_typing()
         self._show_help()
 
     def _show_help(self) -> None:
-        field = (
-            next((node for node in self.focused.ancestors_with_self if isinstance(node, SettingField)), None)
-            if (self.focused is not None)
-            else None
-        )
+        field = self._focused_field
         text = printable(field.explanation, one_line=True) if field is not None else ""
         self.query_one("#field-help", Static).update(Content(text), layout=False)
 
@@ -278,6 +277,8 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
             self.action_name()
             return
         self.action_open(setup_summary.section_of(key))
+        if key == "data.source":
+            self.query_one("#data-source").focus()
         for form in self.query(SettingsForm):
             if key in form.advanced:
                 await form.unfold()
@@ -291,4 +292,23 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
         if choice.problem:
             self.notify(choice.problem, title="It cannot be trained", severity="error", markup=False)
             return
-        self.edit({"model.id": json.dumps(choice.id, ensure_ascii=False)})
+        self.adopt(choice.id, choice.facts.context_tokens if choice.facts is not None else None)
+
+    def take_typed(self) -> None:
+        """Apply what is in the focused field, whose last key may not have been heard yet."""
+        field = self._focused_field
+        if field is None or field.text == self.edits.pending.get(field.key):
+            return
+        if field.key in self.edits.pending or parse(field.setting, field.text) != value(self.app.draft, field.key):
+            self.edit({field.key: field.text})
+
+    def unfinished(self) -> tuple[str, str] | None:
+        """The data source, where one was typed and not taken."""
+        typed = self.query_one(DataPicker).unfinished
+        return ("data.source", f"{typed!r} was typed and not chosen. Press Enter to use it.") if typed else None
+
+    @property
+    def _focused_field(self) -> SettingField | None:
+        if self.focused is None:
+            return None
+        return next((node for node in self.focused.ancestors_with_self if isinstance(node, SettingField)), None)

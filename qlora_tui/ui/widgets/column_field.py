@@ -50,6 +50,12 @@ class ColumnField(SettingField):
                 select.set_options([(_BY_ITSELF, ""), *shown])
             select.value = chosen
 
+    @property
+    def text(self) -> str:
+        """The chosen column, as `--set` takes it."""
+        chosen = super().text
+        return json.dumps(chosen, ensure_ascii=False) if chosen else ""
+
     def _post(self, text: str) -> None:
         super()._post(json.dumps(text, ensure_ascii=False) if text else "")
 

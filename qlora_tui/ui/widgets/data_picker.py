@@ -44,6 +44,7 @@ class DataPicker(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self._choices: list[DataChoice] = []
+        self._source = ""
 
     def compose(self) -> ComposeResult:
         field = Input(placeholder="a known set, a file or folder, or a hub id", id="data-source", compact=True)
@@ -61,11 +62,28 @@ class DataPicker(Vertical):
         options.highlighted = sources.index(chosen) if chosen in sources and not options.has_focus else at
 
     def show_source(self, source: str) -> None:
-        """Put the draft's source into the line, unless somebody is typing there."""
+        """Put the draft's source into the line, unless it is being typed in."""
+        self._source = source
         field = self.query_one(Input)
         if not field.has_focus and field.value != source:
             with field.prevent(Input.Changed):
                 field.value = printable(source, one_line=True)
+
+    @property
+    def unfinished(self) -> str:
+        """Text that was typed and not taken; empty when there is none."""
+        field = self.query_one(Input)
+        return (
+            field.value.strip()
+            if field.has_focus and field.value.strip() != printable(self._source, one_line=True)
+            else ""
+        )
+
+    @on(Input.Blurred)
+    def _left(self, event: Input.Blurred) -> None:
+        """What is not taken does not stay: the line shows the source that will be used."""
+        event.stop()
+        self.show_source(self._source)
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:

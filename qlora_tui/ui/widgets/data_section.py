@@ -16,7 +16,6 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Button, Static
 
-from qlora_tui.config.fields import value
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.choices import file_choices, known_choices
 from qlora_tui.errors import QloraError
@@ -245,11 +244,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
     @on(DataPicker.Taken)
     def _taken(self, message: DataPicker.Taken) -> None:
         message.stop()
-        edits = {"data.source": json.dumps(message.source, ensure_ascii=False)}
-        if message.source != self._config.data.source:
-            # Columns that were chosen by hand are those of the other data.
-            edits |= {key: "" for key in COLUMNS if value(self._config, key) is not None}
-        self.post_message(ConfigEdited(edits))
+        self.post_message(ConfigEdited({"data.source": json.dumps(message.source, ensure_ascii=False)}))
 
     def _list_choices(self, text: str) -> None:
         known = known_choices()

@@ -84,6 +84,15 @@ class SettingField(Horizontal):
             return Tick(value=bool(self.setting.default), compact=True)
         return Input(compact=True, placeholder="empty" if self.setting.optional else "")
 
+    @property
+    def text(self) -> str:
+        """What the editor holds now, as `--set` takes it."""
+        editor = self.query_one("Input, Select, Checkbox")
+        if isinstance(editor, Checkbox):
+            return str(editor.value).lower()
+        assert isinstance(editor, Input | Select)
+        return str(editor.value)
+
     def show(self, found: Any, *, changed: bool) -> None:
         """Show the draft's value. What is being typed stays as it is when it means the same."""
         self._shown = found
