@@ -1,5 +1,6 @@
 """A part of a long run is read again from its log, with every step of it."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from qlora_tui.runs import events, store
 from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.follow import Follower
+from qlora_tui.runs.garbage import uncollected
 from qlora_tui.runs.store import RunFolder
 
 
@@ -84,3 +86,22 @@ def test_reading_again_ends_when_it_is_cancelled(long_log: list[AnyEvent]) -> No
     follower = Follower(run)
     follower.catch_up()
     assert follower.index.read(run.events, 1, 12_000, lambda: True).points() == []
+
+
+def test_a_log_is_read_without_collections_of_garbage(
+    long_log: list[AnyEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(written(long_log))
+    enabled = []
+
+    def advance() -> list[AnyEvent]:
+        enabled.append(gc.isenabled())
+        return Follower.advance(follower)
+
+    monkeypatch.setattr(follower, "advance", advance)
+    with uncollected():
+        follower.catch_up()
+        assert not gc.isenabled(), "another reader is at work"
+    assert gc.isenabled()
+    assert enabled and not any(enabled)
+    assert follower.state.step_number == 12_000

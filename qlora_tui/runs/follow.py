@@ -7,6 +7,7 @@ from contextlib import suppress
 from qlora_tui.runs import jobs
 from qlora_tui.runs.event_log import EventReader
 from qlora_tui.runs.events import AnyEvent
+from qlora_tui.runs.garbage import uncollected
 from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.step_index import StepIndex
@@ -81,8 +82,9 @@ class Follower:
         """Read everything there is. Liveness is read first: a worker that ends in between leaves its final event."""
         self.renew()
         self.alive = jobs.is_alive(self.run)
-        while self.advance():
-            pass
+        with uncollected():
+            while self.advance():
+                pass
 
     def batches(self) -> Iterator[list[AnyEvent]]:
         """Yield new events, or an empty list every 0.1 s, until the run has ended or its worker is dead.

@@ -29,16 +29,6 @@ class _Dated(Protocol):
 Point = TypeVar("Point", bound=_Dated)
 
 
-class Total(NamedTuple):
-    """Sum of the finite values of a bucket, and how many they are."""
-
-    total: float = 0.0
-    values: int = 0
-
-
-_NONE = Total()
-
-
 class Bucket(NamedTuple, Generic[Point]):
     """Consecutive points as one."""
 
@@ -48,8 +38,9 @@ class Bucket(NamedTuple, Generic[Point]):
     end: int
     """Step of its last point."""
 
-    totals: tuple[Total, ...]
-    """Of each measure."""
+    totals: tuple[float, ...]
+    """Sum of the finite values of each measure, and then how many there are of each: plain numbers, which the garbage
+    collector need not look at."""
 
 
 class Mean(NamedTuple):
@@ -125,8 +116,12 @@ class Series(NamedTuple, Generic[Point]):
     def means(self, measure: str) -> list[Mean]:
         """Return the mean of a measure over each bucket that has a value of it."""
         index = self.measures.index(measure)
-        totals = [(bucket.end, *bucket.totals[index]) for bucket in self._all()]
-        return [Mean(end, total / values, values) for end, total, values in totals if values]
+        found = []
+        for bucket in self._all():
+            total, values = bucket.totals[index], bucket.totals[index + len(self.measures)]
+            if values:
+                found.append(Mean(bucket.end, total / values, int(values)))
+        return found
 
     @property
     def _buckets(self) -> int:
@@ -173,35 +168,35 @@ class Series(NamedTuple, Generic[Point]):
 
 def _single(point: Point, measures: tuple[str, ...]) -> Bucket[Point]:
     values = [getattr(point, measure) for measure in measures]
-    return Bucket((point,), point.step, tuple(_NONE if value is None else Total(value, 1) for value in values))
+    sums = [0.0 if value is None else value for value in values]
+    return Bucket((point,), point.step, (*sums, *(float(value is not None) for value in values)))
 
 
 def _bucket(points: Sequence[Point], measures: tuple[str, ...]) -> Bucket[Point]:
-    return _grown(Bucket((), 0, (_NONE,) * len(measures)), points, measures)
+    return _grown(Bucket((), 0, (0.0,) * len(measures) * 2), points, measures)
 
 
 def _grown(bucket: Bucket[Point], points: Sequence[Point], measures: tuple[str, ...]) -> Bucket[Point]:
     """With more points. Values are added one by one: the sum is the same however the points are batched."""
     candidates, before = (*bucket.points, *points), len(bucket.points)
-    kept, totals = set(), []
-    for measure, (total, number) in zip(measures, bucket.totals, strict=True):
+    kept, sums, counts = set(), [], []
+    half = len(measures)
+    for index, measure in enumerate(measures):
         values = list(map(attrgetter(measure), candidates))
         new = values[before:]
         if None in values:
             new = [value for value in new if value is not None]
         kept |= _extremes(values)
-        totals.append(Total(reduce(add, new, total), number + len(new)))
-    return Bucket(tuple(candidates[index] for index in sorted(kept)), points[-1].step, tuple(totals))
+        sums.append(reduce(add, new, bucket.totals[index]))
+        counts.append(bucket.totals[index + half] + len(new))
+    return Bucket(tuple(candidates[index] for index in sorted(kept)), points[-1].step, (*sums, *counts))
 
 
 def _merged(one: Bucket[Point], other: Bucket[Point], measures: tuple[str, ...]) -> Bucket[Point]:
     points = (*one.points, *other.points)
-    totals = [
-        Total(first.total + second.total, first.values + second.values)
-        for first, second in zip(one.totals, other.totals, strict=True)
-    ]
+    totals = tuple(map(add, one.totals, other.totals))
     kept = set().union(*(_extremes(list(map(attrgetter(measure), points))) for measure in measures))
-    return Bucket(tuple(points[index] for index in sorted(kept)), other.end, tuple(totals))
+    return Bucket(tuple(points[index] for index in sorted(kept)), other.end, totals)
 
 
 def _extremes(values: list[float | None]) -> set[int]:

@@ -15,6 +15,7 @@ from qlora_tui import hardware
 from qlora_tui.runs import jobs
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
+from qlora_tui.runs.garbage import uncollected
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui.curves import Curves, Detail, curves, detail
 from qlora_tui.ui.log_tail import LogReader
@@ -28,6 +29,9 @@ _LONG_READ_S = 0.3
 
 _READING_S = 1.0
 """Between two views of a log that is being read: each takes time from the reading."""
+
+_LONGEST_DRAWING_S = 0.5
+"""Reading does not wait longer than this for a view to be drawn."""
 
 _LONG_STEPS = 1000
 _LONG_CURVES_S = 1.0
@@ -73,20 +77,27 @@ class RunReader:
                 self._log = LogReader(self.run.stdio)
                 self._estimate_bytes = None
             self._follower.alive = jobs.is_alive(self.run)
-            began_s = time.monotonic()
-            while self._follower.advance() and not self._stopped.is_set():
-                if time.monotonic() - began_s > _LONG_READ_S:
-                    self._offer("reading", show)
+            with uncollected():
+                self._read(show)
             self._read_sensors()
             self._offer("removed" if self._follower.is_removed else self._follower.status, show)
             self._stopped.wait(min(self._period_s, SLOWEST_LOOK_S))
+
+    def _read(self, show: Callable[[RunView], Any]) -> None:
+        """Read what there is. No more is read while a view of a long log is drawn: both would be slower."""
+        began_s = time.monotonic()
+        while self._follower.advance() and not self._stopped.is_set():
+            if time.monotonic() - began_s > _LONG_READ_S:
+                self._offer("reading", show)
+                self._on_screen.wait(_LONGEST_DRAWING_S)
 
     def detail(self, low: int, high: int, is_cancelled: Callable[[], bool]) -> Detail | None:
         """Read a part of the run again; None when that was cancelled. Called in a thread of its own.
 
         Raises StorageError when the log cannot be read.
         """
-        steps = self._follower.index.read(self.run.events, low, high, is_cancelled)
+        with uncollected():
+            steps = self._follower.index.read(self.run.events, low, high, is_cancelled)
         return None if is_cancelled() else detail(low, high, steps, self._follower.state.evals)
 
     def _offer(self, status: Any, show: Callable[[RunView], Any]) -> None:

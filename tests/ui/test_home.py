@@ -62,7 +62,7 @@ async def test_a_finished_run_is_a_card_that_opens_and_the_next_step_is_to_talk(
 
 
 def test_whatever_a_run_does_has_a_sign() -> None:
-    assert MARKS.keys() == {*get_args(jobs.Status), "reading", "removed"}
+    assert MARKS.keys() == {*get_args(jobs.Status), "reading", "removed", "not responding"}
 
 
 async def test_what_a_run_says_is_never_markup(settle: Settle) -> None:

@@ -129,7 +129,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         return part.lines if part is not None and covers else self._lines
 
     def _draw(self) -> None:
-        if not self.is_mounted or not self.size:
+        if not self.is_mounted or not self.size or not self.has_class("-drawn"):
             return
         low, high = self.window or self._whole
         columns = max(self.content_size.width - _LEFT_COLUMNS - _FRAME_COLUMNS, 1)

@@ -9,10 +9,22 @@ from textual_plot import PlotWidget
 from textual_plot.axis_formatter import AxisFormatter, NumericAxisFormatter
 
 _MOST_DIGITS = 4
+_MOST_TICKS = 8
+
+
+def _round_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most so many multiples of 1, 2 or 5 times a power of ten. Without numpy, which is slow for a few numbers."""
+    power = 10.0 ** floor(log10((high - low) / most))
+    interval = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= most)
+    return [number * interval for number in range(ceil(low / interval), floor(high / interval) + 1)]
 
 
 class NumberAxis(NumericAxisFormatter):  # type: ignore[misc]
-    """The library's ticks, with very small and very large numbers in scientific notation."""
+    """Round numbers, with very small and very large ones in scientific notation."""
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = _MOST_TICKS) -> list[float]:
+        """Return round numbers between two values."""
+        return _round_ticks(min_, max_, max_ticks)
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         """Return one text a tick, with as many digits as tell the ticks apart."""
@@ -36,15 +48,14 @@ def _scientific(number: float, digits: int) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-class StepAxis(NumericAxisFormatter):  # type: ignore[misc]
+class StepAxis(AxisFormatter):  # type: ignore[misc]
     """Whole numbers."""
 
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Return the library's ticks, never closer than one step."""
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = _MOST_TICKS) -> list[float]:
+        """Return round numbers, never closer than one step."""
         if max_ - min_ <= max_ticks:
             return [float(step) for step in range(ceil(min_), floor(max_) + 1)]
-        ticks: list[float] = super().get_ticks(min_, max_, max_ticks)
-        return ticks
+        return _round_ticks(min_, max_, max_ticks)
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         """Return one text a tick."""
@@ -54,7 +65,7 @@ class StepAxis(NumericAxisFormatter):  # type: ignore[misc]
 class LogAxis(AxisFormatter):  # type: ignore[misc]
     """An axis whose values are logarithms to the base of ten and whose labels are the numbers."""
 
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = _MOST_TICKS) -> list[float]:
         """Powers of ten, with twice and five times them where those are few."""
         powers = range(floor(min_), ceil(max_) + 1)
         for factors in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1,)):
@@ -79,6 +90,7 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(allow_pan_and_zoom=False)
         self.can_focus = False
+        self._x_formatter, self._y_formatter = StepAxis(), NumberAxis()
         self._cursor: tuple[float, str] | None = None
         self._under: list[tuple[int, int, str, str]] = []
         self._marks: list[tuple[list[float], str, str, bool]] = []
@@ -122,13 +134,13 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
             self._put_cursor()
 
     def _put_marks(self) -> None:
-        bottom = self._scale_rectangle.bottom
+        area, bottom = self._area, self._scale_rectangle.bottom
         for xs, sign, style, tall in self._marks:
             for column in {self._column(x) for x in xs if self._x_min <= x <= self._x_max}:
-                self._area.set_pixel(column, bottom, sign, style)
+                area.set_pixel(column, bottom, sign, style)
                 for row in range(1, bottom if tall else 1):
-                    if self._area.get_pixel(column, row)[0] == " ":
-                        self._area.set_pixel(column, row, sign, style)
+                    if area.get_pixel(column, row)[0] == " ":
+                        area.set_pixel(column, row, sign, style)
 
     def _column(self, x: float) -> int:
         """The column of a step, inside the frame."""
