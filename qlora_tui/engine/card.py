@@ -1,7 +1,7 @@
 """The model card of a finished adapter: README.md with the metadata that the Hugging Face Hub reads."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -34,7 +34,13 @@ _LARGEST_EXPONENT = 700
 
 
 def model_card(
-    session: Session, config: RunConfig, settings: Settings, metrics: Mapping[str, float], *, added_tokens: int = 0
+    session: Session,
+    config: RunConfig,
+    settings: Settings,
+    metrics: Mapping[str, float],
+    *,
+    added_tokens: int = 0,
+    stops: Sequence[str] = (),
 ) -> str:
     """Return README.md of the adapter: what it is, how it was made, what was measured. It names no local path."""
     name, state = session.run.name, session.state
@@ -42,7 +48,7 @@ def model_card(
     return "\n".join(
         [
             "---", metadata(config, state, name, metrics), "---", "", f"# {name}", "",
-            f"{_kind(config)} trained with qlora-tui {__version__}.", "", *_usage(config, added_tokens),
+            f"{_kind(config)} trained with qlora-tui {__version__}.", "", *_usage(config, added_tokens), *_stops(stops),
             *_facts(session, shown, settings, metrics), "", "## Configuration", "", "```toml",
             toml_file.to_toml(shown, comment=PUBLISHED_COMMENT).strip(), "```", "",
         ]
@@ -100,6 +106,16 @@ def _usage(config: RunConfig, added_tokens: int) -> list[str]:
     return [
         f"The tokenizer has {added_tokens} tokens that the base model lacks; their embeddings are stored here. Before "
         "`PeftModel.from_pretrained(base, ...)`, call `base.resize_token_embeddings(len(tokenizer))`.", "",
+    ]  # fmt: skip
+
+
+def _stops(stops: Sequence[str]) -> list[str]:
+    if not stops:
+        return []
+    shown = " or ".join(f"`{stop}`" for stop in stops)
+    return [
+        f"An answer ends with {shown}. `generation_config.json` holds these ids: pass "
+        "`generation_config=GenerationConfig.from_pretrained(...)` to `generate`.", "",
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.rows import Turn
 from qlora_tui.data.spans import Conversation
+from qlora_tui.engine import stopping
 from qlora_tui.engine.card import added_rows, model_card
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.prompts import Prompts
@@ -56,9 +57,12 @@ def save(
         if config.adapter.init == "pissa":
             options["path_initial_model_for_weight_conversion"] = str(run.pissa_initial)
         model.config.use_cache = True  # off while training; a fully trained model is saved with its configuration
+        stopping.stop_at_turn_ends(model, tokenizer)
         model.save_pretrained(draft, **options)
-        tokenizer.save_pretrained(draft)
-        card = model_card(session, config, settings, metrics, added_tokens=added_rows(model))
+        model.generation_config.save_pretrained(draft)  # PEFT leaves it out
+        stopping.published_tokenizer(tokenizer).save_pretrained(draft)
+        stops = tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
+        card = model_card(session, config, settings, metrics, added_tokens=added_rows(model), stops=stops)
         (draft / "README.md").write_text(card, encoding="utf-8")
         settings_text = toml_file.to_toml(published(config), comment=PUBLISHED_COMMENT)
         (draft / "run.toml").write_text(settings_text, encoding="utf-8")

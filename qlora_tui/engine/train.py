@@ -10,7 +10,7 @@ from qlora_tui import hardware
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
-from qlora_tui.engine import adapters, finish, loading, oom
+from qlora_tui.engine import adapters, finish, loading, oom, stopping
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
@@ -218,6 +218,8 @@ def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
     quantized = config.quantization.kind != "none"
     session.stage("quantizing" if quantized else "loading", f"{config.model.id} as {config.quantization.kind}")
     base = loading.load_model(config, work.settings, tokenizer)
+    if problem := stopping.repair_generation_config(base):
+        session.warn("generation_config", f"the model's generation configuration was replaced: {problem}")
     longest = data.longest_train_tokens
     longest = config.training.max_length_tokens if longest is None else max(longest, data.longest_eval_tokens)
     _warn_of_base(work, base, longest)
