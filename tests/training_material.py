@@ -1,6 +1,7 @@
 """Real training on the starter model, small enough to run often."""
 
 from collections.abc import Callable
+from typing import Any
 
 from qlora_tui.config.overrides import resolve
 from qlora_tui.runs import jobs, store
@@ -44,7 +45,7 @@ class Runs:
                 break
         return follower.state
 
-    def train(self, run: RunFolder, until: Condition = lambda state: False, **options: bool) -> RunState:
+    def train(self, run: RunFolder, until: Condition = lambda state: False, **options: Any) -> RunState:
         """Start a worker and follow it."""
         jobs.start(run, **options)
         return self.follow(run, until)

@@ -1,6 +1,6 @@
 """`stop`, `save`, `cancel` and `resume`: what a person tells a run from any shell."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,20 +76,37 @@ def resume(
     as_json: JsonEvents = False,
     replan_on_oom: ReplanOnOom = False,
     accept_changed_data: AcceptChangedData = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Train longer, also a finished run: training.epochs or training.max_steps. Nothing else can change.",
+        ),
+    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Continue a run from its newest whole checkpoint, or from the start when it has none."""
+    """Continue a run from its latest complete checkpoint, or from the start when it has none.
+
+    A finished run is trained further with --set training.epochs=N or --set training.max_steps=N.
+    """
     from qlora_tui.cli.consent import allow_downloads
     from qlora_tui.cli.train import launch
     from qlora_tui.errors import RunConflictError
-    from qlora_tui.runs import store
+    from qlora_tui.runs import extension, store
 
     run = store.find(name)
-    status = _caught_up(run).status
-    if status == "finished":
-        raise RunConflictError(f"{run.name} has finished", hint=f"Talk to it: `qlora-tui chat {run.name}`.")
+    follower = _caught_up(run)
+    status = follower.status
+    if status == "finished" and not settings:
+        hint = f"Talk to it: `qlora-tui chat {run.name}`, or train it further with --set training.epochs=N."
+        raise RunConflictError(f"{run.name} has finished", hint=hint)
     if status in ("running", "starting"):
         raise RunConflictError(f"{run.name} is {status}", hint=f"Watch it: `qlora-tui watch {run.name}`.")
+    if settings:
+        extended = extension.plan(run, follower.state, settings)
+        steps = "" if extended.total_steps is None else f" to {extended.total_steps:,} steps"
+        narrate(f"extending {run.name}{steps}. {extended.consequence}")
     allow_download = allow_downloads(run.load_config(), yes=yes)
     launch(
         run,
@@ -98,6 +115,7 @@ def resume(
         allow_download=allow_download,
         replan_on_oom=replan_on_oom,
         accept_changed_data=accept_changed_data,
+        settings=settings or (),
     )
 
 

@@ -9,6 +9,8 @@ from qlora_tui.cli.options import Detach, JsonEvents, Replace, ReplanOnOom, RunN
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qlora_tui.config.run import RunConfig
     from qlora_tui.runs.store import RunFolder
 
@@ -85,19 +87,24 @@ def launch(
     allow_download: bool = False,
     replan_on_oom: bool = False,
     accept_changed_data: bool = False,
+    settings: "Sequence[str]" = (),
 ) -> None:
     """Start the worker and follow it to its end, or say how to follow it. Exits with the run's outcome."""
     from qlora_tui.cli import foreground
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.runs import jobs
 
-    options = {
-        "allow_download": allow_download,
-        "replan_on_oom": replan_on_oom,
-        "accept_changed_data": accept_changed_data,
-    }
+    def start() -> None:
+        jobs.start(
+            run,
+            allow_download=allow_download,
+            replan_on_oom=replan_on_oom,
+            accept_changed_data=accept_changed_data,
+            settings=settings,
+        )
+
     if detach:
-        jobs.start(run, **options)
+        start()
         if as_json:
             write_json({"run": run.name, "folder": str(run.path)})
         else:
@@ -105,4 +112,4 @@ def launch(
         narrate(f"started {run.name}; watch it with: qlora-tui watch {run.name}")
         return
     narrate(f"run {run.name} in {run.path}")
-    foreground.run_to_end(run, lambda: jobs.start(run, **options), as_json=as_json)
+    foreground.run_to_end(run, start, as_json=as_json)

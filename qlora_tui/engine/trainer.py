@@ -15,9 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from qlora_tui.config.run import RunConfig
 from qlora_tui.config.training import TrainingSpec
 from qlora_tui.engine.resolve import Settings
-
-MIN_LR_RATIO = 0.1
-"""Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
+from qlora_tui.runs.schedule import MIN_LR_RATIO
 
 
 @dataclass(slots=True)
@@ -98,6 +96,8 @@ class ExactTrainer(SFTTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         page_again(getattr(self.optimizer, "optimizer", self.optimizer))
+        if checkpoint is not None:
+            follow_schedule(self.lr_scheduler)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: TRL's is a template, and the adapter gets a card of its own."""
@@ -131,6 +131,15 @@ class ExactTrainer(SFTTrainer):
         means = self._evaluated.means() | {"num_tokens": self.state.num_input_tokens_seen}
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
+
+
+def follow_schedule(scheduler: Any) -> None:
+    """Set the learning rate of the next step by this run's length: the checkpoint has it by the length of then."""
+    for group, base, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 
 
 def page_again(optimizer: Any) -> None:

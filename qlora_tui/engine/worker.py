@@ -16,14 +16,13 @@ from typing import NoReturn
 import psutil
 
 from qlora_tui import __version__, atomic, hardware, limits
-from qlora_tui.config.overrides import edited
-from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import environment
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.runs import checkpoints, control, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.event_log import last_started
+from qlora_tui.runs.extension import changes, current_config
 from qlora_tui.runs.fingerprint import check_base
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import LIBRARIES, library_versions
@@ -53,6 +52,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--accept-changed-data", action="store_true")
     parser.add_argument("--allow-download", action="store_true")
     parser.add_argument("--control-offset", type=int, help="Where the messages to this worker begin, in bytes.")
+    parser.add_argument("--set", dest="settings", action="append", default=[])
     return parser.parse_args()
 
 
@@ -62,7 +62,8 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     limits.last_words = partial(_fail, session)
     try:
         checkpoint = _begin(session, promised)
-        config = current_config(session)
+        _extend(session, options.settings)
+        config = current_config(run, session.state)
         check_base(run, config, resuming=checkpoint is not None or run.pissa_initial.exists())
         environment.choose_gpu(config.model.device)
         session.stage("importing", "PyTorch and the training libraries")
@@ -130,10 +131,10 @@ def _announce(session: Session, attempt: int, checkpoint: CheckpointFolder | Non
     )
 
 
-def current_config(session: Session) -> RunConfig:
-    """The frozen configuration with what replanning has changed since."""
-    changes = session.state.replanned or {}
-    return edited(session.run.load_config(), [f"{key}={value}" for key, value in changes.items()])
+def _extend(session: Session, settings: list[str]) -> None:
+    """Say that the run is longer from now on. Nothing when it is as long already, as after a replan."""
+    if changed := changes(session.run, session.state, settings):
+        session.emit(events.Extended(changes=changed))
 
 
 def _explained(error: Exception, run: RunFolder) -> QloraError:

@@ -169,6 +169,13 @@ class Replanned(Event):
     reason: str
 
 
+class Extended(Event):
+    """A resume changed how long the run is: dotted field to value, for all attempts from this one on."""
+
+    kind: Literal["extended"] = "extended"
+    changes: dict[str, Any]
+
+
 class Stopped(Event):
     """The worker ended before the last step. `checkpoint_step` is None when nothing resumable was written."""
 
@@ -199,5 +206,5 @@ class Finished(Event):
 
 AnyEvent = (
     Created | Started | Stage | Resolved | ModelLoaded | DatasetReady | TrainingPlanned | Step | Eval | Sample
-    | Checkpoint | Warned | ControlAcknowledged | Replanned | Stopped | Failed | Finished
+    | Checkpoint | Warned | ControlAcknowledged | Replanned | Extended | Stopped | Failed | Finished
 )  # fmt: skip

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,12 +150,18 @@ def hold(run: RunFolder) -> Iterator[None]:
 
 
 def start(
-    run: RunFolder, *, allow_download: bool = False, replan_on_oom: bool = False, accept_changed_data: bool = False
+    run: RunFolder,
+    *,
+    allow_download: bool = False,
+    replan_on_oom: bool = False,
+    accept_changed_data: bool = False,
+    settings: Sequence[str] = (),
 ) -> None:
     """Start a detached worker on the run's folder and wait for its first event.
 
     The worker continues from the newest whole checkpoint if there is one. It leads a session of its own, and its
-    output goes to stdio.log, so it does not notice when this process or its terminal ends.
+    output goes to stdio.log, so it does not notice when this process or its terminal ends. `settings` are changed
+    lengths of the run, as `key=value` (`extension.plan`).
 
     It obeys what is sent to it from now on, also while it is starting.
 
@@ -169,6 +175,8 @@ def start(
     command += ["--allow-download"] if allow_download else []
     command += ["--replan-on-oom"] if replan_on_oom else []
     command += ["--accept-changed-data"] if accept_changed_data else []
+    for text in settings:
+        command += ["--set", text]
     with storage_errors(run.stdio), run.stdio.open("ab") as output:
         worker = subprocess.Popen(
             command,

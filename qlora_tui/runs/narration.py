@@ -37,6 +37,9 @@ def line(event: events.AnyEvent) -> str | None:
         case events.Replanned():
             changes = ", ".join(f"{key} = {value}" for key, value in event.changes.items())
             return f"memory ran out; going on with {changes}"
+        case events.Extended():
+            changes = ", ".join(f"{key} = {value}" for key, value in event.changes.items())
+            return f"the run is extended: {changes}"
     return None
 
 

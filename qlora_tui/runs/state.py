@@ -54,6 +54,8 @@ class RunState(NamedTuple):
     warnings: tuple[events.Warned, ...] = ()
     replanned: dict[str, Any] | None = None
     """Settings changed by replanning, all of them together."""
+    extended: dict[str, Any] | None = None
+    """Lengths changed by resumes, all of them together."""
     acknowledged: tuple[str, ...] = ()
     """Ids of the control messages that were acknowledged."""
     peak_bytes: int = 0
@@ -236,6 +238,10 @@ def _replanned(state: RunState, event: events.Replanned) -> RunState:
     return state._replace(phase="replanning", replanned={**(state.replanned or {}), **event.changes})
 
 
+def _extended(state: RunState, event: events.Extended) -> RunState:
+    return state._replace(extended={**(state.extended or {}), **event.changes})
+
+
 def _stopped(state: RunState, event: events.Stopped) -> RunState:
     return state._replace(phase="cancelled" if event.reason == "cancel" else "stopped", stopped=event, stage=None)
 
@@ -264,6 +270,7 @@ _FOLDS: dict[type, Any] = {
     events.Warned: _warning,
     events.ControlAcknowledged: _acknowledged,
     events.Replanned: _replanned,
+    events.Extended: _extended,
     events.Stopped: _stopped,
     events.Failed: _failed,
     events.Finished: _finished,

@@ -51,6 +51,11 @@ class RunView(NamedTuple):
         return self.status in ("created", "queued", "stopped", "cancelled", "failed", "crashed")
 
     @property
+    def can_be_extended(self) -> bool:
+        """Whether the run has finished and may be trained further."""
+        return self.status == "finished"
+
+    @property
     def resumes_from(self) -> str:
         """Where a resume would begin, for people."""
         checkpoints = self.state.checkpoints

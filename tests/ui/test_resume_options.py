@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 from command_line import fake_worker
-from run_material import beginning, training, written
+from run_material import beginning, finished, training, written
 from run_screen import is_whole, shown, until
-from textual.widgets import Checkbox, Static
+from screen_material import words
+from textual.widgets import Checkbox, Input, Static
 
+from qlora_tui import atomic
 from qlora_tui.data.downloads import Download
 from qlora_tui.errors import ExitCode
 from qlora_tui.runs import events
+from qlora_tui.runs.checkpoints import seal
 from qlora_tui.runs.events import Failed
 from qlora_tui.ui import downloads
 from qlora_tui.ui.app import Workbench
@@ -81,3 +84,29 @@ async def test_a_download_is_agreed_to_with_its_size_and_place(
         assert "/cache/hub" in str(app.screen.query_one(".resume-about", Static).visual)
         await pilot.press("space", "y")
         await shown(pilot, app, lambda view: flags(view.state) == "--allow-download")
+
+
+async def test_a_finished_run_is_trained_further(fake_worker: Behave) -> None:
+    run = written("one", [*beginning(4), *training(4), finished(4)])
+    checkpoint = run.checkpoints / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    atomic.write_json(checkpoint / "trainer_state.json", {"global_step": 4})
+    seal(checkpoint)
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, lambda view: view.status == "finished")
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, ResumeOptions) and isinstance(app.focused, Input))
+        assert "training.epochs, now 1" in words(app)
+        for length, said in (("1", "has training.epochs = 1.0 already"), ("2", "The result is the one of")):
+            app.screen.query_one(Input).value = length
+            await until(pilot, lambda said=said: said in words(app).replace("\n", " "))
+        assert "-refused" not in app.screen.classes
+        app.screen.query_one(Input).value = "0.01"
+        await pilot.press("enter")
+        await until(pilot, lambda: "has made 4 steps" in words(app))
+        assert isinstance(app.screen, ResumeOptions), "a refused length stays to be corrected"
+        app.screen.query_one(Input).value = "2"
+        await pilot.press("enter")
+        seen = await shown(pilot, app, lambda view: view.state.attempt == 2 and view.status == "finished")
+        assert flags(seen.state) == "--set training.epochs=2"

@@ -1,7 +1,8 @@
 """The Run place: one run, live or finished, whoever started it, and what can be done to it."""
 
+import asyncio
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import getters, on, work
 from textual.app import ComposeResult
@@ -24,6 +25,9 @@ from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.screens.place import Place
 from qlora_tui.ui.widgets.confirm import Confirm
 from qlora_tui.ui.widgets.run_panel import PANEL_BINDINGS, RunPanel
+
+if TYPE_CHECKING:
+    from qlora_tui.ui.widgets.resume_options import Length
 
 _NO_RUNS = "There is no run yet. F3 sets one up."
 
@@ -183,7 +187,7 @@ on when the workbench is left.
         if action in ("save", "stop", "cancel"):
             return view is not None and view.is_live
         if action == "resume":
-            return view is not None and view.can_resume
+            return view is not None and (view.can_resume or view.can_be_extended)
         if action == "chat":
             return view is not None and bool(view.state.finished or view.state.checkpoints)
         if action == "folder":
@@ -225,17 +229,31 @@ on when the workbench is left.
             if resume_options.may_lack_files(view.state):
                 self.asked = "Looking for what would have to be downloaded."
                 downloads = await missing_downloads(RunFolder(view.folder).load_config())
+            length = await self._length(view) if view.can_be_extended else None
         except QloraError as error:
             self._refused(error)
             return
         self.asked = ""
-        given: dict[str, bool] | None = {}  # by the names of `jobs.start`
-        if options := resume_options.needed(view.state, [sentence(one) for one in downloads]):
-            given = await self.app.push_screen_wait(resume_options.ResumeOptions(view.name, options))
+        given: dict[str, Any] | None = {}  # by the names of `jobs.start`
+        options = resume_options.needed(view.state, [sentence(one) for one in downloads])
+        if options or length:
+            given = await self.app.push_screen_wait(resume_options.ResumeOptions(view.name, options, length))
         if (allowed := given) is not None:
             self._run_in_thread("Starting again.", lambda run: self._start_again(run, allowed))
 
-    def _start_again(self, run: RunFolder, allowed: dict[str, bool]) -> None:
+    async def _length(self, view: RunView) -> "Length":
+        """How long the finished run is. Raises ConfigError for a damaged run.toml."""
+        from qlora_tui.config.fields import value
+        from qlora_tui.runs import extension
+        from qlora_tui.ui.widgets.resume_options import Length
+
+        run = RunFolder(view.folder)
+        config = await asyncio.to_thread(extension.current_config, run, view.state)
+        key = "training.epochs" if config.training.max_steps is None else "training.max_steps"
+        now = f"{value(config, key):g}"
+        return Length(key, now, lambda text: extension.plan(run, view.state, [f"{key}={text}"]))
+
+    def _start_again(self, run: RunFolder, allowed: dict[str, Any]) -> None:
         self.app.release_chat()
         jobs.start(run, **allowed)
 

@@ -1,15 +1,17 @@
-"""The question before a run is resumed that cannot go on as it was: one tick for each thing to agree to."""
+"""The question before a run is resumed that cannot go on as it was: what to agree to, and how long it shall be."""
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Checkbox, Static
+from textual.widgets import Button, Checkbox, Input, Static
 
-from qlora_tui.errors import ExitCode
+from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.runs.extension import Extension
 from qlora_tui.runs.state import RunState
 from qlora_tui.terminal import printable
 
@@ -22,6 +24,16 @@ class Option(NamedTuple):
     about: str
     """Foreign text: what the worker or the download says of itself."""
     ticked: bool
+
+
+class Length(NamedTuple):
+    """How long a finished run is, to be made longer."""
+
+    key: str
+    """The setting that decides: training.epochs or training.max_steps."""
+    now: str
+    plan: Callable[[str], Extension]
+    """What another value would do. Blocking; raises QloraError for one that cannot be."""
 
 
 def needed(state: RunState, downloads: list[str]) -> list[Option]:
@@ -46,8 +58,8 @@ def may_lack_files(state: RunState) -> bool:
     return state.steps.last is None
 
 
-class ResumeOptions(ModalScreen[dict[str, bool] | None]):
-    """The permissions that were given, by name; None for not now."""
+class ResumeOptions(ModalScreen[dict[str, Any] | None]):
+    """Options of `jobs.start` by name: permissions, and the settings of a longer run; None for not now."""
 
     DEFAULT_CSS = """
     ResumeOptions {
@@ -59,6 +71,11 @@ class ResumeOptions(ModalScreen[dict[str, bool] | None]):
         #resume-question { text-style: bold; }
         Checkbox { margin-top: 1; width: 1fr; }
         .resume-about { margin-left: 4; color: $text-muted; }
+        #resume-length { height: 1; margin-top: 1; }
+        #resume-length Static { width: auto; margin-right: 1; }
+        #resume-length Input { width: 16; }
+        #resume-consequence { margin-top: 1; color: $text-muted; }
+        &.-refused #resume-consequence { color: $text-error; }
         #resume-answers { height: auto; margin-top: 1; align-horizontal: right; }
         Button { margin-left: 2; }
     }
@@ -67,28 +84,73 @@ class ResumeOptions(ModalScreen[dict[str, bool] | None]):
         Binding("y", "answer(True)", "Resume", id="resume.yes", tooltip="Resume with what is ticked"),
         Binding("n,escape", "answer(False)", "Not now", id="resume.no", tooltip="Leave the run as it is"),
     ]
-    AUTO_FOCUS = "Checkbox"
+    AUTO_FOCUS = "Input, Checkbox"
 
-    def __init__(self, name: str, options: list[Option]) -> None:
+    def __init__(self, name: str, options: list[Option], length: Length | None = None) -> None:
         super().__init__()
         self._run = name
         self._options = options
+        self._length = length
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="resume-box", can_focus=False):
-            yield Static(f"Resume {self._run}?", id="resume-question", markup=False)
+            question = f"Resume {self._run}?" if self._length is None else f"Train {self._run} further?"
+            yield Static(question, id="resume-question", markup=False)
+            if self._length is not None:
+                with Horizontal(id="resume-length"):
+                    yield Static(f"{self._length.key}, now {self._length.now}:")
+                    yield Input(placeholder="in all", id="new-length", compact=True, type="number")
+                yield Static("How long the run shall be in all.", id="resume-consequence", markup=False)
             for option in self._options:
                 yield Checkbox(option.label, option.ticked, id=option.name, compact=True)
                 yield Static(printable(option.about), classes="resume-about", markup=False)
             with Horizontal(id="resume-answers"):
-                yield Button("Resume (y)", id="yes", variant="primary")
-                yield Button("Not now (n)", id="no")
+                # A letter typed into the field is no answer.
+                yes, no = ("y", "n") if self._length is None else ("enter", "escape")
+                yield Button(f"Resume ({yes})", id="yes", variant="primary")
+                yield Button(f"Not now ({no})", id="no")
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
         event.stop()
         self.action_answer(event.button.id == "yes")
 
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._weigh(event.value, answers=False)
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._weigh(event.value, answers=True)
+
+    @work(thread=True, exclusive=True, group="length", exit_on_error=False)
+    def _weigh(self, text: str, *, answers: bool) -> None:
+        """Show what the typed length would do, and answer with it if it can be."""
+        assert self._length is not None
+        try:
+            extension = self._length.plan(text)
+        except QloraError as error:
+            self.app.call_from_thread(self._say, f"{error.message}\n{error.hint}", refused=True)
+        else:
+            self.app.call_from_thread(self._say, extension.consequence, refused=False)
+            if answers:
+                self.app.call_from_thread(self._resume, extension.settings)
+
+    def _say(self, text: str, *, refused: bool) -> None:
+        self.set_class(refused, "-refused")
+        self.query_one("#resume-consequence", Static).update(printable(text))
+
+    def _resume(self, settings: tuple[str, ...] = ()) -> None:
+        given: dict[str, Any] = {str(box.id): box.value for box in self.query(Checkbox)}
+        self.dismiss(given | {"settings": settings} if settings else given)
+
     def action_answer(self, yes: bool) -> None:
         """Answer by key."""
-        self.dismiss({str(box.id): box.value for box in self.query(Checkbox)} if yes else None)
+        if not yes:
+            self.dismiss(None)
+        elif self._length is None:
+            self._resume()
+        else:
+            self._weigh(self.query_one(Input).value, answers=True)

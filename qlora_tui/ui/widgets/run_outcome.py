@@ -71,7 +71,9 @@ def _finished(view: RunView) -> Content:
     first = Content.assemble(("Finished: ", "bold $success"), ", ".join(words) + ". ")
     if peak := measured_against_estimate(view):
         first += Content(f"{peak}. ")
-    return first + Content.assemble(("a", "bold $primary"), " opens a chat.")
+    return first + Content.assemble(
+        ("a", "bold $primary"), " opens a chat, ", ("r", "bold $primary"), " trains it further."
+    )
 
 
 def measured_against_estimate(view: RunView) -> str:
