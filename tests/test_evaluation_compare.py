@@ -31,7 +31,8 @@ def made_run(name: str, rank: int, losses: list[float], marks: list[float], base
     for step, loss in enumerate(losses, start=1):
         writer.write(
             events.Step(
-                step=step, epoch=0.1, loss=loss, learning_rate=1e-3, grad_norm=1.0, tokens=8, tokens_per_s=80.0,
+                step=step, epoch=0.1, loss=loss, learning_rate=1e-3, grad_norm=1.0, tokens=10 * step,
+                tokens_per_s=160 / 2**step,
                 peak_bytes=4_000_000,
             )
         )  # fmt: skip
@@ -63,7 +64,10 @@ def test_only_different_settings_are_listed(command: Cli, runs: list[RunFolder])
     assert found["names"] == ["small", "big"]
     assert found["settings"]["adapter.rank"] == [4, 16]
     assert all(one != other for one, other in found["settings"].values())
-    assert found["facts"]["train_loss"] == [1.5, 1.0]
+    assert found["facts"]["train_loss"] == pytest.approx([6.5 / 3, 5.5 / 3]), "the mean of all steps"
+    small, big = found["facts"]["smoothed_train_loss"]
+    assert 1.5 < small < 6.5 / 3 and 1.0 < big < 5.5 / 3
+    assert found["facts"]["mean_tokens_per_s"] == pytest.approx([30 / (10 / 80 + 10 / 40 + 10 / 20)] * 2)
     assert found["facts"]["best_eval_loss"] == [2.0, 1.5]
     assert found["facts"]["peak_bytes"] == [4_000_000] * 2
     assert found["curves"]["big"]["loss"] == [[1, 3.0], [2, 1.5], [3, 1.0]]
@@ -152,7 +156,7 @@ def test_one_run_alone_makes_a_report_too(command: Cli, runs: list[RunFolder], t
 def test_a_run_without_a_step_compares_and_an_unknown_one_is_named(command: Cli, runs: list[RunFolder]) -> None:
     store.create("fresh", resolve("starter"), {})
     found = json.loads(command("runs", "compare", "big", "fresh", "--json").out)
-    assert found["facts"]["train_loss"] == [1.0, None] and found["curves"]["fresh"]["loss"] == []
+    assert found["facts"]["train_loss"] == [pytest.approx(5.5 / 3), None] and found["curves"]["fresh"]["loss"] == []
     result = command("runs", "compare", "big", "smal")
     assert result.code == 4 and "Did you mean 'small'" in result.err
 

@@ -151,6 +151,7 @@ def test_folding_changes_no_older_state() -> None:
 def noisy(number: int, **fields: Any) -> events.Step:
     """A step whose values go up and down, built without validation."""
     values = {"loss": 1 + number * 7919 % 1000 / 1000, "grad_norm": 1 + number * 104729 % 1000 / 1000}
+    values |= {"tokens": number, "tokens_per_s": 1.0}
     return events.Step.model_construct(step=number, **{**values, **fields})
 
 
@@ -313,3 +314,24 @@ def test_a_checkpoint_that_was_asked_for_is_none_of_those_to_come() -> None:
     plan = events.TrainingPlanned(total_steps=100, steps_per_epoch=None, effective_batch_rows=1, save_every_steps=50)
     log = [plan, *(step(number) for number in range(1, 34))]
     assert to_come(folded(log)) == to_come(folded([*log, checkpoint(33)])) == (0, 3, 0)
+
+
+def test_the_speed_of_a_run_is_the_mean_of_all_steps() -> None:
+    """Also after it went back to a checkpoint, and not the speed of the last step."""
+
+    def at(number: int, tokens_per_s: float) -> events.Step:
+        return noisy(number, tokens=100 * number, tokens_per_s=tokens_per_s, time_s=0.0, seq=0, peak_bytes=0)
+
+    state = fold_all(RunState(), [started(1), at(1, 100.0), checkpoint(1), at(2, 1.0)])
+    assert state.mean_tokens_per_s == 200 / 101
+    state = fold_all(state, [started(2, resumed_from_step=1), at(2, 50.0), at(3, 25.0)])
+    assert state.mean_tokens_per_s == 300 / (1 + 2 + 4)
+    assert RunState().mean_tokens_per_s is None
+
+
+def test_the_smoothed_loss_is_near_the_end_and_the_mean_is_of_all_steps() -> None:
+    steps = [noisy(n, loss=10.0 if n <= 50 else 1.0, time_s=0.0, seq=0, peak_bytes=0) for n in range(1, 101)]
+    state = fold_all(RunState(), [started(1), *steps])
+    assert state.mean_loss == 5.5
+    assert state.smoothed_loss is not None and 1.0 <= state.smoothed_loss < 1.01
+    assert RunState().smoothed_loss is None

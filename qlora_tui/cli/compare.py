@@ -53,14 +53,10 @@ def compare(
 
 def _show(compared: "RunsComparison") -> None:
     from qlora_tui.cli.output import write_table
-    from qlora_tui.evaluation.comparison import differences_table, fact, values_table
+    from qlora_tui.evaluation.comparison import differences_table, facts_table, values_table
 
     rows = [[key, *map(_short, values)] for key, values in compared.settings.items()]
-    rows += [
-        [key.replace("_", " "), *(fact(key, value) for value in values)]
-        for key, values in compared.facts.items()
-        if any(value is not None for value in values)
-    ]
+    rows += facts_table(compared.facts)
     write_table(["setting or result", *compared.names], rows)
     _plot(compared)
     if compared.evaluations:

@@ -41,12 +41,12 @@ def list_runs(as_json: Json = False) -> None:
 def show(name: Run, as_json: Json = False) -> None:
     """Show what is known of a run."""
     from qlora_tui.cli.output import write_facts, write_json
-    from qlora_tui.runs import jobs, store
+    from qlora_tui.runs import extension, jobs, store
     from qlora_tui.runs.summary import full
 
     job = jobs.look(store.find(name))
     if as_json:
-        write_json({**full(job), "config": job.run.load_config().model_dump(mode="json")})
+        write_json({**full(job), "config": extension.current_config(job.run, job.state).model_dump(mode="json")})
     else:
         write_facts(_facts(job))
 
@@ -71,7 +71,7 @@ def _listed(run: "RunFolder") -> dict[str, Any]:
 def _row(summary: dict[str, Any]) -> list[str]:
     from qlora_tui.cli.output import moment
 
-    loss = summary["loss"]
+    loss = summary["smoothed_loss"]
     return [
         summary["name"],
         "not responding" if summary["not_responding_since_s"] else summary["status"],
@@ -91,7 +91,7 @@ def _facts(job: "Job") -> dict[str, str]:
     """The facts that are known, in reading order."""
     from qlora_tui.cli.output import moment
     from qlora_tui.data.downloads import size
-    from qlora_tui.runs import narration, store
+    from qlora_tui.runs import extension, narration, store
     from qlora_tui.runs.summary import brief
 
     state, summary = job.state, brief(job)
@@ -112,7 +112,8 @@ def _facts(job: "Job") -> dict[str, str]:
         "best": narration.line(state.best_eval) if state.best_eval else "",
         "peak memory": size(state.peak_bytes) if state.peak_bytes else "",
         "checkpoints": ", ".join(str(item.step) for item in state.checkpoints),
-        "changed": ", ".join(f"{key} = {value}" for key, value in (state.replanned or {}).items()),
+        "training loss": narration.losses(state),
+        "changed": ", ".join(f"{key} = {value}" for key, value in extension.changed_settings(state).items()),
         "warnings": "\n".join(dict.fromkeys(item.message for item in state.warnings)),
         "adapter": str(job.run.adapter) if job.run.adapter.is_dir() else "",
         "folder": f"{job.run.path} ({size(store.size_bytes(job.run))})",

@@ -1,7 +1,7 @@
 """Runs side by side: how their configurations differ, how they trained, and which evaluations differ beyond noise."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from statistics import fmean
@@ -17,8 +17,10 @@ from qlora_tui.evaluation.ranking import Ranking, rank
 from qlora_tui.evaluation.ratings import Rating
 from qlora_tui.evaluation.results import file_of
 from qlora_tui.runs import store
+from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.jobs import Job
+from qlora_tui.runs.narration import duration
 from qlora_tui.runs.store import RunFolder
 
 _BASE = " (base)"
@@ -66,15 +68,52 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+FACTS = {
+    "status": "status",
+    "steps": "optimizer steps",
+    "train_loss": "training loss, mean of all steps",
+    "smoothed_train_loss": "training loss, smoothed, at the last step",
+    "eval_loss": "evaluation loss, last",
+    "best_eval_loss": "evaluation loss, lowest",
+    "best_eval_step": "step of the lowest evaluation loss",
+    "train_seconds": "training time",
+    "mean_tokens_per_s": "tokens/s, mean of all steps",
+    "trainable_parameters": "trainable parameters",
+    "estimated_bytes": "estimated peak memory",
+    "peak_bytes": "measured peak memory",
+    "adapter_bytes": "adapter size",
+}
+"""What each fact of a run means, in reading order. Those beginning with `final_` are metrics of the last evaluation."""
+
+
+def fact_label(key: str) -> str:
+    """Return what a fact means."""
+    metric = key.removeprefix("final_").replace("_", " ")
+    return FACTS.get(key, f"{metric}, last evaluation")
+
+
 def fact(key: str, value: Any) -> str:
-    """A fact of a run as people read it, by what its name says: bytes as sizes; "-" for none."""
+    """A fact of a run as people read it, by what its name says: bytes as sizes, seconds as a clock; "-" for none."""
     from qlora_tui.data.downloads import size
 
     if value is None:
         return "-"
     if key.endswith("_bytes"):
         return size(value)
+    if key.endswith("_seconds"):
+        return duration(value)
+    if key.endswith("_per_s") and value >= 100:
+        return f"{value:,.0f}"
     return number(value) if isinstance(value, int | float) else str(value)
+
+
+def facts_table(facts: Mapping[str, Sequence[Any]]) -> list[list[str]]:
+    """Return one line a fact that any of the runs has: what it means, then a value of each run."""
+    return [
+        [fact_label(key), *(fact(key, value) for value in values)]
+        for key, values in facts.items()
+        if any(value is not None for value in values)
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,14 +144,10 @@ def compare(jobs: Sequence[Job], *, ratings: Sequence[Rating] = (), samples: int
     names = [job.run.name for job in jobs]
     if ratings:
         _check_judged(names, ratings)
-    per_run = [_facts(job) for job in jobs]
     return RunsComparison(
         names,
-        _different_settings([job.run.load_config() for job in jobs]),
-        {
-            key: [facts.get(key) for facts in per_run]
-            for key in dict.fromkeys(key for facts in per_run for key in facts)
-        },
+        _different_settings([current_config(job.run, job.state) for job in jobs]),
+        facts(jobs),
         {job.run.name: curves(job) for job in jobs},
         [*evaluations([job.run for job in jobs], samples=samples), *_win_rates(ratings, samples)],
         rank(ratings, EloSettings()) if ratings else None,
@@ -135,6 +170,13 @@ def _different_settings(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     return {key: [to_jsonable_python(value) for value in values] for key, values in differences(configs).items()}
 
 
+def facts(jobs: Sequence[Job]) -> dict[str, list[Any]]:
+    """Return how each run went, as RunsComparison has it. Each figure is of the whole run, never of its last step."""
+    per_run = [_facts(job) for job in jobs]
+    keys = dict.fromkeys(key for found in per_run for key in found)
+    return {key: [found.get(key) for found in per_run] for key in keys}
+
+
 def _facts(job: Job) -> dict[str, Any]:
     state = job.state
     finished, best, last_eval = state.finished, state.best_eval, state.evals.last
@@ -142,13 +184,14 @@ def _facts(job: Job) -> dict[str, Any]:
     return {
         "status": job.status,
         "steps": state.step_number,
-        "train_loss": state.steps.last.loss if state.steps.last else None,
+        "train_loss": state.mean_loss,
+        "smoothed_train_loss": state.smoothed_loss,
         "eval_loss": last_eval.loss if last_eval else None,
         "best_eval_loss": best.loss if best else None,
         "best_eval_step": best.step if best else None,
         **{f"final_{name}": value for name, value in (last_eval.metrics if last_eval else {}).items()},
-        "train_seconds": finished.train_seconds if finished else None,
-        "tokens_per_s": state.steps.last.tokens_per_s if state.steps.last else None,
+        "train_seconds": state.train_seconds,
+        "mean_tokens_per_s": state.mean_tokens_per_s,
         "trainable_parameters": state.model.trainable_parameters if state.model else None,
         "estimated_bytes": estimate.get("need_bytes") if isinstance(estimate, dict) else None,
         "peak_bytes": state.peak_bytes or None,

@@ -9,9 +9,17 @@ from typing import Any
 from qlora_tui import __version__
 from qlora_tui.config.fields import value
 from qlora_tui.config.toml_file import to_toml
-from qlora_tui.evaluation.comparison import MetricRow, RunsComparison, differences_table, fact, number, values_table
+from qlora_tui.evaluation.comparison import (
+    MetricRow,
+    RunsComparison,
+    differences_table,
+    facts_table,
+    number,
+    values_table,
+)
 from qlora_tui.evaluation.ranking import Ranking
 from qlora_tui.evaluation.svg import chart
+from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.freeze import published
 from qlora_tui.runs.jobs import Job
 from qlora_tui.terminal import printable
@@ -83,17 +91,12 @@ def _cell(value: Any) -> str:
 
 
 def _facts(comparison: RunsComparison) -> str:
-    rows = [
-        [key.replace("_", " "), *(fact(key, value) for value in values)]
-        for key, values in comparison.facts.items()
-        if any(value is not None for value in values)
-    ]
-    return _table(["", *comparison.names], rows)
+    return _table(["", *comparison.names], facts_table(comparison.facts))
 
 
 def _settings(jobs: Sequence[Job], comparison: RunsComparison) -> str:
     """The settings that differ, with file names in the place of local paths."""
-    configs = [published(job.run.load_config()) for job in jobs]
+    configs = [published(current_config(job.run, job.state)) for job in jobs]
     rows = [
         [key, *(json.dumps(value(config, key), ensure_ascii=False, default=str) for config in configs)]
         for key in comparison.settings
@@ -159,6 +162,6 @@ def _run(job: Job) -> str:
         f"<h2>{_text(job.run.name)}</h2>",
         f"<h3>Warnings</h3><ul>{warnings}</ul>" if warnings else "",
         f"<h3>Samples</h3>{samples}" if samples else "",
-        f"<h3>Configuration</h3><pre>{_text(to_toml(published(job.run.load_config())))}</pre>",
+        f"<h3>Configuration</h3><pre>{_text(to_toml(published(current_config(job.run, job.state))))}</pre>",
     ]
     return "\n".join(filter(None, parts))

@@ -36,8 +36,13 @@ class Extension:
 
 def current_config(run: RunFolder, state: RunState) -> RunConfig:
     """Return the frozen configuration with what replanning and extensions have changed since. Raises ConfigError."""
-    changes = {**(state.replanned or {}), **(state.extended or {})}
-    return edited(run.load_config(), [f"{key}={'none' if new is None else new}" for key, new in changes.items()])
+    changed = changed_settings(state)
+    return edited(run.load_config(), [f"{key}={'none' if new is None else new}" for key, new in changed.items()])
+
+
+def changed_settings(state: RunState) -> dict[str, Any]:
+    """Return what replanning and extensions have changed, dotted key to value."""
+    return {**(state.replanned or {}), **(state.extended or {})}
 
 
 def changes(run: RunFolder, state: RunState, settings: Sequence[str]) -> dict[str, Any]:

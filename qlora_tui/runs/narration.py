@@ -83,6 +83,13 @@ def left(state: RunState) -> str:
     return f"{'at least ' if rest.at_least else ''}{duration(rest.seconds)} left"
 
 
+def losses(state: RunState) -> str:
+    """The training loss of the run: smoothed at its last step, and the mean of all steps. Empty before the first."""
+    if state.smoothed_loss is None:
+        return ""
+    return f"{number(state.smoothed_loss)} (smoothed, at step {state.step_number:,}), {number(state.mean_loss)} (mean)"
+
+
 def number(value: float | None) -> str:
     """A loss or norm with four digits; a missing one was not a finite number."""
     return "not finite" if value is None else f"{value:.4g}"

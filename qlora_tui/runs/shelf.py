@@ -26,6 +26,7 @@ class Glimpse:
     step: int
     total_steps: int | None
     loss: float | None
+    """Smoothed training loss at the last step."""
     eval_loss: float | None
     peak_bytes: int
     model: str
@@ -106,7 +107,7 @@ def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:
         status=status,
         step=state.step_number,
         total_steps=state.plan.total_steps if state.plan else None,
-        loss=state.steps.last.loss if state.steps.last else None,
+        loss=state.smoothed_loss,
         eval_loss=state.evals.last.loss if state.evals.last else None,
         peak_bytes=state.peak_bytes,
         model=str(plan.get("model") or ""),

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, cast
 from qlora_tui.runs import events
 from qlora_tui.runs.pace import Pace
 from qlora_tui.runs.series import Series
+from qlora_tui.runs.smoothing import smoothed
 
 Phase = Literal["created", "running", "replanning", "stopped", "cancelled", "failed", "finished"]
 
@@ -17,14 +18,17 @@ _KEPT_WARNINGS = 200
 
 
 class LossSum(NamedTuple):
-    """Of all steps with a finite loss up to `step`; the curve keeps only some of the steps of a long run."""
+    """Sums over all steps up to `step`; the curve keeps only some of the steps of a long run."""
 
     step: int = 0
     loss: float = 0.0
-    """Their losses added up, in step order."""
+    """Their finite losses added up, in step order."""
     steps: int = 0
+    """How many losses were finite."""
     last: events.Step | None = None
     """The step itself."""
+    seconds: float = 0.0
+    """The time of all steps, without evaluations and checkpoints."""
 
 
 class RunState(NamedTuple):
@@ -86,6 +90,25 @@ class RunState(NamedTuple):
         return self.loss_sum.loss / self.loss_sum.steps if self.loss_sum.steps else None
 
     @property
+    def smoothed_loss(self) -> float | None:
+        """Smoothed training loss at the last step; None without a step whose loss was finite."""
+        values = smoothed(self.steps.means("loss"))
+        return values[-1] if values else None
+
+    @property
+    def mean_tokens_per_s(self) -> float | None:
+        """Tokens of all steps by the time of all steps, without evaluations and checkpoints."""
+        total = self.loss_sum
+        return total.last.tokens / total.seconds if total.last and total.seconds else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """How long all attempts have trained; None before the first step."""
+        if self.finished is not None:
+            return self.finished.train_seconds
+        return self.earlier_train_s + _trained_s(self) or None
+
+    @property
     def step_number(self) -> int:
         """Optimizer steps done."""
         return self.steps.last.step if self.steps.last else 0
@@ -119,11 +142,15 @@ def _steps(state: RunState, steps: list[events.Step]) -> RunState:
 
 
 def _added(before: LossSum, steps: list[events.Step]) -> LossSum:
-    total, count = before.loss, before.steps
+    total, count, seconds = before.loss, before.steps, before.seconds
+    tokens = before.last.tokens if before.last else 0
     for step in steps:  # One by one: the same sum however the steps are batched.
         if step.loss is not None:
             total, count = total + step.loss, count + 1
-    return LossSum(steps[-1].step, total, count, steps[-1])
+        if step.tokens_per_s > 0:
+            seconds += (step.tokens - tokens) / step.tokens_per_s
+        tokens = step.tokens
+    return LossSum(steps[-1].step, total, count, steps[-1], seconds)
 
 
 def _other(state: RunState, event: events.AnyEvent) -> RunState:

@@ -8,12 +8,8 @@ from typing import NamedTuple
 
 from qlora_tui.runs.events import Eval, Step
 from qlora_tui.runs.series import Mean, Series
+from qlora_tui.runs.smoothing import smoothed
 from qlora_tui.runs.state import RunState
-
-_SPANS = 25
-"""The smoothing looks back over this share of the curve: a 25th, but five points at least."""
-
-_SHORTEST_SPAN_POINTS = 5
 
 _ENOUGH_BUCKETS = 512
 """More than two for each column of a wide terminal."""
@@ -83,11 +79,11 @@ def _curves(steps: Series[Step], evals: Series[Eval]) -> Curves:
     points = steps.points()
     return Curves(
         loss=_curve((point.step, point.loss) for point in points),
-        smoothed=smoothed(steps.means("loss")),
+        smoothed=_smoothed(steps.means("loss")),
         evals=_curve((point.step, point.loss) for point in evals.points()),
         learning_rate=_curve((point.step, point.learning_rate) for point in points),
         grad_norm=_curve((point.step, point.grad_norm) for point in points),
-        smoothed_norm=smoothed(steps.means("grad_norm")),
+        smoothed_norm=_smoothed(steps.means("grad_norm")),
     )
 
 
@@ -96,20 +92,8 @@ def _curve(points: Iterable[tuple[int, float | None]]) -> Curve:
     return Curve(tuple(step for step, _ in kept), tuple(value for _, value in kept))
 
 
-def smoothed(means: Sequence[Mean]) -> Curve:
-    """Return the exponential moving average, without the bias of its beginning (Kingma and Ba, Adam, section 3).
-
-    A mean of fewer values than the others weighs less.
-    """
-    span = max(_SHORTEST_SPAN_POINTS, len(means) // _SPANS)
-    most = max((mean.weight for mean in means), default=1)
-    average, weight, values = 0.0, 0.0, []
-    for mean in means:
-        keep = (1 - 2 / (span + 1)) ** (mean.weight / most)
-        average = keep * average + (1 - keep) * mean.value
-        weight = keep * weight + (1 - keep)
-        values.append(average / weight)
-    return Curve(tuple(mean.step for mean in means), tuple(values))
+def _smoothed(means: Sequence[Mean]) -> Curve:
+    return Curve(tuple(mean.step for mean in means), tuple(smoothed(means)))
 
 
 def decimated(curve: Curve, columns: int) -> Curve:

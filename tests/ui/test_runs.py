@@ -175,9 +175,22 @@ async def test_marked_runs_are_compared_by_what_differs(settle: Settle, three_ru
         await settle(pilot)
         assert isinstance(app.screen, Compare)
         differing = app.screen.query_one(Differences)
-        rows = {str(differing.get_row_at(index)[0]): differing.get_row_at(index)[1:] for index in range(8)}
-        assert sorted(map(str, rows["adapter.rank"])) == ["16", "32"]
-        assert differing.row_count == 8, "seven results and the one setting that differs"
+        found = [list(map(str, differing.get_row_at(index))) for index in range(differing.row_count)]
+        assert sorted(found[-1]) == ["16", "32", "adapter.rank"], "the one setting that differs comes last"
+        rows = {
+            label: dict(zip([str(column.label) for column in differing.ordered_columns][1:], values, strict=True))
+            for label, *values in found
+        }
+        states = {name: jobs.replay(run) for name, run in three_runs.items()}
+        for label, value in (
+            ("training loss, mean of all steps", "mean_loss"),
+            ("training loss, smoothed, at the last step", "smoothed_loss"),
+        ):
+            for name in ("alpha", "beta"):
+                assert rows[label][name] == f"{getattr(states[name], value):.4g}"
+        assert rows["tokens/s, mean of all steps"] == {"alpha": "2,345", "beta": "2,345"}
+        assert rows["training time"]["beta"] == "1:02"
+        assert rows["evaluation loss, last"]["beta"] == rows["evaluation loss, lowest"]["beta"]
         await pilot.press("v", "escape")
         assert not isinstance(app.screen, Compare)
 
@@ -256,7 +269,7 @@ async def test_a_long_name_leaves_room_for_loss_and_tags(settle: Settle, three_r
             assert table.virtual_size.width <= table.size.width
             row = next(line for line in words(app).splitlines() if "✓ finished" in line)
             assert "long-x" in row and "-last" in row
-            for shown in ("200/200", "0.5658", "rank16 good"):
+            for shown in ("200/200", "0.439", "rank16 good"):
                 assert shown in row, f"{shown} at {size}"
             table.move_cursor(row=names(table).index(long))
             await pilot.pause()

@@ -12,11 +12,10 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Static
 
 from qlora_tui.config.differences import differences
-from qlora_tui.data.downloads import size
 from qlora_tui.errors import QloraError
 from qlora_tui.runs import jobs, store
+from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.jobs import Job
-from qlora_tui.runs.narration import duration, number
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
 from qlora_tui.ui.curves import curves
@@ -32,17 +31,19 @@ class Differences(DataTable[Text], VimKeys):
 
     HELP = """
 ### Differences
-The first rows are results; below them are only the settings that differ. **eval** is the **evaluation loss**: compare
-runs by it, and only where they were evaluated on the same rows.
+The first rows are results of the whole run; below them are only the settings that differ. Compare runs by the
+**evaluation loss**, and only where they were evaluated on the same rows. The mean of the **training loss** includes
+the high losses of the first steps; the smoothed one is where the run ended.
 """
 
 
 class Compared(Message):
     """The runs and their configurations were read."""
 
-    def __init__(self, jobs_: list[Job], differing: dict[str, list[object]]) -> None:
+    def __init__(self, jobs_: list[Job], results: list[list[str]], differing: dict[str, list[object]]) -> None:
         super().__init__()
         self.jobs = jobs_
+        self.results = results
         self.differing = differing
 
 
@@ -76,14 +77,16 @@ class Compare(Screen[None]):
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
     def _read(self) -> None:
         import qlora_tui.ui.widgets.curve_plot  # noqa: F401  imports numpy, which takes a while
+        from qlora_tui.evaluation import comparison
 
         try:
             looked = [jobs.look(store.find(name)) for name in self._names]
-            differing = differences([job.run.load_config() for job in looked])
+            results = comparison.facts_table(comparison.facts(looked))
+            differing = differences([current_config(job.run, job.state) for job in looked])
         except QloraError as error:
             self.post_message(messages.Complained(error))
         else:
-            self.post_message(Compared(looked, differing))
+            self.post_message(Compared(looked, results, differing))
 
     @on(Compared)
     async def _show(self, message: Compared) -> None:
@@ -95,10 +98,9 @@ class Compare(Screen[None]):
         table = self.query_one(Differences)
         for name in ("", *self._names):
             table.add_column(Text(name))
-        for label, values in (*results(message.jobs), *message.differing.items()):
-            table.add_row(
-                Text(label, style="bold"), *(Text(printable(_text(value), one_line=True)) for value in values)
-            )
+        settings = [[key, *map(_text, values)] for key, values in message.differing.items()]
+        for label, *cells in (*message.results, *settings):
+            table.add_row(Text(label, style="bold"), *(Text(printable(cell, one_line=True)) for cell in cells))
         if not message.differing:
             table.add_row(Text("same settings"))
 
@@ -121,20 +123,6 @@ class Compare(Screen[None]):
     def action_leave(self) -> None:
         """Back to the runs."""
         self.dismiss()
-
-
-def results(compared: list[Job]) -> list[tuple[str, list[object]]]:
-    """What came out of each run, in words."""
-    states = [job.state for job in compared]
-    return [
-        ("status", [job.status for job in compared]),
-        ("steps", [f"{state.step_number:,}" for state in states]),
-        ("loss", [number(state.steps.last.loss) if state.steps.last else "" for state in states]),
-        ("eval", [number(state.evals.last.loss) if state.evals.last else "" for state in states]),
-        ("best eval", [number(state.best_eval.loss) if state.best_eval else "" for state in states]),
-        ("peak memory", [size(state.peak_bytes) if state.peak_bytes else "" for state in states]),
-        ("training time", [duration(state.finished.train_seconds) if state.finished else "" for state in states]),
-    ]
 
 
 def _text(value: object) -> str:

@@ -57,7 +57,7 @@ class RunTable(DataTable[Text], VimKeys):
 Each row is a folder with everything about one run. Enter opens it, space marks it, **c** compares the marked ones.
 A click on a heading sorts by it. A deleted run stays in the bin for 7 days; **u** restores the
 last one, also after a restart.
-**loss** is the training loss of the last step, **eval** that of the last evaluation.
+**loss** is the smoothed training loss at the last step, **eval** that of the last evaluation.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select_cursor", "Open", id="runs.open", tooltip="Show this run"),
