@@ -1,5 +1,6 @@
 """What may reach the terminal: foreign text made inert, data on stdout, narration on stderr."""
 
+import json
 import re
 import sys
 import unicodedata
@@ -36,6 +37,23 @@ def _visible(character: str) -> str:
     return character
 
 
-def narrate(text: str) -> None:
-    """Write one line of narration to stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+def json_safe(text: str) -> str:
+    """JSON text with every character that does not print as its escape: the same values, inert on a terminal."""
+    return _UNPRINTED.sub(_json_escape, text) if not text.isascii() or "\x7f" in text else text
+
+
+_UNPRINTED = re.compile(r"[^\x00-\x7e]")
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
+
+
+def rewrite_line(text: str, *, last: bool) -> None:
+    """Write `text` to stderr, a terminal, in place of its present line, which ends with the `last` text."""
+    print(f"\r\x1b[K{printable(text, one_line=True)}", end="\n" if last else "", file=sys.stderr, flush=True)
+
+
+def narrate(text: str, *, end: str = "\n") -> None:
+    """Write narration, a line unless told otherwise, to stderr."""
+    print(printable(text), end=end, file=sys.stderr, flush=True)

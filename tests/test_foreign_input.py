@@ -201,7 +201,7 @@ def test_a_lone_surrogate_in_one_run_hides_no_other(command: Cli) -> None:
     for name in ("bad", "good"):
         create(resolve(), name, None)
     (paths.runs() / "bad" / "plan.json").write_text('{"preset": "\\ud800", "versions": {"a": "\\ud800"}}')
-    (paths.runs() / "bad" / "labels.json").write_text('{"tags": ["\\ud800"], "note": "\\udfff"}')
+    (paths.runs() / "bad" / "tags.json").write_text('["\\ud800"]')
     listed = command("runs", "list", "--json")
     assert listed.code == 0, listed.err
     assert {run["name"] for run in json.loads(listed.out)["runs"]} == {"bad", "good"}

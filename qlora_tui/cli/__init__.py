@@ -3,6 +3,7 @@
 The modules of this package import no more than typer at the top: what a command needs is imported when it runs.
 """
 
+import io
 import os
 import signal
 import sys
@@ -103,7 +104,9 @@ def main() -> None:
     except QloraError as error:
         _fail(error.message, error.hint, error.exit_code)
     except _BAD_COMMAND_LINE as error:
-        error.show()  # type: ignore[attr-defined]
+        from qlora_tui.terminal import narrate
+
+        narrate(_shown(error))
         _fail(error.format_message(), "", error.exit_code, said=True)  # type: ignore[attr-defined]
     except (typer.Abort, EOFError):
         _fail("aborted", "", ExitCode.INTERNAL)
@@ -140,6 +143,13 @@ def _ended_by_signals() -> Iterator[None]:
 
 _BAD_COMMAND_LINE: type[Exception] = typer.BadParameter.__mro__[2]
 """ClickException, which typer does not export."""
+
+
+def _shown(error: Exception) -> str:
+    """What Typer writes about a bad command line, which quotes what was typed."""
+    text = io.StringIO()
+    error.show(text)  # type: ignore[attr-defined]
+    return text.getvalue().rstrip("\n")
 
 
 def _refuse_what_is_no_text(words: list[str]) -> None:

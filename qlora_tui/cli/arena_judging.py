@@ -145,11 +145,17 @@ def _told(prices: Prices) -> "Iterator[_Told]":
     if not sys.stderr.isatty():
         yield _Told(prices, None)
         return
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("judging"), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[spent]}"))
-    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as bar:
+    from qlora_tui.cli.inert_console import InertConsole
+
+    columns = (
+        TextColumn("judging"),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[spent]}", markup=False),
+    )
+    with Progress(*columns, console=InertConsole(stderr=True), transient=True) as bar:
         yield _Told(prices, (bar, bar.add_task("judging", spent="")))
 
 

@@ -20,10 +20,11 @@ def progress(what: str) -> Iterator[Callable[[float], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    from qlora_tui.cli.inert_console import InertConsole
+
+    with Progress(console=InertConsole(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda done: bar.update(task, completed=done)
 
@@ -61,11 +62,10 @@ def show_ranking(ranking: "Ranking") -> None:
 def _plot(ranking: "Ranking") -> None:
     if not sys.stdout.isatty():
         return
-    from rich.console import Console
-
+    from qlora_tui.cli.inert_console import InertConsole
     from qlora_tui.cli.plot import Interval, interval_plot
 
-    console = Console(highlight=False)
+    console = InertConsole()
     rows = [
         Interval(
             printable(standing.model, one_line=True),

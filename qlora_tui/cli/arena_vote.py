@@ -57,12 +57,14 @@ def _hold_the_vote(session: "VotingSession", next_key: Callable[[], str]) -> Non
 
 def _show(ballot: "Comparison", number: int, total: int) -> None:
     """The question, then both answers: side by side where there is room."""
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from qlora_tui.cli.inert_console import InertConsole
+
+    console = InertConsole()
     console.print(Text(f"\n{number}/{total}  ", style="bold").append(printable(ballot.question.text), style="bold"))
     panels = [
         Panel(Text(printable(answer.text) or "(empty)"), title=title, title_align="left")

@@ -103,10 +103,11 @@ def _question() -> str:
 
 def _load(session: "ChatSession") -> None:
     """Show the stages of loading, and keep the notices, where a person sees them."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True)
+    from qlora_tui.cli.inert_console import InertConsole
+
+    console = InertConsole(stderr=True)
     if not console.is_terminal:
         for _ in session.loading():
             pass

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from qlora_tui.cli.output import write_piece
 from qlora_tui.terminal import narrate, printable
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ _PATIENT_INTERRUPTS = 3
 
 def converse(session: "ChatSession") -> None:
     """Talk until the user leaves. Raises the error that ended the chat process."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=not sys.stdout.isatty(), highlight=False)
+    from qlora_tui.cli.inert_console import InertConsole
+
+    console = InertConsole(stderr=not sys.stdout.isatty())
     assert session.ready is not None
     who = f"{session.client.choice.run.name} ({session.ready.model} on {session.ready.device}, "
     who += f"context {session.ready.context_max_tokens} tokens). /help lists the commands."
@@ -91,7 +93,7 @@ def _read() -> str:
     with on_interrupt(signal.default_int_handler):
         if sys.stdout.isatty():
             return input("> ")
-        print("> ", end="", file=sys.stderr, flush=True)  # noqa: T201  (stdout gets answers alone)
+        narrate("> ", end="")  # stdout gets answers alone
         return input()
 
 
@@ -140,18 +142,16 @@ class AnswerOutput:
 
     def write(self, text: str) -> None:
         """Write the next piece."""
-        text = printable(text if self._begun else text.lstrip())
+        text = text if self._begun else text.lstrip()
         if text:
             self._begun = True
             self._last = text[-1]
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            write_piece(text)
 
     def end(self) -> None:
         """End the last line."""
         if self._last != "\n":
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            write_piece("\n")
 
 
 def stopper(session: "ChatSession") -> "Handler":

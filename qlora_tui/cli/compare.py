@@ -85,12 +85,11 @@ def _plot(compared: "RunsComparison") -> None:
     """Training losses over one another; on a terminal only."""
     if not sys.stdout.isatty():
         return
-    from rich.console import Console
-
+    from qlora_tui.cli.inert_console import InertConsole
     from qlora_tui.cli.plot import Curve, curve_plot
 
     curves = [Curve(printable(name, one_line=True), found["loss"]) for name, found in compared.curves.items()]
-    console = Console(highlight=False)
+    console = InertConsole()
     if any(curve.points for curve in curves):
         console.print("\ntraining loss")
         for line in curve_plot(curves, console.width):

@@ -36,8 +36,19 @@ def confirmed(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError("this needs a yes, and there is no terminal to ask on", hint="Say it with --yes.")
-    if not typer.confirm(printable(question, one_line=True), err=True):
+    if not agrees(question):
         raise CancelledError("nothing was done")
+
+
+def agrees(question: str) -> bool:
+    """Ask for yes or no on stderr. Raises typer.Abort at the end of stdin."""
+    return typer.confirm(printable(question, one_line=True), err=True)
+
+
+def asked_number(question: str) -> int:
+    """Ask for a whole number on stderr. Raises typer.Abort at the end of stdin."""
+    answer: int = typer.prompt(printable(question, one_line=True), type=int, err=True)
+    return answer
 
 
 def _agree(yes: bool) -> None:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli.consent import agrees, asked_number
 from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Settings, Yes
 from qlora_tui.errors import DataError
@@ -132,7 +133,7 @@ def _choose(ambiguous: _AmbiguousError) -> list[str]:
         narrate(f"  {number}  {printable('  '.join(settings), one_line=True)}")
     answer = 0
     while not 1 <= answer <= len(readings):
-        answer = typer.prompt(f"Which one, 1 to {len(readings)}?", type=int, err=True)
+        answer = asked_number(f"Which one, 1 to {len(readings)}?")
     options = " ".join(f"--set {shlex.quote(setting)}" for setting in readings[answer - 1])
     narrate(f"A run takes the same: {printable(options, one_line=True)}")
     return readings[answer - 1]
@@ -214,7 +215,7 @@ def _answer(child: "subprocess.Popen[str]", question: Event, *, yes: bool) -> No
     if yes:
         narrate(line)
     elif sys.stdin.isatty() and sys.stderr.isatty():
-        agreed = typer.confirm(printable(line, one_line=True) + ". Download this?", err=True)
+        agreed = agrees(f"{line}. Download this?")
     _tell(child, agreed)
 
 

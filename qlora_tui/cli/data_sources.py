@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli.consent import agrees
 from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate, printable
@@ -84,7 +85,7 @@ def convert(
     ] = False,
 ) -> None:
     """Write any data source as clean messages jsonl."""
-    from qlora_tui.cli.output import write_json
+    from qlora_tui.cli.output import JsonLines, write_json
     from qlora_tui.data.convert import convert as convert_rows
     from qlora_tui.data.report import counted
     from qlora_tui.errors import UsageError
@@ -93,7 +94,7 @@ def convert(
         raise UsageError("--json needs --out: without a file, stdout gets the rows", hint="Add --out FILE.")
     spec = source_spec(source, format_name, column, config, split, revision)
     spec = spec.model_copy(update={"ignore_columns": ignore_column or []})
-    target = out if out is not None else sys.stdout
+    target = out if out is not None else JsonLines()
     done = convert_rows(spec, target, skip_bad_rows=skip_bad_rows, consent=consent(yes))
     narrate(f"{counted(done.rows)} from format {done.detection.format}" + (f" to {out}" if out is not None else ""))
     for warning in done.warnings:
@@ -151,6 +152,6 @@ def consent(yes: bool) -> "Consent":
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False
-        return typer.confirm(printable(line, one_line=True) + "?", err=True)
+        return agrees(f"{line}?")
 
     return answer

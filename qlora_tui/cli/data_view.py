@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from qlora_tui.cli.inert_console import InertConsole
 from qlora_tui.cli.token_view import TokenView
 from qlora_tui.config.run import RunConfig
 from qlora_tui.terminal import printable
@@ -26,7 +27,7 @@ class View:
 
     def __init__(self, config: RunConfig, *, ids: bool) -> None:
         self._config = config
-        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+        self._console = InertConsole()
         self._tokens = TokenView(self._console, ids=ids)
         self._bars = _BARS if self._console.encoding.lower().startswith("utf") else _PLAIN_BARS
         self._told: set[str] = set()
@@ -78,8 +79,12 @@ class View:
         if (event["total"] or long) >= long:
             self._show_estimate(more=True)
         if self._progress is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
-            console = Console(stderr=True, highlight=False, markup=False)
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%", markup=False),
+            )
+            console = InertConsole(stderr=True)
             disabled = not console.is_terminal
             self._progress = Progress(
                 *columns, TimeRemainingColumn(), console=console, transient=True, disable=disabled

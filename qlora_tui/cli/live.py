@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.text import Text
 
+from qlora_tui.cli.inert_console import InertConsole
 from qlora_tui.runs import events, narration
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
@@ -53,7 +53,7 @@ class LiveNarrator:
 @contextmanager
 def live_narrator() -> Iterator[LiveNarrator]:
     """Draw on stderr for as long as the block lasts; the line is gone afterwards."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console = InertConsole(stderr=True)
     columns = (SpinnerColumn("line"), BarColumn(bar_width=20), _Status())
     with Progress(*columns, console=console, transient=True, refresh_per_second=8) as progress:
         yield LiveNarrator(progress, progress.add_task("starting", total=None))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qlora_tui.cli.options import Json, Yes
-from qlora_tui.terminal import narrate
+from qlora_tui.terminal import narrate, rewrite_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,8 +194,7 @@ def _progress(total_bytes: int | None) -> "Arrived":
         told = step
         line = f"{size(done_bytes)} of {size(total_bytes)} ({percent} %)"
         if live:
-            sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if percent >= 100 else ""))
-            sys.stderr.flush()
+            rewrite_line(line, last=percent >= 100)
         else:
             narrate(line)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qlora_tui.terminal import printable
+from qlora_tui.terminal import json_safe, printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -43,7 +43,20 @@ def write_error(message: str, hint: str, exit_code: int) -> None:
 
 def write_events(events: "Iterable[BaseModel]") -> None:
     """Write the events of a run, each on a line of its own as in events.jsonl. The version of an event is its `v`."""
-    _write("".join(event.model_dump_json() + "\n" for event in events))
+    _write_json_text("".join(event.model_dump_json() + "\n" for event in events))
+
+
+class JsonLines:
+    """A stream for JSON lines that others encode, such as the rows of a dataset."""
+
+    def write(self, text: str) -> int:
+        """Write JSON text. On a terminal its characters that do not print are escaped."""
+        _write_json_text(text)
+        return len(text)
+
+
+def _write_json_text(text: str) -> None:
+    _write(json_safe(text) if sys.stdout.isatty() else text)
 
 
 def _encoded(content: Any, *, indent: int | None) -> str:
@@ -54,7 +67,7 @@ def _encoded(content: Any, *, indent: int | None) -> str:
         text.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return json.dumps(content, indent=indent)
-    return text
+    return json_safe(text) if sys.stdout.isatty() else text
 
 
 def _finite(content: Any) -> Any:
@@ -69,6 +82,12 @@ def _finite(content: Any) -> Any:
 def write_line(text: str = "") -> None:
     """Write text for people, which may hold foreign text, and a newline."""
     _write(printable(text) + "\n")
+
+
+def write_piece(text: str) -> None:
+    """Write a part of a text for people at once, as an answer that is being generated."""
+    _write(printable(text))
+    sys.stdout.flush()
 
 
 def write_text(text: str) -> None:
@@ -93,16 +112,17 @@ def write_table(columns: list[str], rows: list[list[str]]) -> None:
         for row in (columns, *plain):
             _write("\t".join(row) + "\n")
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from qlora_tui.cli.inert_console import InertConsole
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for row in plain:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    InertConsole().print(table)
 
 
 def write_facts(facts: dict[str, str]) -> None:

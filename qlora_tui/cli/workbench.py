@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def has_screen() -> bool:
     """Whether this terminal can show more than lines."""
-    streams = (sys.stdin, sys.stdout, sys.stderr)
-    return all(stream.isatty() for stream in streams) and os.environ.get("TERM", "dumb") != "dumb"
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()
+    return on_terminal and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def open_workbench(*, run: str | None = None) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from qlora_tui.atomic import replacing
 from qlora_tui.config.data import Format, SourceSpec
@@ -21,6 +21,10 @@ _WITH_TURNS: dict[Format, Format] = {"guanaco": "guanaco-turns", "hh-rlhf": "pre
 """Formats that keep a conversation as one text, and the one that reads the same rows as turns."""
 
 
+class Writable(Protocol):
+    def write(self, text: str, /) -> object: ...
+
+
 @dataclass(frozen=True)
 class Converted:
     rows: int
@@ -33,7 +37,7 @@ class Converted:
 
 def convert(
     spec: SourceSpec,
-    out: Path | TextIO,
+    out: Path | Writable,
     *,
     skip_bad_rows: bool = False,
     consent: Consent = lambda download: False,
@@ -91,7 +95,7 @@ def _message(turn: Turn) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened(out: Path | TextIO) -> Iterator[TextIO]:
+def _opened(out: Path | Writable) -> Iterator[Writable]:
     """`out` for writing; a path is written beside itself first and renamed once whole."""
     if not isinstance(out, Path):
         yield out
