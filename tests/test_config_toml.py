@@ -91,7 +91,8 @@ def test_a_complete_file_holds_every_setting_that_matters_in_the_order_of_the_sp
     headers = [line for line in text.splitlines() if line.startswith("[")]
     assert headers == ["[model]", "[quantization]", "[adapter]", "[data]", "[training]"]
     idle = {
-        "data.split_seed", "training.warmup_ratio", "training.sample_max_tokens", "training.tracker_tags", "data.mix"
+        "data.split_seed", "training.warmup_ratio", "training.sample_max_tokens", "training.tracker_tags", "data.mix",
+            "training.prediction_rows", "training.prediction_max_tokens",
     }  # fmt: skip
     for key, field in fields().items():
         if field.default is not None and key not in idle:

@@ -86,12 +86,45 @@ def mmlu_file(
     narrate(f"{count:,} questions with {shots} examples each in {out}")
 
 
+@app.command("questions")
+def question_sets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="vicuna or oa. Default: list the sets.")] = None,
+    out: Annotated[Path | None, typer.Argument(metavar="[OUT]", help="File to write. Default: NAME.jsonl.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a question set of the QLoRA paper from the hub as a file for `eval generate`, or list the sets."""
+    from qlora_tui.cli.data_sources import consent
+    from qlora_tui.cli.output import write_json, write_line
+    from qlora_tui.errors import NotFoundError, nearest
+    from qlora_tui.evaluation.question_sets import SETS, write_file
+
+    if name is None:
+        facts = [
+            {"name": key, "title": one.title, "questions": one.questions, "hub_id": one.hub_id, "licence": one.licence}
+            for key, one in SETS.items()
+        ]
+        if as_json:
+            write_json({"sets": facts})
+        for one in [] if as_json else facts:
+            write_line(f"{one['name']}: {one['title']}; {one['questions']}; {one['hub_id']}; licence: {one['licence']}")
+        return
+    if name not in SETS:
+        raise NotFoundError(f"no question set named {name!r}", hint=nearest(name, list(SETS)))
+    target = out or Path(f"{name}.jsonl")
+    count = write_file(name, target, consent=consent(yes))
+    if as_json:
+        write_json({"file": str(target), "questions": count, "licence": SETS[name].licence})
+    narrate(f"{count:,} questions in {target}; licence: {SETS[name].licence}")
+
+
 @app.command()
 @measurement(side="adapter")
 def generate(
     common: Common,
     questions: Annotated[
-        str, typer.Argument(metavar="QUESTIONS", help="jsonl with question_id and text, .txt, or any dataset.")
+        str,
+        typer.Argument(metavar="QUESTIONS", help="vicuna, oa, jsonl with question_id and text, .txt, or a dataset."),
     ],
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=5)] = 0.7,
     top_p: Annotated[float, typer.Option("--top-p", min=0.01, max=1)] = 0.9,
@@ -104,7 +137,7 @@ def generate(
     from qlora_tui.evaluation.tasks import GenerateTask
 
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-    source, asked = _absolute(questions), common.task(stem(questions))
+    source, asked = _absolute(_question_file(questions, yes=common.yes)), common.task(stem(questions))
     measure(common, GenerateTask(questions=source, split=split, sampling=sampling, seed=seed, **asked))
 
 
@@ -166,6 +199,16 @@ def _show_study(found: dict[str, Any], layers: bool) -> None:
         write_table(["layer", *names], errors)
     if exact is not None:
         narrate(f"perplexity with exact weights: {exact:.4f}")
+
+
+def _question_file(questions: str, *, yes: bool) -> str:
+    """A question set known by name as its file on this machine, fetched when it is not here; anything else as it is."""
+    from qlora_tui.cli.data_sources import consent
+    from qlora_tui.evaluation.question_sets import SETS, stored
+
+    if questions not in SETS or Path(questions).exists():
+        return questions
+    return str(stored(questions, consent=consent(yes)))
 
 
 def _absolute(data: str) -> str:

@@ -205,8 +205,13 @@ def _idle_schedule(config: RunConfig) -> Iterator[Idle]:
 def _idle_evaluation(config: RunConfig) -> Iterator[Idle]:
     data, training = config.data, config.training
     if not data.has_evaluation:
-        for key in ("training.eval_every_steps", "training.mmlu_file", "data.max_eval_rows", "data.split_seed"):
+        for key in (
+            "training.eval_every_steps", "training.mmlu_file", "training.prediction_rows",
+            "training.prediction_max_tokens", "data.max_eval_rows", "data.split_seed",
+        ):  # fmt: skip
             yield Idle(key, "data.eval_rows", "there is no evaluation data")
+    elif training.prediction_rows == 0:
+        yield Idle("training.prediction_max_tokens", "training.prediction_rows", "no row is answered")
     for key in ("data.eval_source", "data.eval_split"):
         if value(config, key) is not None:
             yield Idle("data.eval_rows", key, "nothing is cut from the training rows")

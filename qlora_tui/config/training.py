@@ -114,6 +114,12 @@ class TrainingSpec(Spec):
     sample_max_tokens: int = Field(default=64, ge=1)
     """Longest sample answer in tokens."""
 
+    prediction_rows: int = Field(default=16, ge=0)
+    """Evaluation rows that the finished model answers into predictions.jsonl. 0: none."""
+
+    prediction_max_tokens: int = Field(default=64, ge=1)
+    """Longest predicted answer in tokens."""
+
     mmlu_file: str | None = None
     """Multiple-choice rows answered at each evaluation; `eval mmlu-file` fetches them. Needs evaluation rows."""
 

@@ -62,7 +62,8 @@ def _from_hub(spec: SourceSpec, data_file: str | None) -> Plan:
 
     about = repository(spec.source, spec.revision, DATASETS)
     names = list(about.sizes_bytes)
-    _refuse_script(spec, names)
+    if data_file is None:
+        _refuse_script(spec, names)
     folder = _converted_folder(spec, names)
     factory = HubDatasetModuleFactory(spec.source, about.commit, data_dir=folder, data_files=data_file)
     config, found = _layout(spec, factory, folder)

@@ -29,12 +29,20 @@ def answer(
     model: Any, prompts: Prompts, conversations: Sequence[Conversation], *, max_tokens: int, batch_size: int = 16
 ) -> Iterator[str]:
     """Yield the greedy answer to each conversation, in order, computed in batches padded on the left."""
-    tokenizer = prompts.tokenizer
+    for start in range(0, len(conversations), batch_size):
+        rows = [prompts.ids(one.turns, one.tools) for one in conversations[start : start + batch_size]]
+        yield from continuations(model, prompts.tokenizer, rows, max_tokens=max_tokens, batch_size=batch_size)
+
+
+@torch.no_grad()
+def continuations(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, max_tokens: int, batch_size: int = 16
+) -> Iterator[str]:
+    """Yield the greedy answer to each prompt of token ids, in order, computed in batches padded on the left."""
     stops, end = stop_ids(model, tokenizer), turn_end_text(tokenizer)
     with evaluating(model), autocast(model):
-        for start in range(0, len(conversations), batch_size):
-            batch = conversations[start : start + batch_size]
-            rows = [prompts.ids(one.turns, one.tools) for one in batch]
+        for start in range(0, len(prompts), batch_size):
+            rows = prompts[start : start + batch_size]
             width = max(len(row) for row in rows)
             ids = torch.full((len(rows), width), tokenizer.pad_token_id)
             mask = torch.zeros_like(ids)

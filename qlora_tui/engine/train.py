@@ -10,7 +10,7 @@ from qlora_tui import hardware
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
-from qlora_tui.engine import adapters, finish, loading, oom, stopping
+from qlora_tui.engine import adapters, finish, loading, oom, outcome, stopping
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
@@ -115,24 +115,29 @@ def _train(work: Training, trackers: Trackers) -> None:
         trackers.finish("stopped")
         session.emit_last(session.stopped(session.stop_reason))
         return
-    _finish(work, config, trainer, callback, tokenizer, began_s)
+    _finish(work, config, trainer, callback, data.eval, began_s)
 
 
 def _finish(
-    work: Training, config: RunConfig, trainer: ExactTrainer, callback: RunCallback, tokenizer: Any, began_s: float
+    work: Training, config: RunConfig, trainer: ExactTrainer, callback: RunCallback, eval_rows: Any, began_s: float
 ) -> None:
-    """Evaluate, answer the samples, save the adapter and write the last event."""
-    session = work.session
+    """Evaluate, answer the samples and evaluation rows, save the adapter and write the last event."""
+    session, tokenizer = work.session, callback.prompts.tokenizer
     session.phase = "finishing"
     metrics = _train_loss(session) | _final_eval(session, trainer, config)
     callback.sample(trainer.model, trainer.state.global_step)
+    predicted: dict[str, float] = {}
+    if eval_rows is not None:
+        predicted = outcome.predict(session, trainer.model, tokenizer, eval_rows, config.training)
     finish.save(session, config, work.settings, trainer.model, tokenizer, metrics)
-    callback.trackers.final(metrics, trainer.state.global_step)
+    train_seconds = round(session.state.earlier_train_s + time.monotonic() - began_s, 3)
+    outcome.write_metrics(session, metrics | predicted, train_seconds=train_seconds)
+    callback.trackers.final(metrics | predicted, trainer.state.global_step)
     callback.trackers.finish("finished")
     session.emit_last(
         events.Finished(
             step=trainer.state.global_step,
-            train_seconds=round(session.state.earlier_train_s + time.monotonic() - began_s, 3),
+            train_seconds=train_seconds,
             metrics=metrics,
             peak_bytes=oom.peak_bytes(work.settings.device),
             adapter_bytes=finish.folder_bytes(session.run.adapter),

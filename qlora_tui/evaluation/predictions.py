@@ -4,7 +4,8 @@ A run's answers to a question set lie in RUN/eval/answers/SET.SIDE.jsonl, side b
 """
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ Side = Literal["adapter", "base"]
 
 SYSTEM_SENTENCE = "A chat between a curious human and an artificial intelligence"
 """Where a generation begins to repeat its own prompt, it is cut before it is judged."""
+
+ANSWER_COLUMNS = frozenset({"prompt", "generation", "generation_truncated", "answer_id"})
+"""Columns of a generation file that belong to the answer; the others are the question's."""
 
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ID_CHARACTERS = 22
@@ -33,6 +37,8 @@ class Answer:
     prompt: str = ""
     generation: str = ""
     answer_id: str = ""
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of the question, such as `message_id` and `lang`."""
 
     @property
     def id(self) -> str:
@@ -57,6 +63,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "question_id": written_id(answer.question_id),
         "text": answer.question,
         "category": answer.category,
+        **answer.kept,
         "prompt": answer.prompt,
         "generation": answer.generation or answer.text,
         "generation_truncated": answer.text,

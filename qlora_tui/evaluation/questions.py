@@ -1,7 +1,7 @@
 """Questions: JSON lines with question_id, text and category, plain text with one a line, or any dataset."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ GENERAL = "general"
 """The category of a question that names none, and the judge's prompt for a category without one of its own."""
 
 _TEXTS = ("text", "question", "prompt", "input")
+_KEPT = ("message_id", "parent_id", "rank", "lang")
+"""Columns of a question that its answers keep."""
+
+_OPEN_END = "### Assistant:"
 _OF_CONVERSATIONS = {"messages", "conversations", "conversation", "instruction", "chosen"}
 
 
@@ -25,6 +29,9 @@ class Question:
     category: str = GENERAL
     turns: tuple[Turn, ...] = ()
     """The conversation that the question ends; empty: the text alone."""
+
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns that its answers keep, such as `message_id` and `lang`."""
 
     @property
     def conversation(self) -> tuple[Turn, ...]:
@@ -55,17 +62,19 @@ def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda 
 
 
 def _is_question_file(path: Path) -> bool:
-    """By its first row: a text that is no conversation."""
+    """By its first row: a text that is no conversation, or one that waits for an answer."""
     _, row = next(_rows(path), ("", {}))
     asked = next((row[key] for key in _TEXTS if row.get(key)), "")
-    return not _OF_CONVERSATIONS & row.keys() and not str(asked).startswith("### Human:")
+    finished = str(asked).startswith("### Human:") and not str(asked).rstrip().endswith(_OPEN_END)
+    return not _OF_CONVERSATIONS & row.keys() and not finished
 
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a file, in its order.
 
     A row names its question `text`, `question`, `prompt` or `input`, and itself `question_id`, `message_id` or `id`;
-    without an id it is known by its number, from 1. A .txt file has one question a line.
+    without an id it is known by its number, from 1. A text from "### Human:" to an open "### Assistant:" is a
+    conversation. A .txt file has one question a line.
 
     Raises NotFoundError, or DataError naming the line for a question without text or an id that appears twice.
     """
@@ -84,10 +93,27 @@ def read_questions(path: Path) -> list[Question]:
                 f"{where}: question_id {question_id} is that of {seen[question_id]} too", hint="Give each its own."
             )
         seen[question_id] = where
-        questions.append(Question(question_id, text, str(row.get("category") or GENERAL)))
+        kept = {key: row[key] for key in _KEPT if row.get(key) is not None}
+        category = str(row.get("category") or GENERAL)
+        questions.append(Question(question_id, text, category, _conversation(text, where), kept))
     if not questions:
         raise DataError(f"{path}: no questions in this file", hint="Write one question a line.")
     return questions
+
+
+def _conversation(text: str, where: str) -> tuple[Turn, ...]:
+    """The turns of a text in the form of the original repository's OpenAssistant questions; none of another text."""
+    from qlora_tui.data.bad_rows import RowError
+    from qlora_tui.data.marked_text import GUANACO
+
+    whole = text.strip()
+    if not whole.startswith("### Human:") or not whole.endswith(_OPEN_END):
+        return ()
+    try:
+        turns = GUANACO.split(whole.removesuffix(_OPEN_END), "the question")
+    except RowError as error:
+        raise DataError(f"{where}: {error}", hint="Write it as ### Human: ... ### Assistant:") from error
+    return tuple(Turn(role=turn["role"], content=str(turn["content"])) for turn in turns)
 
 
 def row_id(row: dict[str, Any], number: int) -> str:

@@ -72,6 +72,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def metrics(self) -> Path:
+        """What a finished run has measured, by the names of qlora.py."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The finished run's answers to evaluation rows."""
+        return self.path / "predictions.jsonl"
+
+    @property
     def pissa_initial(self) -> Path:
         """What a PiSSA adapter started from, once that is decided."""
         return self.path / "pissa-initial"

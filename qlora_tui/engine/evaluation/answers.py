@@ -25,6 +25,7 @@ from qlora_tui.engine.prompts import Prompts
 from qlora_tui.errors import DataError, ModelError, RunConflictError
 from qlora_tui.evaluation import row_log
 from qlora_tui.evaluation.predictions import (
+    ANSWER_COLUMNS,
     Answer,
     Side,
     answer_row,
@@ -182,11 +183,13 @@ def _as_written(text: str) -> str:
 
 
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("question_id", "text", "category")}
+    """The columns of the question in a row of its answer."""
+    return {key: value for key, value in row.items() if key not in ANSWER_COLUMNS}
 
 
 def _answer(question: Question, prompt: str, text: str) -> Answer:
-    return Answer(question.question_id, question.text, text, question.category, prompt=prompt, generation=text)
+    asked = (question.question_id, question.text, text, question.category)
+    return Answer(*asked, prompt=prompt, generation=text, kept=question.kept)
 
 
 @contextmanager
