@@ -1,13 +1,13 @@
 """Which template a run uses, what that template can express, and how turns are made to fit it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from qlora_tui.data.asking import asking_template
+from qlora_tui.data.asking import asking_template, asks_after_tools
 from qlora_tui.data.named_templates import NAMED, source
 from qlora_tui.data.rows import Role, Turn
 from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
@@ -142,6 +142,9 @@ def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
         notes.append(f"the chat template writes the date: rows are given {day}, the same every day")
     found = _abilities(tokenizer, jinja)
     portable = asking_template(tokenizer, jinja, own, system=found.system, reasoning=found.reasoning)
+    if found.tools and not asks_after_tools(tokenizer, jinja, portable, _TOOL_DIALOGUE):
+        found = replace(found, tools=False)
+        notes.append("the chat template asks in another way after a tool's result: tool calls are written as text")
     if portable != without_markers(own):
         notes.append("the chat template asks in another way than rows are trained; it is saved as it was trained")
     return ChatTemplate(
@@ -179,6 +182,13 @@ _THOUGHT = Turn(role="assistant", content="a1a", reasoning_content="t1t")
 _CALL_ID = "abcdefghi"
 """Mistral's templates take ids of nine letters and digits only."""
 
+_CALL = {"type": "function", "id": _CALL_ID, "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
+_TOOL_DIALOGUE = [
+    _DIALOGUE[0],
+    Turn(role="assistant", content="", tool_calls=[_CALL]),
+    Turn(role="tool", content="r1r", name="f1f", tool_call_id=_CALL_ID),
+    _DIALOGUE[3],
+]
 _NAMED_HINT = 'Choose a named template, such as data.template = "chatml".'
 
 
@@ -212,13 +222,9 @@ def _probe_stop(tokenizer: Tokenizer, jinja: str) -> bool:
 
 
 def _probe_tools(tokenizer: Tokenizer, jinja: str) -> bool:
-    call = {"type": "function", "id": _CALL_ID, "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
     schema = {"type": "object", "properties": {"x": {"type": "string", "description": "d"}}}
     tool = {"type": "function", "function": {"name": "f1f", "description": "d", "parameters": schema}}
-    asking = Turn(role="assistant", content="", tool_calls=[call])
-    result = Turn(role="tool", content="r1r", name="f1f", tool_call_id=_CALL_ID)
-    turns = [_DIALOGUE[0], asking, result, _DIALOGUE[3]]
-    return _renders(tokenizer, jinja, turns, ["f1f", "v1v", "r1r"], [tool])
+    return _renders(tokenizer, jinja, _TOOL_DIALOGUE, ["f1f", "v1v", "r1r"], [tool])
 
 
 def _renders(
