@@ -41,6 +41,8 @@ class Rules:
     loss_on: Literal["responses", "last-response", "everything"] = "responses"
     system_prompt: str | None = None
     skip_bad_rows: bool = False
+    always_bos: bool = False
+    """Whether a text begins with the bos token even where the tokenizer does not put it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class RowEncoder:
 
     def __post_init__(self) -> None:
         self.bad = BadRows(skip=self.rules.skip_bad_rows)
-        self._opening = opening_id(self.tokenizer)
+        self._opening = opening_id(self.tokenizer, always_bos=self.rules.always_bos)
         self._stop = stop_ids(self.template, self.tokenizer)
         self._in_turns = conversation_markers(self.template, self.tokenizer)
         self._in_text = text_markers(self.tokenizer)

@@ -60,20 +60,21 @@ class ChatTemplate(Abilities):
     """What was decided and why."""
 
 
-def resolve(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+def resolve(name: str, tokenizer: Tokenizer, *, always_bos: bool = False) -> ChatTemplate:
     """The template for `data.template = name`.
 
     "auto" is the tokenizer's own chat template; without one ChatML if the tokenizer knows its markers as tokens, else
-    Guanaco's, whose markers are plain words any tokenizer can write. Raises DataError when the template cannot be used
+    Guanaco's, whose markers are plain words any tokenizer can write. With `always_bos` a named template begins with the
+    bos token also where the tokenizer does not put it before texts. Raises DataError when the template cannot be used
     for training, ModelError when the tokenizer cannot end an answer.
     """
     if name != "auto":
-        return _named(name, tokenizer, ())
+        return _named(name, tokenizer, (), always_bos=always_bos)
     own = own_template(tokenizer)
     if own:
         return _own(own, tokenizer)
     name = "chatml" if set(NAMED["chatml"].markers) <= _known_tokens(tokenizer) else "guanaco"
-    return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",))
+    return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",), always_bos=always_bos)
 
 
 def own_template(tokenizer: Tokenizer) -> str | None:
@@ -108,7 +109,7 @@ def _known_tokens(tokenizer: Tokenizer) -> set[str]:
     return set(tokenizer.get_added_vocab())
 
 
-def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTemplate:
+def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...], *, always_bos: bool) -> ChatTemplate:
     named = NAMED[name]
     known = _known_tokens(tokenizer)
     if tokenizer.eos_token is None and named.stop not in known:
@@ -118,7 +119,8 @@ def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTempl
         )
     if named.stop and named.stop not in known:
         notes += (f"{named.stop} is not one token here, so {tokenizer.eos_token} is trained after it to end answers",)
-    jinja = source(name, opens=opening_id(tokenizer) is not None, known_tokens=known)
+    opens = opening_id(tokenizer, always_bos=always_bos) is not None
+    jinja = source(name, opens=opens, known_tokens=known)
     return ChatTemplate(
         name=name,
         jinja=jinja,
