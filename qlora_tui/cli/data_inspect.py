@@ -27,14 +27,14 @@ Event = dict[str, Any]
 
 Source = Annotated[
     str | None,
-    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Without it: the starter's."),
+    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Default: the starter's."),
 ]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Whose tokenizer and template to use.")]
-FormatName = Annotated[str | None, typer.Option("--format", help="Shape of the rows. Without it: detected.")]
-Template = Annotated[str | None, typer.Option("--template", help="How turns become text.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Model whose tokenizer and template are used.")]
+FormatName = Annotated[str | None, typer.Option("--format", help="Shape of the rows. Default: detected.")]
+Template = Annotated[str | None, typer.Option("--template", help="Chat template.")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")]
 LossOn = Annotated[
-    str | None, typer.Option("--loss-on", help="What is trained: responses, last-response or everything.")
+    str | None, typer.Option("--loss-on", help="Tokens to train: responses, last-response or everything.")
 ]
 ShownRows = Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows shown token by token.")]
 Ids = Annotated[bool, typer.Option("--ids", help="Show the id of each token.")]
