@@ -1,10 +1,10 @@
 """What remains of a fault of the program itself: one line on stderr, and the traceback in a file."""
 
 import os
-import traceback
 
 from qlora_tui import atomic, paths
 from qlora_tui.errors import QloraError
+from qlora_tui.redaction import traceback_of
 from qlora_tui.terminal import narrate
 
 DEBUG_VARIABLE = "QLORA_TUI_DEBUG"
@@ -16,13 +16,13 @@ def report(error: BaseException) -> None:
     With QLORA_TUI_DEBUG=1, or where the file cannot be written, the traceback follows on stderr.
     """
     said = f"error: internal error: {type(error).__name__}: {' '.join(str(error).split())}"
-    text = "".join(traceback.format_exception(error))
+    text = traceback_of(error)
     if os.environ.get(DEBUG_VARIABLE):
         narrate(f"{said}\n{text}")
         return
     file = paths.cache() / "last-traceback.txt"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(file.parent)
         atomic.write_text(file, text)
     except (OSError, QloraError):
         narrate(f"{said}\n{text}")

@@ -16,10 +16,12 @@
 13 is no error: `estimate` says that it may just fit.
 
 A message says what is wrong and where; a hint says what to do. Both may hold foreign text, so whoever prints them
-goes through `terminal.printable`.
+goes through `terminal.printable`. Neither holds a secret: they are redacted when the error is made.
 """
 
 from enum import IntEnum
+
+from qlora_tui.redaction import redacted
 
 
 class ExitCode(IntEnum):
@@ -47,9 +49,9 @@ class QloraError(Exception):
     exit_code: ExitCode = ExitCode.INTERNAL
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = redacted(hint)
+        super().__init__(self.message)
 
 
 class UsageError(QloraError):

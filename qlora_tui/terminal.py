@@ -5,6 +5,8 @@ import re
 import sys
 import unicodedata
 
+from qlora_tui.redaction import redacted
+
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])"
     r"|[\x9b][0-?]*[ -/]*[@-~]"
@@ -55,5 +57,5 @@ def rewrite_line(text: str, *, last: bool) -> None:
 
 
 def narrate(text: str, *, end: str = "\n") -> None:
-    """Write narration, a line unless told otherwise, to stderr."""
-    print(printable(text), end=end, file=sys.stderr, flush=True)
+    """Write narration, a line unless told otherwise, to stderr, without secrets."""
+    print(printable(redacted(text)), end=end, file=sys.stderr, flush=True)

@@ -220,7 +220,7 @@ def test_the_right_key_is_in_no_output_and_no_file(
     with JudgeServer(key=KEY) as server:
         server.failures = [400]
         result = command(*words(answers[:2], server, tmp_path / "v.jsonl", "--key-variable", "JUDGE_KEY"))
-    assert result.code == 1 and "refused, first question" in result.err and "[key]" in result.err
+    assert result.code == 1 and "refused, first question" in result.err and "[redacted]" in result.err
     assert KEY not in result.out + result.err + (tmp_path / "v.jsonl").read_text()
     assert len(verdicts(tmp_path / "v.jsonl")) == 2 * QUESTIONS - 1
 

@@ -8,7 +8,6 @@ import os
 import queue
 import sys
 import threading
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -17,6 +16,7 @@ from qlora_tui import limits
 from qlora_tui.chat.protocol import Ask, Failed, FromChild, Notice, Stage, encode, read_by_child
 from qlora_tui.engine import environment
 from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.redaction import redacted, traceback_of
 from qlora_tui.runs.store import RunFolder
 
 
@@ -77,9 +77,9 @@ def main() -> int:
         line.send(_failed(error, fatal=True))
         return error.exit_code
     except Exception as error:  # the process's edge: anything else is a fault of ours and becomes a message
-        traceback.print_exc()
+        print(traceback_of(error), file=sys.stderr, flush=True)
         hint = f"The traceback is in {options.run.chats / 'stdio.log'}."
-        message = f"internal error: {type(error).__name__}: {error}"
+        message = redacted(f"internal error: {type(error).__name__}: {error}")
         line.send(Failed(message=message, hint=hint, fatal=True))
         return ExitCode.INTERNAL
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from qlora_tui.memory.estimate import Estimate, estimate
 from qlora_tui.memory.record import entry
 from qlora_tui.models import describe
 from qlora_tui.models.facts import ModelFacts
+from qlora_tui.redaction import traceback_of
 
 if TYPE_CHECKING:
     from qlora_tui.engine.resolve import Settings
@@ -44,8 +45,8 @@ class Preflight:
         now = self.estimate
         try:
             changes = advisor.suggestions(self.config, self.facts, now, longest_tokens=now.row_tokens, replay=True)
-        except Exception:  # A fault of the estimator must not hide that memory ran out.
-            traceback.print_exc()
+        except Exception as error:  # A fault of the estimator must not hide that memory ran out.
+            print(traceback_of(error), file=sys.stderr, flush=True)
             return ""
         fitting = [each for each in changes if each.fits]
         if not fitting:
@@ -73,7 +74,7 @@ def preflight(
     except QloraError as error:
         raise NoEstimateError(error.message) from error
     except Exception as error:
-        traceback.print_exc()
+        print(traceback_of(error), file=sys.stderr, flush=True)
         raise NoEstimateError(f"{type(error).__name__}: {error}") from error
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from qlora_tui import atomic
 from qlora_tui.errors import ExitCode, StorageError
+from qlora_tui.redaction import redacted
 from qlora_tui.runs import control, events
 from qlora_tui.runs.control import Control, ControlReader
 from qlora_tui.runs.event_log import EventReader, EventWriter
@@ -108,7 +109,7 @@ class Session:
         key = code if once_by_code else f"{code}\0{message}"
         if key not in self._warned:
             self._warned.add(key)
-            self.emit(events.Warned(code=code, message=message))
+            self.emit(events.Warned(code=code, message=redacted(message)))
 
     def listen(self) -> None:
         """Start the heartbeat, and to follow control messages and the signals that mean "save and stop".

@@ -8,7 +8,6 @@ import errno
 import os
 import re
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +18,7 @@ from qlora_tui import __version__, atomic, hardware, limits
 from qlora_tui.engine import environment
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.redaction import traceback_of
 from qlora_tui.runs import checkpoints, control, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.event_log import last_started
@@ -141,7 +141,7 @@ def _explained(error: Exception, run: RunFolder) -> QloraError:
     """The error to show: our own as it is, a failed write as what the disk said, anything else as a fault of ours."""
     if isinstance(error, QloraError):
         return error
-    traceback.print_exc()
+    print(traceback_of(error), file=sys.stderr, flush=True)
     failed_write = error if isinstance(error, OSError) else _failed_write(str(error), run)
     if failed_write is not None and failed_write.errno in _DISK_ERRORS:
         return atomic.storage_error(Path(failed_write.filename or run.path), failed_write)

@@ -17,8 +17,10 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any, Protocol
 
+from qlora_tui import redaction
 from qlora_tui.errors import EnvironmentProblem, QloraError, UsageError
 from qlora_tui.evaluation.judge_prompts import Prompt
+from qlora_tui.redaction import redacted
 
 _READ_BYTES = 1 << 16
 _LARGEST_REPLY_BYTES = 8 << 20
@@ -110,7 +112,7 @@ class EndpointJudge:
         self._wait = wait
         self._say = say
         self._announced_until_s = 0.0
-        self._key = os.environ.get(settings.key_variable, "").strip()
+        self._key = _key(settings.key_variable)
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     @property
@@ -224,7 +226,19 @@ class EndpointJudge:
         except (ValueError, KeyError, TypeError):
             pass
         text = " ".join(str(text).split())
-        return (text.replace(self._key, "[key]") if self._key else text)[:_SHOWN_CHARACTERS]
+        return redacted(text)[:_SHOWN_CHARACTERS]
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable, or "". Raises EnvironmentProblem for one that no header can hold."""
+    key = os.environ.get(variable, "").strip()
+    redaction.note(key)
+    if not key.isascii() or not key.isprintable():
+        raise EnvironmentProblem(
+            f"the key in {variable} holds a line break or another character that no key has",
+            hint="Set it again, on one line.",
+        )
+    return key
 
 
 def _backoff_s(attempt: int) -> float:

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from qlora_tui.evaluation import tasks
 from qlora_tui.evaluation.questions import questions_of
 from qlora_tui.evaluation.results import write
 from qlora_tui.evaluation.text_scores import left_out
+from qlora_tui.redaction import redacted, traceback_of
+from qlora_tui.regular_files import open_to_append
 from qlora_tui.runs.fingerprint import pinned, pinned_data
 from qlora_tui.runs.store import RunFolder
 
@@ -41,7 +42,7 @@ class Teller:
         """One line to both."""
         message = {"kind": kind, "name": self._name, "time_s": round(time.time(), 3), **facts}
         line = json.dumps(message, ensure_ascii=False).encode() + b"\n"
-        with self._path.open("ab") as log:
+        with open_to_append(self._path) as log:
             log.write(line)
         with contextlib.suppress(OSError):
             os.write(self._parent, line)
@@ -66,7 +67,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.run.path / "eval"
     with atomic.storage_errors(folder):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     teller = Teller(options.run, options.task.name)
 
     def report(error: QloraError) -> None:
@@ -85,8 +86,8 @@ def main() -> int:
         report(error)
         return error.exit_code
     except Exception as error:  # the process's edge: a fault of ours becomes a message
-        traceback.print_exc()
-        message = f"internal error: {type(error).__name__}: {error}"
+        print(traceback_of(error), file=sys.stderr, flush=True)
+        message = redacted(f"internal error: {type(error).__name__}: {error}")
         teller.say("error", message=message, hint="The traceback is in eval/stdio.log.", exit_code=1)
         return ExitCode.INTERNAL
     return 0

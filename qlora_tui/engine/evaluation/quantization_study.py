@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -22,6 +21,7 @@ import torch
 from qlora_tui import limits
 from qlora_tui.engine import environment
 from qlora_tui.errors import DataError, ExitCode, NotFoundError, QloraError
+from qlora_tui.redaction import traceback_of
 
 BLOCK = 64
 _NESTED_BLOCK = 256
@@ -212,7 +212,7 @@ def main() -> int:
         report(error)
         return error.exit_code
     except (OSError, ValueError) as error:  # what transformers raises for a model that it cannot load
-        traceback.print_exc()
+        print(traceback_of(error), file=sys.stderr, flush=True)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         say("error", message=f"{options.model} cannot be loaded: {first}", hint="", exit_code=int(ExitCode.MODEL))
         return ExitCode.MODEL
