@@ -72,6 +72,62 @@ def test_lines_that_are_no_event_are_counted_and_passed_over(tmp_path: Path) -> 
     assert reader.unreadable_lines == 3
 
 
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_every_flipped_bit_is_noticed_or_without_effect(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    writer = EventWriter(log)
+    written = [writer.write(step(1)), writer.write(events.Warned(code="x", message="ü")), writer.write(step(2))]
+    content = log.read_bytes()
+    for bit in range(0, len(content) * 8, 5):
+        log.write_bytes(flipped(content, bit))
+        reader = EventReader(log)
+        read = list(reader.read())
+        assert all(event in written for event in read), f"bit {bit} changed an event without a warning"
+        torn = not log.read_bytes().endswith(b"\n")  # as left by a writer that was killed
+        assert read == written or reader.damaged_lines or torn, f"bit {bit} lost an event without a warning"
+
+
+def test_lines_written_before_checksums_are_read(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    log.write_text(step(1).model_dump_json() + "\n")
+    EventWriter(log).write(step(2))
+    reader = EventReader(log)
+    assert [event.v for event in reader.read()] == [1, 2]
+    assert reader.damaged_lines == reader.unreadable_lines == 0
+
+
+def test_checksum_of_a_line_cannot_be_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    written = EventWriter(log).write(step(1))
+    log.write_text(written.model_dump_json() + "\n")
+    reader = EventReader(log)
+    assert list(reader.read()) == []
+    assert reader.damaged_lines == 1
+
+
+def test_lines_of_a_later_version_are_not_called_damaged(tmp_path: Path) -> None:
+    class Later(events.Warned):
+        kind: str = "from_the_future"  # type: ignore[assignment]
+
+    log = tmp_path / "events.jsonl"
+    EventWriter(log).write(Later(code="x", message="y"))
+    reader = EventReader(log)
+    assert list(reader.read()) == []
+    assert (reader.damaged_lines, reader.unreadable_lines) == (0, 1)
+
+
+def test_a_text_of_any_length_stays_readable(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    EventWriter(log).write(events.Failed(message="x" * (20 << 20)))
+    (read,) = EventReader(log).read()
+    assert isinstance(read, events.Failed) and read.message.startswith("xxx")
+
+
 def test_a_reader_of_a_run_that_has_not_begun_sees_nothing(tmp_path: Path) -> None:
     assert list(EventReader(tmp_path / "events.jsonl").read()) == []
 

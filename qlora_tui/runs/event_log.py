@@ -1,8 +1,10 @@
 """The log of a run: its events as one JSON line each, appended by the worker and read by everybody.
 
-The worker is the only writer of a run's events.
+The worker is the only writer of a run's events. A line ends with a checksum of what stands before it; lines of
+version 1 have none.
 """
 
+import errno
 import json
 import mmap
 import os
@@ -10,23 +12,47 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
+from xxhash import xxh3_64_hexdigest
 
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import StorageError
-from qlora_tui.runs.events import AnyEvent, Started
+from qlora_tui.regular_files import UnsuitableFileError, descriptor, open_to_read
+from qlora_tui.runs.events import EVENTS_VERSION, AnyEvent, Started
 
 _READ_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 20
+_LONGEST_LINE_BYTES = 16 << 20
+"""What is longer without a line break is no log, and may never end."""
+
+_LONG_LINE_BYTES = 1 << 20
+_LONGEST_TEXT = 10_000
+"""Characters that are kept of each text in a longer line, as when a library puts its input into a message."""
+
+_SUM = b',"xxh3":"'
+_END = b'"}'
+_SUM_BYTES = 16 + len(_END)
+"""Of what the checksum does not stand for: itself and the end of the line."""
+
+_UNSUMMED = b'{"v":1,'
 _STARTED = b'"kind":"started"'
 
 _decoder: TypeAdapter[list[AnyEvent]] = TypeAdapter(list[Annotated[AnyEvent, Field(discriminator="kind")]])
 
 
-def decode(lines: list[bytes]) -> list[AnyEvent]:
-    """The events on complete lines, but for lines without one this version knows. Many at once are decoded faster."""
+def _intact(lines: list[bytes]) -> list[bytes]:
+    """The lines with the checksum that they should have. Of an older line that has none nothing can be said."""
+    summed = [line for line in lines if line.endswith(xxh3_64_hexdigest(line[:-_SUM_BYTES]).encode() + _END)]
+    if len(summed) == len(lines):
+        return summed
+    known = set(summed)
+    return [line for line in lines if line in known or (line.startswith(_UNSUMMED) and _SUM not in line)]
+
+
+def _decoded(lines: list[bytes]) -> list[AnyEvent]:
+    """The events on these lines, but for those that this version does not know. Many at once are decoded faster."""
     try:
         known = _decoder.validate_json(b"[%s]" % b",".join(lines))
     except ValidationError:
@@ -34,33 +60,35 @@ def decode(lines: list[bytes]) -> list[AnyEvent]:
     if len(known) == len(lines):
         return known
     middle = len(lines) // 2
-    return decode(lines[:middle]) + decode(lines[middle:]) if middle else []
+    return _decoded(lines[:middle]) + _decoded(lines[middle:]) if middle else []
 
 
 def end_of_lines(path: Path) -> int:
     """Return the offset after the last whole line, in bytes: events that are written from now on lie behind it."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             return _end_of_lines(file.fileno())
     except OSError:
         return 0
 
 
 def _end_of_lines(handle: int) -> int:
-    position = os.fstat(handle).st_size
+    size_bytes = position = os.fstat(handle).st_size
     while position > 0:
         start = max(0, position - _TAIL_BYTES)
         newline = os.pread(handle, position - start, start).rfind(b"\n")
         position = start + newline + 1
         if newline >= 0:
             break
+        if size_bytes - position > _LONGEST_LINE_BYTES:
+            raise UnsuitableFileError(errno.EFBIG, f"its last {_LONGEST_LINE_BYTES >> 20} MiB have no line break")
     return position
 
 
 def last_started(path: Path) -> Started | None:
     """Return the beginning of the newest attempt, found from the end of the file without decoding the rest."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_to_read(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _last_started(content)
     except (OSError, ValueError):  # there is no file, or an empty one
         return None
@@ -70,7 +98,7 @@ def _last_started(content: mmap.mmap) -> Started | None:
     begin = len(content)
     while (found := content.rfind(_STARTED, 0, begin)) >= 0:
         begin, end = content.rfind(b"\n", 0, found) + 1, content.find(b"\n", found)
-        for event in decode([content[begin:end]] if end >= 0 else []):
+        for event in _decoded(_intact([content[begin:end]])) if end >= 0 else []:
             if isinstance(event, Started):
                 return event
     return None
@@ -82,13 +110,19 @@ class EventReader:
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
+        self.damaged_lines = 0
+        """Lines that are not as they were written."""
         self.unreadable_lines = 0
+        """These, and lines that this version does not know."""
+        self._ended = False
 
     def batches(self) -> Iterator[list[AnyEvent]]:
         """Yield the events appended since the last call, a few hundred at a time. A missing file has no events.
 
         Raises StorageError when the file cannot be read.
         """
+        if self._ended:
+            return
         try:
             yield from self._batches()
         except FileNotFoundError:
@@ -98,15 +132,26 @@ class EventReader:
             raise StorageError(f"cannot read {self.path}: {error.strerror}", hint=hint) from error
 
     def _batches(self) -> Iterator[list[AnyEvent]]:
-        with self.path.open("rb") as file:
+        with open_to_read(self.path) as file:
             file.seek(self.offset)
             rest = b""
             while chunk := file.read(_READ_BYTES):
                 *lines, rest = (rest + chunk).split(b"\n")
                 self.offset += sum(map(len, lines)) + len(lines)
-                known = decode(lines)
+                intact = _intact(lines)
+                known = _decoded(intact)
+                self.damaged_lines += len(lines) - len(intact)
                 self.unreadable_lines += len(lines) - len(known)
                 yield known
+                if len(rest) > _LONGEST_LINE_BYTES:
+                    self._give_up()
+                    return
+
+    def _give_up(self) -> None:
+        """Read nothing more of a line that does not end."""
+        self._ended = True
+        self.damaged_lines += 1
+        self.unreadable_lines += 1
 
     def read(self) -> Iterator[AnyEvent]:
         """The same one by one; to be read to its end, because the next call starts after a whole batch."""
@@ -122,13 +167,14 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         with storage_errors(path):
-            self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._handle = descriptor(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             self._drop_torn_tail()
         self._seq = self._last_seq()
 
     def write(self, event: AnyEvent) -> AnyEvent:
         """Stamp `event` with the next sequence number and the time, append it, and return it as written."""
-        stamped = event.model_copy(update={"seq": self._seq + 1, "time_s": round(time.time(), 3)})
+        stamp = {"v": EVENTS_VERSION, "seq": self._seq + 1, "time_s": round(time.time(), 3)}
+        stamped = event.model_copy(update=stamp)
         line = _encoded(stamped)
         with storage_errors(self.path):
             size_bytes = os.fstat(self._handle).st_size
@@ -170,11 +216,28 @@ class EventWriter:
     def _last_seq(self) -> int:
         end = os.fstat(self._handle).st_size
         tail = os.pread(self._handle, min(end, _TAIL_BYTES), max(0, end - _TAIL_BYTES))
-        known = decode(tail.split(b"\n"))
+        known = _decoded(_intact(tail.split(b"\n")))
         return known[-1].seq if known else 0
 
 
 def _encoded(event: AnyEvent) -> bytes:
     """One line. A lone surrogate, which is in a file name that is no UTF-8, becomes a question mark."""
-    text = json.dumps(event.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace") + b"\n"
+    values = event.model_dump(mode="json")
+    content = _json(values)
+    if len(content) > _LONG_LINE_BYTES:
+        content = _json(_shortened(values))
+    content += _SUM
+    return content + xxh3_64_hexdigest(content).encode() + _END + b"\n"
+
+
+def _json(values: Any) -> bytes:
+    """JSON in one line, without the brace at its end."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")[:-1]
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shortened(each) for each in value]
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else value

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-EVENTS_VERSION = 1
+EVENTS_VERSION = 2
+"""Of lines with a checksum; those of version 1 have none."""
 
 StageName = Literal[
     "starting", "importing", "downloading", "loading", "quantizing", "tokenizing", "training", "evaluating",
@@ -20,7 +21,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    v: int = EVENTS_VERSION
+    v: int = 1
     seq: int = 0
     time_s: float = 0.0
 
