@@ -14,15 +14,17 @@ _FOLDERS = "with QLORA_TUI_HOME (everything) or QLORA_TUI_RUNS (the runs)"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, private: bool = True) -> Iterator[BinaryIO]:
     """A new file beside `path` to write to, which is made durable and takes its place when the block ends well.
+
+    Only its owner can read it, unless it is not `private`, as a file is not that a person asked for by name.
 
     Raises StorageError when the folder is read-only, missing or full.
     """
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     with storage_errors(path):
         try:
-            with temporary.open("xb") as file:
+            with _create(temporary, private=private) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -34,20 +36,34 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         fsync_folder(path.parent)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def _create(path: Path, *, private: bool) -> BinaryIO:
+    return os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666), "wb"
+    )
+
+
+def write_bytes(path: Path, content: bytes, *, private: bool = True) -> None:
     """Replace `path` by `content`, whole. Raises StorageError when the folder is read-only, missing or full."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(content)
 
 
-def write_text(path: Path, content: str) -> None:
+def write_text(path: Path, content: str, *, private: bool = True) -> None:
     """`write_bytes` for UTF-8 text. Lone surrogates are written as the replacement character."""
-    write_bytes(path, content.encode("utf-8", "replace"))
+    write_bytes(path, content.encode("utf-8", "replace"), private=private)
 
 
 def write_json(path: Path, content: Any) -> None:
     """`write_text` of indented JSON with a final newline."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter, and the ones above it that are missing. Raises StorageError."""
+    with storage_errors(path):
+        for folder in reversed((path, *path.parents)):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def fsync_tree(folder: Path) -> None:

@@ -50,6 +50,5 @@ def save(settings: Settings) -> None:
     import tomlkit
 
     path = file()
-    with atomic.storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(path.parent)
     atomic.write_text(path, tomlkit.dumps(settings.model_dump(exclude_defaults=True)))

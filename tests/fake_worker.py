@@ -1,8 +1,8 @@
 """A worker without torch: it holds the real lock, writes real events, obeys control messages, and trains nothing.
 
 What it does is decided by FAKE_WORKER: finish, fail, wait (until it is told something), deaf (obeys nothing but a
-kill), mute (ends without a word), idle (neither says nor does anything). After "slow-" it works for a second before it
-says something. Its other flags come back as a warning with the code "flags".
+kill), mute (ends without a word), idle (neither says nor does anything). After "slow-" it works for two seconds before
+it says something. Its other flags come back as a warning with the code "flags".
 """
 
 import os
@@ -30,6 +30,7 @@ _POLL_S = 0.01
 def main() -> int:
     run = RunFolder(Path(sys.argv[1]))
     jobs._LOCK_PATIENCE_S = 0.5
+    os.umask(0o077)
     wanted = os.environ.get("FAKE_WORKER", "finish")
     behaviour = wanted.removeprefix("slow-")
     if behaviour == "mute":
@@ -37,12 +38,13 @@ def main() -> int:
         return 1
     if behaviour == "idle":
         signal.pause()
-    while wanted != behaviour and time.process_time() < 1.0:
+    while wanted != behaviour and time.process_time() < 2.0:
         pass
     try:
         with jobs.hold(run):
             return work(run, behaviour)
     except QloraError as error:
+        print(f"{error.message}. {error.hint}", file=sys.stderr)
         return error.exit_code
 
 

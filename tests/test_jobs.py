@@ -160,7 +160,7 @@ def test_a_worker_that_says_nothing_does_not_go_on_unattended(
 def test_worker_that_works_for_long_before_its_first_event_is_waited_for(
     run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.2)
+    monkeypatch.setattr(jobs, "FIRST_EVENT_S", 1.0)
     fake_worker("slow-finish")
     jobs.start(run)
     assert followed(run).status == "finished"

@@ -14,6 +14,7 @@ from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.chat.protocol import Ask, Cancel, Failed, FromChild, encode, read_by_parent
 from qlora_tui.errors import EnvironmentProblem, ExitCode, NotFoundError, QloraError, RunConflictError
+from qlora_tui.regular_files import open_to_append
 from qlora_tui.runs import checkpoints, gpus, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.store import RunFolder
@@ -104,8 +105,8 @@ class ChatClient:
         command += ["--base-only"] if choice.base_only else []
         command += ["--allow-download"] if choice.allow_download else []
         with storage_errors(self.log):
-            choice.run.chats.mkdir(exist_ok=True)
-            with self.log.open("ab") as log:
+            choice.run.chats.mkdir(mode=0o700, exist_ok=True)
+            with open_to_append(self.log) as log:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,

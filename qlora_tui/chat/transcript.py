@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from qlora_tui import atomic
 from qlora_tui.chat.protocol import Message, Reason, Side
 from qlora_tui.errors import DataError, RunConflictError, UsageError
+from qlora_tui.regular_files import read_bytes
 from qlora_tui.runs.store import RunFolder, check_name
 
 TRANSCRIPT_VERSION = 1
@@ -116,7 +117,7 @@ def saved(run: RunFolder) -> list[Path]:
 def load(path: Path) -> Conversation:
     """The conversation that `save` wrote. Raises DataError naming the file and what is wrong with it."""
     try:
-        return _conversation.validate_python(json.loads(path.read_bytes()))
+        return _conversation.validate_python(json.loads(read_bytes(path)))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

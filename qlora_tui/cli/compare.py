@@ -43,7 +43,7 @@ def compare(
     if html is not None:
         from qlora_tui.evaluation.html_report import render
 
-        atomic.write_text(html, render(found, compared))
+        atomic.write_text(html, render(found, compared), private=False)
         narrate(f"wrote {html}")
     if as_json:
         write_json(compared.as_json())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qlora_tui.config.layers import Layer
 from qlora_tui.config.toml_lines import Location, line_of, lines_of_settings, parse_toml
 from qlora_tui.errors import ConfigError, NotFoundError, StorageError
+from qlora_tui.regular_files import open_to_read
 
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
@@ -52,7 +53,7 @@ def read_layer(path: Path) -> Layer:
 def read_text(path: Path) -> str:
     """A settings file's text. Raises NotFoundError, StorageError or ConfigError (not a small UTF-8 text file)."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {path}", hint="Check the path, or give the name of a preset.") from error

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qlora_tui import paths
-from qlora_tui.atomic import write_json
+from qlora_tui.atomic import make_folder, write_json
 from qlora_tui.data.files import DataFile, read_errors
 from qlora_tui.errors import StorageError
+from qlora_tui.regular_files import read_bytes
 
 _CHUNK_BYTES = 1 << 22
 _REMEMBERED_FROM_BYTES = 64 << 20
@@ -86,7 +87,7 @@ def _recall(path: Path | None, state: list[int] | None) -> str | None:
     if path is None or state is None:
         return None
     try:
-        stored = json.loads(_memory(path).read_bytes())
+        stored = json.loads(read_bytes(_memory(path)))
         return str(stored["sha256"]) if stored["state"] == state else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -98,7 +99,7 @@ def _remember(path: Path | None, state: list[int], sha256: str) -> None:
         return
     memory = _memory(path)
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(memory.parent)
         write_json(memory, {"state": state, "sha256": sha256})
     except (OSError, StorageError):
         return

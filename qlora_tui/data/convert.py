@@ -100,7 +100,7 @@ def _opened(out: Path | Writable) -> Iterator[Writable]:
     if not isinstance(out, Path):
         yield out
         return
-    with replacing(out) as file:
+    with replacing(out, private=False) as file:
         stream = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
         try:
             yield stream

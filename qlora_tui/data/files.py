@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from qlora_tui.errors import DataError
+from qlora_tui.regular_files import open_unbuffered
 
 Kind = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx", "text"]
 
@@ -81,7 +82,7 @@ class _Opener:
     path: Path
 
     def __call__(self) -> BinaryIO:
-        return cast(BinaryIO, self.path.open("rb", buffering=0))
+        return cast(BinaryIO, open_unbuffered(self.path))
 
 
 def has_data_suffix(name: str) -> bool:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
-from qlora_tui.atomic import write_json
+from qlora_tui.atomic import make_folder, write_json
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import offline
 from qlora_tui.data.hub_errors import DATASETS, hub_errors
 from qlora_tui.data.hub_repository import repository
 from qlora_tui.data.registry import is_converted
 from qlora_tui.errors import DataError, nearest
+from qlora_tui.regular_files import read_bytes
 
 DEFAULT_REVISION = "main"
 """Branch of a set whose revision is not given."""
@@ -213,13 +214,13 @@ def _memory(spec: SourceSpec, data_file: str | None) -> Path:
 
 def _remember(spec: SourceSpec, data_file: str | None, plan: Plan) -> None:
     path = _memory(spec, data_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path, asdict(plan))
 
 
 def _remembered(spec: SourceSpec, data_file: str | None) -> Plan | None:
     try:
-        stored = json.loads(_memory(spec, data_file).read_bytes())
+        stored = json.loads(read_bytes(_memory(spec, data_file)))
         splits = {split: [PlannedFile(**file) for file in files] for split, files in stored["splits"].items()}
         return Plan(stored["commit"], stored["config"], splits, stored["notes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
-from qlora_tui.atomic import fsync_folder
+from qlora_tui.atomic import fsync_folder, make_folder
 from qlora_tui.data.bad_rows import BadRow, BadRows
 from qlora_tui.data.batches import batches
 from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
+from qlora_tui.regular_files import read_bytes
 
 VERSION = 5
 """Raised when rows would be stored differently, so that older caches are not read."""
@@ -44,7 +45,7 @@ def find(key: str) -> tuple[Path, BadRows] | None:
     """The finished cache of `key`: its arrow file and the bad rows that were met; None when there is none."""
     home = folder() / key
     try:
-        meta = json.loads((home / _META_FILE).read_bytes())
+        meta = json.loads(read_bytes(home / _META_FILE))
         bad = BadRows(True, [BadRow(**row) for row in meta["bad_rows"]], meta["bad_count"], Counter(meta["left_out"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -61,7 +62,7 @@ def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
     What `rows` raises leaves nothing behind. Raises StorageError when the disk is full or read-only.
     """
     with _errors():
-        folder().mkdir(parents=True, exist_ok=True)
+        make_folder(folder())
         sweep(folder(), lambda home: home.name.startswith("."))
         temporary = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=folder()))
     try:

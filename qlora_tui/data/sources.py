@@ -15,6 +15,7 @@ from qlora_tui.data.files import READABLE, DataFile, has_data_suffix, local_file
 from qlora_tui.data.registry import KNOWN, resolved
 from qlora_tui.data.splits import Purpose, SplitChoice, choose, split_of, unused_note
 from qlora_tui.errors import DataError, NotFoundError, nearest
+from qlora_tui.regular_files import read_bytes
 from qlora_tui.starter import HELDOUT_DATA, TRAIN_DATA
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -136,7 +137,7 @@ def _data_paths(folder: Path) -> list[Path]:
 
 def _saved_json(path: Path) -> dict[str, object]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):

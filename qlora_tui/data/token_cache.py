@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from qlora_tui import paths
-from qlora_tui.atomic import fsync_folder, fsync_tree, storage_errors, write_bytes, write_json
+from qlora_tui.atomic import fsync_folder, fsync_tree, make_folder, storage_errors, write_bytes, write_json
 from qlora_tui.data import red_flags
 from qlora_tui.data.batches import rows_at_a_time
 from qlora_tui.data.row_encoder import RowEncoder
 from qlora_tui.data.sweeping import sweep
 from qlora_tui.data.tally import Tally
+from qlora_tui.regular_files import read_bytes
 
 
 def folder() -> Path:
@@ -69,14 +70,14 @@ def known_tally(key: str, rows: Any) -> Tally | None:
 
 def _make_folder() -> None:
     with storage_errors(folder()):
-        folder().mkdir(parents=True, exist_ok=True)
+        make_folder(folder())
         # Hidden names are of writers at work or killed.
         sweep(folder(), lambda entry: entry.name.startswith("."))
 
 
 def _stored_tally(counts: Path, rows: Any) -> Tally | None:
     try:
-        tally = Tally.from_json(json.loads(counts.read_bytes()))
+        tally = Tally.from_json(json.loads(read_bytes(counts)))
         tally.locate(rows.select_columns(["origin"])["origin"])
         counts.touch()
     except (OSError, LookupError, ValueError, TypeError, AttributeError):
@@ -116,7 +117,7 @@ def stored_hashes(key: str, rows: int, fresh: Callable[[], Any]) -> Any:
     if len(hashes) != rows:
         hashes = fresh()
         with storage_errors(folder()):
-            folder().mkdir(parents=True, exist_ok=True)
+            make_folder(folder())
         write_bytes(path, hashes.tobytes())
     return hashes
 
@@ -126,7 +127,7 @@ def stored_flags(sources: list[str], fresh: Callable[[], list[dict[str, Any]]]) 
     key = hashlib.blake2b(json.dumps([red_flags.VERSION, *sources]).encode(), digest_size=16).hexdigest()
     path = folder() / f"{key}.flags"
     try:
-        flags: list[dict[str, Any]] = json.loads(path.read_bytes())
+        flags: list[dict[str, Any]] = json.loads(read_bytes(path))
         path.touch()
     except (OSError, ValueError):
         flags = fresh()

@@ -12,6 +12,7 @@ from typing import Any
 from qlora_tui.data.template_environment import LimitedEnvironment
 from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.limits import at_most_half_of_ram, limited
+from qlora_tui.regular_files import read_bytes
 
 _JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -23,7 +24,6 @@ _ENCODE_CPU_S_PER_CHARACTER = 2e-5
 """Tokenizers in use take less than a twentieth of this."""
 _MEMORY_BYTES = 3 << 30
 _MEMORY_BYTES_PER_CHARACTER = 1000
-_PROBE = "def main():\n    print('hello 12345')\n\n\t It's 1,000.50 — naïve café\r\n  数据 🙂 don't   stop ABCdef\n\n\n"
 _HINT = "Choose another model, or download its tokenizer again."
 
 
@@ -64,28 +64,6 @@ def load(
     return tokenizer
 
 
-def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None = None) -> str | None:
-    """Say so when the tokenizer's class splits text in another way than the tokenizer.json that it was loaded with.
-
-    Some classes put their model family's rules in the place of those in the file. None: it splits a probe alike.
-    """
-    from tokenizers import Tokenizer
-    from transformers.utils import cached_file
-
-    try:
-        path = cached_file(place, "tokenizer.json", revision=revision, local_files_only=True)
-        alone = Tokenizer.from_file(str(path)).encode(_PROBE, add_special_tokens=False).ids
-    except Exception:  # foreign code on a foreign file: without a file that can be read there is nothing to compare
-        return None
-    ids = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-    if ids == alone:
-        return None
-    return (
-        f"{type(tokenizer).__name__} splits text in another way than the tokenizer.json that it was loaded with "
-        f"({len(ids)} against {len(alone)} tokens for a probe); the class decides, in training and here"
-    )
-
-
 @contextmanager
 def _naming_damaged_file(place: Path | str) -> Iterator[None]:
     """Replace a ModelError of the block by one that names the file that is no JSON object, if there is one."""
@@ -94,7 +72,7 @@ def _naming_damaged_file(place: Path | str) -> Iterator[None]:
     except ModelError as error:
         for file in (Path(place) / name for name in _JSON_FILES):
             try:
-                is_object = not file.is_file() or isinstance(json.loads(file.read_bytes()), dict)
+                is_object = not file.is_file() or isinstance(json.loads(read_bytes(file)), dict)
             except (OSError, ValueError, RecursionError) as problem:
                 raise ModelError(f"{file} cannot be read: {problem}", hint=_HINT) from error
             if not is_object:
@@ -105,7 +83,7 @@ def _naming_damaged_file(place: Path | str) -> Iterator[None]:
 def _is_generic(place: Path | str) -> bool:
     """Whether the tokenizer's class adds nothing to tokenizer.json, so that no model class has to be imported."""
     try:
-        settings = json.loads((Path(place) / "tokenizer_config.json").read_bytes())
+        settings = json.loads(read_bytes(Path(place) / "tokenizer_config.json"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(settings, dict) and settings.get("tokenizer_class") in _GENERIC_CLASSES

@@ -1,5 +1,6 @@
 """One run from its frozen configuration to its finished adapter: load, prepare, train, save, check."""
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from qlora_tui import hardware
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
-from qlora_tui.engine import adapters, finish, foreign_tokenizer, loading, oom, outcome, stopping
+from qlora_tui.engine import adapters, finish, loading, oom, outcome, stopping
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
@@ -21,7 +22,6 @@ from qlora_tui.engine.trackers import Trackers, started
 from qlora_tui.engine.trainer import ExactTrainer, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
 from qlora_tui.models.download import download
-from qlora_tui.models.folder import location
 from qlora_tui.models.hub import missing_files, snapshot
 from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
@@ -99,11 +99,18 @@ def _train(work: Training, trackers: Trackers) -> None:
     session = work.session
     set_seed(work.config.training.seed)
     _download_model(work)
-    config = work.config = _with_commit(session.run, work.config)
-    tokenizer = loading.load_tokenizer(config.model)
-    if changed := foreign_tokenizer.difference_from_file(tokenizer, location(config.model), config.model.revision):
-        session.warn("tokenizer", changed)
+    work.config = _with_commit(session.run, work.config)
+    tokenizer = loading.load_tokenizer(work.config.model)
     data = _prepare_data(work, tokenizer)
+    before = os.umask(0o077)  # what is written from now on is the run's; downloads before it may be shared with others
+    try:
+        _train_on(work, trackers, tokenizer, data)
+    finally:
+        os.umask(before)
+
+
+def _train_on(work: Training, trackers: Trackers, tokenizer: Any, data: Prepared) -> None:
+    session, config = work.session, work.config
     _estimate(work, data)
     model = _load(work, tokenizer, data)
     _check_disk(work, model)

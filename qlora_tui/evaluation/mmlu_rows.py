@@ -54,7 +54,7 @@ def write_file(
     rows = [_row(one, _examples(examples, one.subject, shots, source)) for one in asked]
     if not rows:
         raise DataError(f"{source}: no questions in split {split!r}")
-    atomic.write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    atomic.write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), private=False)
     return len(rows)
 
 

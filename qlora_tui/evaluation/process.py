@@ -12,6 +12,7 @@ from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError
 from qlora_tui.evaluation.tasks import Task
+from qlora_tui.regular_files import open_to_append
 from qlora_tui.runs import gpus
 from qlora_tui.runs.store import RunFolder
 
@@ -35,8 +36,8 @@ def measure(run: RunFolder, task: Task, *, allow_download: bool = False) -> Iter
     command = [sys.executable, "-m", PROCESS, str(run.path), task.model_dump_json()]
     command += ["--allow-download"] if allow_download else []
     with storage_errors(log):
-        log.parent.mkdir(exist_ok=True)
-        noise = log.open("ab")
+        log.parent.mkdir(mode=0o700, exist_ok=True)
+        noise = open_to_append(log)
     with noise:
         yield from _messages(command, noise, f"Its output is in {log}.", environment)
 

@@ -10,6 +10,7 @@ from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import Consent
 from qlora_tui.data.rows import Turn
 from qlora_tui.errors import DataError, NotFoundError
+from qlora_tui.regular_files import read_bytes
 
 GENERAL = "general"
 """The category of a question that names none, and the judge's prompt for a category without one of its own."""
@@ -138,7 +139,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise NotFoundError(f"no such file: {path}", hint="Check the path.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text", hint="Save the file as UTF-8.") from error
     for number, line in enumerate(lines, start=1):

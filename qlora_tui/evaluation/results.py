@@ -6,6 +6,7 @@ from typing import Any
 
 from qlora_tui import atomic
 from qlora_tui.errors import DataError, UsageError
+from qlora_tui.regular_files import read_bytes
 from qlora_tui.runs.store import RunFolder, check_name
 
 RESULT_VERSION = 1
@@ -30,7 +31,7 @@ def read_all(run: RunFolder) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted((run.path / "eval").glob("*.json")):
         try:
-            result = json.loads(path.read_bytes())
+            result = json.loads(read_bytes(path))
         except FileNotFoundError:  # deleted a moment ago
             continue
         except OSError as error:

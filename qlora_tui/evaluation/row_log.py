@@ -15,6 +15,7 @@ from typing import Any, Literal
 from qlora_tui import atomic
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import DataError, NotFoundError, RunConflictError
+from qlora_tui.regular_files import descriptor, read_bytes
 
 
 class RowLog:
@@ -54,7 +55,7 @@ class RowLog:
 
     def _drop_torn_tail(self) -> None:
         with storage_errors(self.path):
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
             whole = content.rfind(b"\n") + 1
             if whole != len(content):
                 os.ftruncate(self._handle, whole)
@@ -68,7 +69,7 @@ def opened(path: Path) -> Iterator[RowLog]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = descriptor(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         _lock(handle, path)
         atomic.fsync_folder(path.parent)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from qlora_tui import atomic, paths
+from qlora_tui.regular_files import read_text
 
 
 def measured_bytes(card: str) -> int | None:
@@ -14,14 +15,13 @@ def measured_bytes(card: str) -> int | None:
 
 def remember(card: str, size_bytes: int) -> None:
     """Keep a measurement. Raises StorageError."""
-    with atomic.storage_errors(_file()):
-        _file().parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(_file().parent)
     atomic.write_json(_file(), {**_known(), card: size_bytes})
 
 
 def _known() -> dict[str, object]:
     try:
-        found = json.loads(_file().read_text(encoding="utf-8"))
+        found = json.loads(read_text(_file()))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

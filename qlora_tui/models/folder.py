@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from qlora_tui import regular_files
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.errors import ModelError
 from qlora_tui.models.location import local_folder
 from qlora_tui.models.tensors import Tensors, read_headers
+from qlora_tui.regular_files import read_bytes
 
 PICKLED = "pytorch_model"
 """What the names of pickled weights begin with; others, such as training_args.bin, are not read."""
@@ -31,7 +33,14 @@ def location(spec: ModelSpec) -> str:
 def check_folder(path: Path, spec: ModelSpec) -> None:
     """Refuse a folder that is no loadable model, saying why. Raises ModelError."""
     check_config(read_config(path), path)
+    check_files(path)
     check_weights(path, spec)
+
+
+def check_files(path: Path) -> None:
+    """Refuse a folder with a file that would block or flood the library that opens it. Raises ModelError."""
+    with unreadable(path):
+        regular_files.check_folder(path)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is {kind}, not a model folder", hint=_HINT)
     with unreadable(path):
         names = [file.name for file in path.iterdir()]
-        content = (path / "config.json").read_bytes() if "config.json" in names else None
+        content = read_bytes(path / "config.json") if "config.json" in names else None
     if content is None:
         raise no_config(names, str(path))
     return parse_config(content, str(path / "config.json"))
@@ -142,7 +151,7 @@ def weight_files(path: Path) -> list[Path]:
     if not index.is_file():
         return []
     with unreadable(path):
-        names = sorted(parse_index(index.read_bytes(), str(index)))
+        names = sorted(parse_index(read_bytes(index), str(index)))
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         raise ModelError(

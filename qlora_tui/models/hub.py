@@ -14,6 +14,7 @@ from qlora_tui.data.hub_repository import Repository, repository
 from qlora_tui.errors import ModelError
 from qlora_tui.models.folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, no_config, refuse_quantized
 from qlora_tui.models.location import local_folder
+from qlora_tui.regular_files import read_text
 
 
 class GatedModelError(ModelError):
@@ -170,7 +171,7 @@ def _is_whole(spec: ModelSpec, single: str, index_name: str) -> bool:
     if index is None:
         return False
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = set(json.loads(read_text(index))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False
     return all(isinstance(shard, str) and _cached(spec, shard) is not None for shard in shards)

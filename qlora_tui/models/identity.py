@@ -6,6 +6,7 @@ from pathlib import Path
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.models.folder import pickled_weights, unreadable, weight_files
 from qlora_tui.models.location import local_folder
+from qlora_tui.regular_files import open_to_read
 
 _WHOLE_BYTES = 16 << 20
 """Files up to this size are read whole."""
@@ -36,7 +37,7 @@ def weights_fingerprint(spec: ModelSpec) -> str | None:
 def _add(digest: "hashlib.blake2b", file: Path) -> None:
     size_bytes = file.stat().st_size
     digest.update(f"{file.name}\0{size_bytes}\0".encode())
-    with file.open("rb") as content:
+    with open_to_read(file) as content:
         if size_bytes <= _WHOLE_BYTES:
             digest.update(content.read())
             return

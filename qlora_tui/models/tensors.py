@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from qlora_tui.errors import ModelError
+from qlora_tui.regular_files import UnsuitableFileError, check
 
 _TORCH_NAMES = {
     "F64": "float64",
@@ -60,8 +61,11 @@ def read_headers(file: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check(file)
         with safe_open(str(file), framework="np") as content:
             slices = ((name, content.get_slice(name)) for name in content.keys())  # noqa: SIM118
             return {name: stored(part.get_shape(), part.get_dtype()) for name, part in slices}
+    except UnsuitableFileError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}", hint="Download or copy it again.") from error
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is damaged: {error}", hint="Download or copy it again.") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qlora_tui import atomic
 from qlora_tui.errors import StorageError
+from qlora_tui.regular_files import UnsuitableFileError, open_to_read, read_bytes
 
 MARKER = "complete.json"
 """Written last, after every file of the checkpoint is on disk: file names to sizes in bytes and CRC-32."""
@@ -79,18 +80,20 @@ def why_incomplete(checkpoint: CheckpointFolder, *, by_content: bool = True) -> 
     """What is wrong with a checkpoint, or None when it can be resumed from. Raises StorageError."""
     marker = checkpoint.path / MARKER
     try:
-        for name, facts in json.loads(marker.read_bytes())["files"].items():
+        for name, facts in json.loads(read_bytes(marker))["files"].items():
             crc32 = facts["crc32"] if by_content else None
             problem = _why_damaged(checkpoint.path / name, facts["size_bytes"], crc32)
             if problem:
                 return problem
-        step = json.loads((checkpoint.path / "trainer_state.json").read_bytes())["global_step"]
+        step = json.loads(read_bytes(checkpoint.path / "trainer_state.json"))["global_step"]
     except FileNotFoundError as error:
         return "it was not written to the end" if error.filename == str(marker) else "trainer_state.json is missing"
+    except UnsuitableFileError as error:
+        return f"{Path(error.filename).name} cannot be used: {error.strerror}"
     except OSError as error:
         hint = f"Check the disk and its permissions, or delete {checkpoint.path} to resume from the one before it."
         raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint=hint) from error
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MARKER} or trainer_state.json cannot be read"
     return None if step == checkpoint.step else f"trainer_state.json is of step {step}"
 
@@ -107,7 +110,7 @@ def _why_damaged(path: Path, size_bytes: int, crc32: int | None) -> str | None:
 
 def _crc32(path: Path) -> int:
     value = 0
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         while block := file.read(_BLOCK_BYTES):
             value = zlib.crc32(block, value)
     return value

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from qlora_tui.atomic import storage_errors
+from qlora_tui.regular_files import descriptor, open_to_read
 
 Action = Literal["save_now", "stop_and_save", "cancel"]
 ACTIONS: tuple[Action, ...] = ("save_now", "stop_and_save", "cancel")
+
+
+_MOST_BYTES = 1 << 20
+"""Read at once; what is longer without a line break is no message."""
 
 
 class Control(NamedTuple):
@@ -22,7 +27,7 @@ def send(path: Path, action: Action) -> str:
     message_id = uuid.uuid4().hex[:12]
     line = json.dumps({"id": message_id, "action": action}).encode() + b"\n"
     with storage_errors(path):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(handle, line)
         finally:
@@ -53,14 +58,14 @@ class ControlReader:
     def read(self) -> list[Control]:
         """New complete messages. Lines that are no message, and a file that cannot be read, are passed over."""
         try:
-            with self.path.open("rb") as file:
+            with open_to_read(self.path) as file:
                 self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
                 file.seek(self._offset)
-                text = file.read()
+                text = file.read(_MOST_BYTES)
         except OSError:
             return []
         whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
+        self._offset += len(text) if len(text) == _MOST_BYTES and not whole else len(whole)
         return [message for line in whole.splitlines() if (message := _parse(line)) is not None]
 
 

@@ -45,7 +45,7 @@ def delete(run: RunFolder) -> DeletedRun:
     deleted_ns = time.time_ns()
     target = _bin() / str(deleted_ns) / run.name
     with jobs.hold(run), queue.removing(run.name), atomic.storage_errors(target):
-        target.parent.mkdir(parents=True)
+        atomic.make_folder(target.parent)
         run.path.rename(target)
         atomic.fsync_folder(target.parent)
     return DeletedRun(RunFolder(target), deleted_ns / 1e9)

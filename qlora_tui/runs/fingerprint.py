@@ -9,6 +9,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.data.registry import is_converted
 from qlora_tui.errors import DataError, ModelError
 from qlora_tui.models.identity import weights_fingerprint
+from qlora_tui.regular_files import read_text
 from qlora_tui.runs.store import RunFolder
 
 
@@ -83,7 +84,7 @@ def pinned_data(run: RunFolder, config: RunConfig) -> RunConfig:
 def read_plan(run: RunFolder) -> dict[str, Any]:
     """plan.json, or nothing when it is missing or damaged: no run fails for it."""
     try:
-        plan = json.loads(run.plan.read_text(encoding="utf-8"))
+        plan = json.loads(read_text(run.plan))
     except (OSError, ValueError, RecursionError):
         return {}
     return plan if isinstance(plan, dict) else {}

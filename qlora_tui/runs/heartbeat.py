@@ -14,6 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from qlora_tui import atomic
+from qlora_tui.errors import StorageError
+from qlora_tui.regular_files import read_text
 from qlora_tui.runs import processes
 from qlora_tui.runs.store import RunFolder
 
@@ -37,8 +40,8 @@ class Heart:
         self._main_thread = threading.get_native_id()
         self._progress: object = None
         self._progress_s = self._beat_s = time.monotonic()
-        with suppress(OSError):
-            self._path.write_text(json.dumps(about), encoding="utf-8")
+        with suppress(StorageError):
+            atomic.write_text(self._path, json.dumps(about))
 
     def beat(self, written_events: int) -> None:
         """Touch the file, at most once a second, unless the main thread makes no progress."""
@@ -99,7 +102,7 @@ def worker(run: RunFolder) -> Worker | None:
     """The worker that the run's heartbeat names; None without one, as for a worker of an earlier version."""
     try:
         beat_s = run.heartbeat.stat().st_mtime
-        about = json.loads(run.heartbeat.read_text(encoding="utf-8"))
+        about = json.loads(read_text(run.heartbeat))
         return Worker(int(about["pid"]), float(about["process_start_s"]), str(about["host"]), beat_s)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

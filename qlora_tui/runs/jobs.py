@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
+from qlora_tui.regular_files import check, descriptor, open_to_append, open_to_read
 from qlora_tui.runs import control, events, heartbeat, processes
 from qlora_tui.runs.event_log import EventReader, EventWriter, end_of_lines
 from qlora_tui.runs.state import RunState, fold_all
@@ -48,6 +49,7 @@ FIRST_EVENT_S = 30.0
 
 CANCEL_GRACE_S = 20.0
 TERMINATE_GRACE_S = 10.0
+_LAST_WORDS_BYTES = 64 << 10
 _POLL_S = 0.05
 _LOCK_PATIENCE_S = 5.0
 
@@ -119,7 +121,7 @@ def is_alive(run: RunFolder) -> bool:
 def is_held(lock: Path) -> bool:
     """Whether a process holds a lock. Looking is a shared lock, so two lookers do not take each other for it."""
     try:
-        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        handle = descriptor(lock, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -134,9 +136,11 @@ def is_held(lock: Path) -> bool:
 @contextmanager
 def hold(run: RunFolder) -> Iterator[None]:
     """Hold the run's lock: the right to write its events. Raises RunConflictError while another process has it."""
-    lock = FileLock(run.lock, timeout=_LOCK_PATIENCE_S)
+    lock = FileLock(run.lock, timeout=_LOCK_PATIENCE_S, mode=0o600)
     with storage_errors(run.lock):
         try:
+            if run.lock.exists():
+                check(run.lock)
             lock.acquire()
         except Timeout as error:  # an OSError too, which is not about storage
             raise RunConflictError(
@@ -177,7 +181,7 @@ def start(
     command += ["--accept-changed-data"] if accept_changed_data else []
     for text in settings:
         command += ["--set", text]
-    with storage_errors(run.stdio), run.stdio.open("ab") as output:
+    with storage_errors(run.stdio), open_to_append(run.stdio) as output:
         worker = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -238,7 +242,9 @@ def _not_started(run: RunFolder, code: int | None) -> QloraError:
 
 def _last_words(run: RunFolder) -> str:
     try:
-        lines = run.stdio.read_text(errors="replace").splitlines()
+        with open_to_read(run.stdio) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            lines = file.read(_LAST_WORDS_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return f"Nothing could be read from {run.stdio}."
     return f"Last line of {run.stdio}: {lines[-1]}" if lines else f"{run.stdio} is empty."

@@ -5,6 +5,7 @@ import re
 
 from qlora_tui import atomic
 from qlora_tui.errors import RunConflictError, UsageError
+from qlora_tui.regular_files import read_text
 from qlora_tui.runs import jobs, queue, store
 from qlora_tui.runs.store import RunFolder
 
@@ -15,7 +16,7 @@ _TAG = re.compile(r"[\w.+-]{1,40}")
 def tags(run: RunFolder) -> tuple[str, ...]:
     """The run's tags; a file that is none has none."""
     try:
-        found = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+        found = json.loads(read_text(run.path / FILE))
     except (OSError, ValueError, RecursionError):
         return ()
     return tuple(tag for tag in found if isinstance(tag, str)) if isinstance(found, list) else ()

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from qlora_tui import atomic, hardware, paths
 from qlora_tui.errors import QloraError, RunConflictError
+from qlora_tui.regular_files import open_to_append
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.fingerprint import read_plan, record
 from qlora_tui.runs.waiting import Waiting, file, waiting
@@ -83,8 +84,8 @@ def ensure_running() -> None:
         return
     log = file().with_suffix(".log")
     with atomic.storage_errors(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        atomic.make_folder(log.parent)
+        with open_to_append(log) as output:
             subprocess.Popen(
                 [sys.executable, "-m", "qlora_tui", "queue", "run"],
                 stdin=subprocess.DEVNULL,
@@ -116,7 +117,7 @@ def work_off(say: Callable[[str], None]) -> None:
 def _take(lock: FileLock) -> bool:
     """Whether this process has the lock now."""
     with atomic.storage_errors(_lock()):
-        _lock().parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(_lock().parent)
         try:
             lock.acquire()
         except Timeout:  # an OSError too, which is not about storage
@@ -209,7 +210,7 @@ def _changing() -> Iterator[list[Waiting]]:
     """The queue, to be changed in place. What fails in the block changes nothing."""
     path = file()
     with atomic.storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(path.parent)
     lock = FileLock(path.with_suffix(".changing"), timeout=_PATIENCE_S)
     with atomic.storage_errors(path):
         try:

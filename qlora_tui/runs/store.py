@@ -128,11 +128,10 @@ def create(name: str, config: RunConfig, plan: dict[str, Any]) -> RunFolder:
     """
     check_name(name)
     root = paths.runs()
+    atomic.make_folder(root)
     with atomic.storage_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".creating-", dir=root))
     try:
-        draft.chmod(0o755)
         atomic.write_text(draft / "run.toml", toml_file.to_toml(config, comment=_RUN_COMMENT))
         atomic.write_json(draft / "plan.json", plan)
         target = root / name
@@ -162,7 +161,7 @@ def find(name: str) -> RunFolder:
     """The run with this name, however its accents are encoded. Raises UsageError, NotFoundError with the nearest."""
     check_name(name)
     folder = RunFolder(paths.runs() / name)
-    if not folder.config.is_file():
+    if not folder.config.exists():
         wanted = unicodedata.normalize("NFC", name)
         for run in () if name.isascii() else all_runs():
             if unicodedata.normalize("NFC", run.name) == wanted:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qlora_tui import paths
+from qlora_tui.regular_files import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Waiting:
 def waiting() -> list[Waiting]:
     """Return the runs that wait, the next one first."""
     try:
-        found = json.loads(file().read_text(encoding="utf-8"))
+        found = json.loads(read_text(file()))
         return [Waiting(str(item["name"]), bool(item.get("allow_download"))) for item in found]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []

@@ -3,6 +3,7 @@
 from collections import deque
 from pathlib import Path
 
+from qlora_tui.regular_files import open_to_read
 from qlora_tui.terminal import printable
 from qlora_tui.ui.run_view import LogTail
 
@@ -25,7 +26,7 @@ class LogReader:
     def read(self) -> LogTail:
         """The newest complete lines. A file that is missing or cannot be read has none."""
         try:
-            with self._path.open("rb") as file:
+            with open_to_read(self._path) as file:
                 size_bytes = file.seek(0, 2)
                 if self._offset is None or size_bytes < self._offset:
                     self._offset = max(0, size_bytes - _FIRST_BYTES)

@@ -39,11 +39,12 @@ def test_the_best_weights_are_kept_where_no_checkpoint_is_due(tmp_path: Path) ->
     """And multiple choice is measured at each evaluation."""
     questions = tmp_path / "mmlu.jsonl"
     questions.write_text(json.dumps({"subject": "lamps", "input": "A. red\nB. blue\nAnswer:", "output": "A"}) + "\n")
-    _, state = trained_here(
+    run, state = trained_here(
         "one", f"training.mmlu_file={questions}",
         "data.eval_rows=8", "training.max_steps=4", "training.eval_every_steps=1", "training.save_every_steps=4",
         "training.best_checkpoint=true", "training.learning_rate=0.3", "training.keep_checkpoints=1",
     )  # fmt: skip
+    assert not [str(path) for path in run.path.rglob("*") if path.stat().st_mode & 0o077], "others may read them"
     losses = {point.step: point.loss for point in state.evals.points() if point.loss is not None}
     best = min(losses, key=lambda step: losses[step])
     assert best < 4, losses

@@ -37,6 +37,7 @@ from qlora_tui.evaluation.predictions import (
 from qlora_tui.evaluation.questions import Question
 from qlora_tui.evaluation.tasks import AnswersTask, GenerateTask
 from qlora_tui.evaluation.text_scores import scores
+from qlora_tui.regular_files import read_bytes
 from qlora_tui.runs.store import RunFolder
 
 Progress = Callable[[str, int, int], None]
@@ -148,7 +149,7 @@ def _differences(
 ) -> list[str]:
     """In which way these rows are no answers of the task, each as a few words."""
     try:
-        before = json.loads(settings_file(run, task.name, side).read_bytes())
+        before = json.loads(read_bytes(settings_file(run, task.name, side)))
     except (OSError, ValueError):
         return ["with which settings is not known"]
     now = _settings(run, task, side)
