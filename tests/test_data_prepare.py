@@ -137,13 +137,13 @@ def test_a_second_start_tokenizes_nothing(numbered: Path, monkeypatch: pytest.Mo
 
 def test_a_survey_says_what_a_run_would_and_stores_no_tokens(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(numbered, {"max_length_tokens": 16}, eval_rows=5)
-    report, tally = survey(settings, starter_tokenizer())
+    report, tally, eval_tally = survey(settings, starter_tokenizer())
     assert not list(token_cache.folder().glob("*.arrow"))
     prepared = prepare(settings, starter_tokenizer())
     assert (report, tally) == (prepared.report, prepared.tally)
     assert len(prepared.train) == report.train_rows
     monkeypatch.setattr(RowEncoder, "__call__", None)
-    assert survey(settings, starter_tokenizer()) == (report, tally), "a second look encodes nothing"
+    assert survey(settings, starter_tokenizer()) == (report, tally, eval_tally), "a second look encodes nothing"
 
 
 def test_a_cache_without_its_counts_is_written_again(numbered: Path) -> None:

@@ -36,6 +36,7 @@ def show_history(*, as_json: bool) -> None:
                         "model": each.model,
                         "device": each.device,
                         "source": each.source,
+                        "before_start_bytes": each.before_bytes,
                         "estimated_bytes": each.estimated_bytes,
                         "measured_bytes": each.measured_bytes,
                         "error": each.error,
@@ -49,10 +50,19 @@ def show_history(*, as_json: bool) -> None:
         narrate("no finished run has an estimate yet")
         return
     rows = [
-        [each.run, each.model, each.device, gib(each.estimated_bytes), gib(each.measured_bytes), f"{each.error:+.1%}"]
+        [
+            each.run,
+            each.model,
+            each.device,
+            gib(each.before_bytes),
+            gib(each.estimated_bytes),
+            gib(each.measured_bytes),
+            f"{each.error:+.1%}",
+        ]
         for each in checked
     ]
-    write_table(["run", "model", "device", "estimated", "measured", "error"], rows)
+    write_table(["run", "model", "device", "before the start", "for its rows", "measured", "error"], rows)
+    narrate("The error is that of the estimate for the rows that were trained.")
 
 
 def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: int | None, *, as_json: bool) -> None:
@@ -78,7 +88,7 @@ def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: i
             f"--probe needs the weights of {facts.id}, which are not on this machine",
             hint=f"Download them: qlora-tui models download {facts.id}",
         )
-    expected = estimate(config, facts, device, longest_tokens=longest)
+    expected = estimate(config, facts, device, longest_tokens=longest, replay=True)
     # What is not chosen is settled here, so that the child trains what was estimated.
     chosen = config.training.model_copy(update={"gradient_checkpointing": "on" if expected.checkpointing else "off"})
     config = config.model_copy(update={"training": chosen})
@@ -87,7 +97,7 @@ def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: i
     if measured["context_bytes"]:
         context.remember(device.name, measured["context_bytes"])
         found = replace(device, context_bytes=measured["context_bytes"], context_measured=True)
-        expected = estimate(config, facts, found, longest_tokens=longest)
+        expected = estimate(config, facts, found, longest_tokens=longest, replay=True)
     _write_measured(facts, expected, measured, as_json=as_json)
 
 
@@ -160,7 +170,7 @@ def simulate(config: "RunConfig", facts: "ModelFacts", device: "Device", longest
 
     if device.kind == "cpu":
         narrate("note: the simulation is of a CUDA card; name one with --gpu 24GB")
-    expected = estimate(config, facts, device, longest_tokens=longest)
+    expected = estimate(config, facts, device, longest_tokens=longest, replay=True)
     chosen = config.training.model_copy(update={"gradient_checkpointing": "on" if expected.checkpointing else "off"})
     config = config.model_copy(update={"training": chosen})
     request: dict[str, Any] = {

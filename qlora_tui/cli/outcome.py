@@ -2,6 +2,7 @@
 
 from qlora_tui.data.downloads import size
 from qlora_tui.errors import CancelledError, ExitCode, QloraError, StorageError
+from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs.checkpoints import newest_complete
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
@@ -70,6 +71,8 @@ def _finished(run: RunFolder, state: RunState) -> None:
 
 
 def _estimated(run: RunFolder) -> str:
-    expected = read_plan(run).get("estimate")
-    peak_bytes = expected.get("peak_bytes") if isinstance(expected, dict) else None
-    return f" ({size(peak_bytes)} estimated)" if isinstance(peak_bytes, int) else ""
+    expected = StoredEstimate.of(read_plan(run))
+    if expected is None:
+        return ""
+    said = f"{size(expected.full_bytes)} estimated"
+    return f" ({said} for {expected.covers})" if expected.covers else f" ({said})"

@@ -82,18 +82,21 @@ def survey(
     *,
     consent: Consent = lambda download: False,
     on_progress: Progress = lambda stage, done, total: None,
-) -> tuple[DataReport, Tally]:
-    """The report and counts that `prepare` would give, without storing a token. Raises as `prepare` does."""
+) -> tuple[DataReport, Tally, Tally]:
+    """The report and the counts of training and of evaluation rows that `prepare` would give, without storing a token.
+
+    Raises as `prepare` does.
+    """
     if config.data.streaming:
         made = prepare(config, tokenizer, consent=consent, on_progress=on_progress)
-        return made.report, made.tally
+        return made.report, made.tally, Tally()
     recipe = recipe_of(config, tokenizer)
     chosen = _choose_rows(config.data, recipe, consent, on_progress)
     tally = count_rows(recipe, *chosen.train, "counting tokens", on_progress)
-    eval_rows = 0
+    eval_tally = Tally()
     if chosen.evaluation is not None:
-        eval_rows = count_rows(recipe, *chosen.evaluation, "counting tokens of evaluation rows", on_progress).kept_rows
-    return _report(chosen, recipe, tally, eval_rows), tally
+        eval_tally = count_rows(recipe, *chosen.evaluation, "counting tokens of evaluation rows", on_progress)
+    return _report(chosen, recipe, tally, eval_tally.kept_rows), tally, eval_tally
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def _report(
     config: RunConfig, tokenizer: Tokenizer, emit: Emit, consent: Consent, progress: Progress
 ) -> list[dict[str, Any]]:
     """Emit the report of all rows; the longest of them."""
-    report, tally = survey(config, tokenizer, consent=consent, on_progress=progress)
+    report, tally, eval_tally = survey(config, tokenizer, consent=consent, on_progress=progress)
     flags: list[dict[str, Any]] = []
     longest: list[dict[str, Any]] = []
     if not config.data.streaming:
@@ -130,7 +130,12 @@ def _report(
         ]
         flags = stored_flags([one.fingerprint for one in sources], lambda: _flags(sources, progress))
         longest = [row for one in sources for row in _rows_at(one.dataset, tally.longest_origin)]
-    emit("report", {**numbers(tally, config.training), "flags": flags, "prepared": report.to_json()})
+    longest_rows = {
+        "longest_train_tokens": max(tally.lengths, default=0) if report.complete else None,
+        "longest_eval_tokens": max(eval_tally.lengths, default=0),
+        "eval_rows": eval_tally.kept_rows,
+    }
+    emit("report", {**numbers(tally, config.training), **longest_rows, "flags": flags, "prepared": report.to_json()})
     return longest[:1]
 
 

@@ -8,6 +8,7 @@ from qlora_tui import hardware
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.preflight import Preflight
 from qlora_tui.errors import OutOfMemoryError
+from qlora_tui.memory.stored_estimate import covers
 
 _MESSAGES = (
     "can't allocate memory", "not enough memory", "std::bad_alloc", "cannot allocate memory",
@@ -26,8 +27,9 @@ class Exhausted(OutOfMemoryError):
         where = "GPU" if device.type == "cuda" else "host"
         message = f"{where} memory ran out; the peak before was {_gib(self.peak_bytes)}"
         if expected is not None:
-            free = _gib(expected.device.free_bytes)
-            message += f", {_gib(expected.estimate.need_bytes)} had been estimated with {free} free"
+            now, free = expected.estimate, _gib(expected.device.free_bytes)
+            batch = covers(now.rows, now.row_tokens, expected.device.kind, counted=expected.longest is not None)
+            message += f", {_gib(now.need_bytes)} had been estimated with {free} free, for {batch}"
         better = expected.advice() if expected is not None else ""
         super().__init__(message, hint=better or advice(config, checkpointing))
 

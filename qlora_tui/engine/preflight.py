@@ -15,6 +15,7 @@ from qlora_tui.memory import advisor, context, device
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.estimate import Estimate, estimate
 from qlora_tui.memory.record import entry
+from qlora_tui.memory.stored_estimate import Longest
 from qlora_tui.models import describe
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.redaction import traceback_of
@@ -35,10 +36,11 @@ class Preflight:
     facts: ModelFacts
     device: Device
     estimate: Estimate
+    longest: Longest | None
 
     def record(self) -> dict[str, Any]:
-        """What plan.json keeps of it, to be held against the measured peak."""
-        return entry(self.estimate, self.device)
+        """What plan.json keeps of it, to be compared with the measured peak."""
+        return entry(self.estimate, self.device, self.longest)
 
     def advice(self) -> str:
         """The smallest change that the estimate says would fit, as a sentence; empty when it says that it fits now."""
@@ -55,10 +57,8 @@ class Preflight:
         return f"Try {advisor.as_flags(best.changes)}: that needs about {_gib(best.need_bytes)} ({best.why})."
 
 
-def preflight(
-    config: RunConfig, settings: Settings, longest_tokens: int | None = None, longest_eval_tokens: int = 0
-) -> Preflight:
-    """The estimate for a run with these settings and longest rows of training and of evaluation.
+def preflight(config: RunConfig, settings: Settings, longest: Longest | None = None) -> Preflight:
+    """Estimate a run with these settings. `longest`: its longest rows, where they were counted.
 
     Raises NoEstimateError when too little is known of the model, and for any fault of the estimator: a run can do
     without.
@@ -67,10 +67,9 @@ def preflight(
         facts = describe(config.model.id, config.model.revision)
         settled = _settled(config, settings)
         where = device_now(settings.device)
-        found = estimate(
-            settled, facts, where, longest_tokens=longest_tokens, longest_eval_tokens=longest_eval_tokens, replay=True
-        )
-        return Preflight(settled, facts, where, found)
+        tokens = (longest.train_tokens, longest.eval_tokens) if longest is not None else (None, 0)
+        found = estimate(settled, facts, where, longest_tokens=tokens[0], longest_eval_tokens=tokens[1], replay=True)
+        return Preflight(settled, facts, where, found, longest)
     except QloraError as error:
         raise NoEstimateError(error.message) from error
     except Exception as error:
@@ -78,11 +77,14 @@ def preflight(
         raise NoEstimateError(f"{type(error).__name__}: {error}") from error
 
 
-def checkpointing(config: RunConfig, settings: Settings) -> tuple[bool, str]:
-    """Whether "auto" means to recompute activations, and why: only when it does not fit otherwise."""
+def checkpointing(config: RunConfig, settings: Settings, longest: Longest | None = None) -> tuple[bool, str]:
+    """Whether "auto" means to recompute activations, and why: only when it does not fit otherwise.
+
+    `longest`: the rows that the estimate before the start was made for, so that both decide alike.
+    """
     undecided = config.training.model_copy(update={"gradient_checkpointing": "off"})
     try:
-        found = preflight(config.model_copy(update={"training": undecided}), settings)
+        found = preflight(config.model_copy(update={"training": undecided}), settings, longest)
     except NoEstimateError:
         on_gpu = settings.device.type == "cuda"
         return on_gpu, "saves GPU memory" if on_gpu else "on a CPU time is scarcer than memory"

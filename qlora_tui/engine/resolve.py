@@ -12,6 +12,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import preflight
 from qlora_tui.errors import EnvironmentProblem
 from qlora_tui.memory.choices import UNPAGED
+from qlora_tui.memory.stored_estimate import Longest
 from qlora_tui.runs.events import Resolved
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,8 +45,11 @@ class Settings:
         return self.device.type == "cuda" and self.compute_dtype == torch.float16
 
 
-def resolve(config: RunConfig) -> Settings:
-    """Decide by the hardware of this machine. Raises EnvironmentProblem when CUDA is asked for and missing."""
+def resolve(config: RunConfig, longest: Longest | None = None) -> Settings:
+    """Decide by the hardware of this machine. Raises EnvironmentProblem when CUDA is asked for and missing.
+
+    `longest`: the longest rows of the data, where they were counted before the start.
+    """
     reasons: list[Resolved] = []
 
     def because(key: str, value: object, reason: str) -> None:
@@ -65,7 +69,7 @@ def resolve(config: RunConfig) -> Settings:
         reasons=reasons,
     )
     if config.training.gradient_checkpointing == "auto":
-        settings.gradient_checkpointing, reason = preflight.checkpointing(config, settings)
+        settings.gradient_checkpointing, reason = preflight.checkpointing(config, settings, longest)
         because("training.gradient_checkpointing", "on" if settings.gradient_checkpointing else "off", reason)
     if settings.compute_dtype == torch.float16:
         settings.warnings.append(
@@ -79,9 +83,9 @@ def resolve(config: RunConfig) -> Settings:
     return settings
 
 
-def resolve_to_train(config: RunConfig) -> Settings:
+def resolve_to_train(config: RunConfig, longest: Longest | None = None) -> Settings:
     """The same, held to what can be trained on the device that "auto" became. Raises ConfigError too."""
-    settings = resolve(config)
+    settings = resolve(config, longest)
     edited(config, [f"model.device={settings.device.type}"])
     return settings
 

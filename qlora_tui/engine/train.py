@@ -21,12 +21,13 @@ from qlora_tui.engine.session import Session
 from qlora_tui.engine.trackers import Trackers, started
 from qlora_tui.engine.trainer import ExactTrainer, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
+from qlora_tui.memory.stored_estimate import BEFORE_START, OF_ROWS, Longest, longest_of
 from qlora_tui.models.download import download
 from qlora_tui.models.hub import missing_files, snapshot
 from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
-from qlora_tui.runs.fingerprint import check_data, pinned, pinned_data, record
+from qlora_tui.runs.fingerprint import check_data, pinned, pinned_data, read_plan, record
 from qlora_tui.runs.store import RunFolder
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
@@ -69,7 +70,8 @@ def run(
     config = pinned(session.run, config)
     if not accept_changed_data:
         config = pinned_data(session.run, config)
-    settings = resolve_to_train(config)
+    longest = None if accept_changed_data else longest_of(read_plan(session.run))
+    settings = resolve_to_train(config, longest)
     work = Training(session, config, settings, checkpoint, allow_download, accept_changed_data)
     try:
         train(work)
@@ -219,13 +221,20 @@ def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
 
 
 def _estimate(work: Training, data: Prepared) -> None:
-    """Keep what memory should be needed in plan.json, for the measured peak to be held against."""
+    """Estimate the memory for the rows as they are, for plan.json: the measured peak is compared with it.
+
+    The estimate from before the start stays as it is: it is the one that was shown.
+    """
+    rows = data.longest_train_tokens
+    longest = None if rows is None else Longest(rows, data.longest_eval_tokens)
     try:
-        work.expected = preflight(work.config, work.settings, data.longest_train_tokens, data.longest_eval_tokens)
+        work.expected = preflight(work.config, work.settings, longest)
     except NoEstimateError as error:
         work.session.warn("memory", f"there is no estimate of the memory this run needs: {error.message}")
         return
-    record(work.session.run, estimate=work.expected.record())
+    found = work.expected.record()
+    before = read_plan(work.session.run).get(BEFORE_START, found)
+    record(work.session.run, **{BEFORE_START: before, OF_ROWS: found})
 
 
 def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:

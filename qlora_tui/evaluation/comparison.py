@@ -16,6 +16,7 @@ from qlora_tui.evaluation.paired import Difference, difference
 from qlora_tui.evaluation.ranking import Ranking, rank
 from qlora_tui.evaluation.ratings import Rating
 from qlora_tui.evaluation.results import file_of
+from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import store
 from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.fingerprint import read_plan
@@ -180,7 +181,7 @@ def facts(jobs: Sequence[Job]) -> dict[str, list[Any]]:
 def _facts(job: Job) -> dict[str, Any]:
     state = job.state
     finished, best, last_eval = state.finished, state.best_eval, state.evals.last
-    estimate = read_plan(job.run).get("estimate")
+    estimate = StoredEstimate.of(read_plan(job.run))
     return {
         "status": job.status,
         "steps": state.step_number,
@@ -193,7 +194,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "train_seconds": state.train_seconds,
         "mean_tokens_per_s": state.mean_tokens_per_s,
         "trainable_parameters": state.model.trainable_parameters if state.model else None,
-        "estimated_bytes": estimate.get("need_bytes") if isinstance(estimate, dict) else None,
+        "estimated_bytes": estimate.full_bytes if estimate is not None else None,
         "peak_bytes": state.peak_bytes or None,
         "adapter_bytes": finished.adapter_bytes if finished else None,
     }

@@ -107,6 +107,7 @@ def _settings(jobs: Sequence[Job], comparison: RunsComparison) -> str:
 def _memory(jobs: Sequence[Job]) -> str:
     """The parts of the estimate, one column a run, and below them what was measured."""
     from qlora_tui.data.downloads import size
+    from qlora_tui.memory.stored_estimate import StoredEstimate
     from qlora_tui.runs.fingerprint import read_plan
 
     parts: dict[str, dict[str, int | None]] = {}
@@ -116,9 +117,10 @@ def _memory(jobs: Sequence[Job]) -> str:
         terms = known.get("terms")
         for name, size_bytes in (terms if isinstance(terms, dict) else {}).items():
             parts.setdefault(str(name).replace("_", " "), {})[job.run.name] = size_bytes
-        parts.setdefault("estimated need", {})[job.run.name] = known.get("need_bytes")
+        stored = StoredEstimate.of(read_plan(job.run))
+        parts.setdefault("estimated peak", {})[job.run.name] = stored.full_bytes if stored is not None else None
         parts.setdefault("measured peak", {})[job.run.name] = job.state.peak_bytes or None
-    last = ("estimated need", "measured peak")
+    last = ("estimated peak", "measured peak")
     rows = [
         [name, *(None if (found := parts[name].get(job.run.name)) is None else size(found) for job in jobs)]
         for name in (*(name for name in parts if name not in last), *last)

@@ -6,6 +6,7 @@ from typing import Any
 
 from qlora_tui.errors import StorageError
 from qlora_tui.memory.device import Kind
+from qlora_tui.memory.stored_estimate import BEFORE_START, OF_ROWS, StoredEstimate
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.store import RunFolder
@@ -20,7 +21,12 @@ class Checked:
     device: str
     kind: Kind
     source: str
+    before_bytes: int
+    """What was estimated before the start and shown; its rows may have been assumed to be as long as allowed."""
+
     estimated_bytes: int
+    """What was estimated for the longest rows that were trained: what is compared with the measured peak."""
+
     measured_bytes: int
 
     @property
@@ -46,12 +52,11 @@ def remark(kind: Kind) -> str:
 
 def _checked(run: RunFolder) -> Checked | None:
     plan = read_plan(run)
-    expected: Any = plan.get("estimate")
-    if not isinstance(expected, dict):
+    before = StoredEstimate.of(plan)
+    of_rows = StoredEstimate.of(plan, OF_ROWS) or before
+    if before is None or of_rows is None or of_rows.kind not in ("cuda", "cpu"):
         return None
-    estimated, kind = expected.get("peak_bytes"), expected.get("kind")
-    if not isinstance(estimated, int) or kind not in ("cuda", "cpu"):
-        return None
+    expected: Any = plan.get(OF_ROWS) or plan.get(BEFORE_START)
     try:
         finished = jobs.replay(run).finished
     except StorageError:
@@ -62,8 +67,9 @@ def _checked(run: RunFolder) -> Checked | None:
         run=run.name,
         model=str(plan.get("model", "")),
         device=str(expected.get("device", "")),
-        kind=kind,
+        kind="cuda" if of_rows.kind == "cuda" else "cpu",
         source=str(expected.get("source", "")),
-        estimated_bytes=estimated,
+        before_bytes=before.full_bytes,
+        estimated_bytes=of_rows.comparable_bytes,
         measured_bytes=finished.peak_bytes,
     )

@@ -1,4 +1,4 @@
-"""What plan.json keeps of an estimate: for the queue, and to be held against the measured peak."""
+"""Estimate a run for plan.json: for the queue, to be shown of the run, and to be compared with its measured peak."""
 
 from collections import Counter
 from typing import Any
@@ -7,11 +7,12 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.hardware import Machine
 from qlora_tui.memory.device import Device, automatic
 from qlora_tui.memory.estimate import Estimate, estimate, verdict
+from qlora_tui.memory.stored_estimate import Longest
 from qlora_tui.models import describe
 
 
-def entry(found: Estimate, device: Device) -> dict[str, Any]:
-    """Plain data. `device`: with what was free on it when the estimate was made."""
+def entry(found: Estimate, device: Device, longest: Longest | None) -> dict[str, Any]:
+    """Plain data. `device`: with what was free on it when the estimate was made. `longest`: what it was made for."""
     return {
         "need_bytes": found.need_bytes,
         "low_bytes": found.low_bytes,
@@ -25,6 +26,8 @@ def entry(found: Estimate, device: Device) -> dict[str, Any]:
         "free_bytes": device.free_bytes,
         "rows": found.rows,
         "row_tokens": found.row_tokens,
+        "longest_tokens": longest.train_tokens if longest is not None else None,
+        "longest_eval_tokens": longest.eval_tokens if longest is not None else None,
         "gradient_checkpointing": found.checkpointing,
         "terms": _sums(found),
         "phases": dict(found.phases),
@@ -39,12 +42,20 @@ def _sums(found: Estimate) -> dict[str, int]:
     return dict(sums)
 
 
+def estimated(config: RunConfig, device: Device, longest: Longest | None = None) -> dict[str, Any]:
+    """Estimate a run on a device, as plan.json keeps it. Raises QloraError when too little is known of the model."""
+    facts = describe(config.model.id, config.model.revision)
+    tokens = (longest.train_tokens, longest.eval_tokens) if longest is not None else (None, 0)
+    found = estimate(config, facts, device, longest_tokens=tokens[0], longest_eval_tokens=tokens[1], replay=True)
+    return entry(found, device, longest)
+
+
 def before_start(config: RunConfig, machine: Machine) -> dict[str, Any] | None:
-    """The entry of a run that nobody has started, its rows as long as allowed; None when there is no estimate, be it
-    by a fault of the estimator: the run can wait for its turn without."""
+    """Return the entry of a run that has not started, its rows as long as allowed; None when there is no estimate.
+
+    A fault of the estimator counts as no estimate: the run can start without one.
+    """
     try:
-        device = automatic(machine, config.model.device)
-        facts = describe(config.model.id, config.model.revision)
-        return entry(estimate(config, facts, device, replay=True), device)
+        return estimated(config, automatic(machine, config.model.device))
     except Exception:
         return None

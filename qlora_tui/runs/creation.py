@@ -16,14 +16,17 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import library_versions
 
 
-def create(config: RunConfig, name: str | None, preset: str | None) -> RunFolder:
+def create(
+    config: RunConfig, name: str | None, preset: str | None, *, estimate: dict[str, Any] | None = None
+) -> RunFolder:
     """The folder of a new run under `name`, or under a free name made from the preset or the model.
 
+    `estimate`: the memory estimate that was shown before the start, for plan.json; default: one is made now.
     Deleted runs that are too old to be restored are removed first: they take room on the same disk. Raises what
     `store.create` raises.
     """
     deleted.purge()
-    plan = _plan(config, preset)
+    plan = _plan(config, preset, estimate)
     while name is None:
         with suppress(RunConflictError):  # another shell took the free name first
             return store.create(suggested_name(config, preset), config, plan)
@@ -51,8 +54,12 @@ def suggested_name(config: RunConfig, preset: str | None) -> str:
     return store.free_name(Path(preset or config.model.id).name.removesuffix(".toml"))
 
 
-def _plan(config: RunConfig, preset: str | None) -> dict[str, Any]:
-    machine = asdict(hardware.snapshot())
+def _plan(config: RunConfig, preset: str | None, estimate: dict[str, Any] | None) -> dict[str, Any]:
+    from qlora_tui.memory.record import before_start
+    from qlora_tui.memory.stored_estimate import BEFORE_START
+
+    machine = hardware.snapshot()
+    estimate = estimate or before_start(config, machine)
     return {
         "program_version": __version__,
         "created_s": round(time.time(), 3),
@@ -63,5 +70,6 @@ def _plan(config: RunConfig, preset: str | None) -> dict[str, Any]:
         "data_revision": config.data.revision,
         "python": platform.python_version(),
         "versions": library_versions(),
-        "machine": {"platform": platform.platform(), **machine},
+        "machine": {"platform": platform.platform(), **asdict(machine)},
+        **({BEFORE_START: estimate} if estimate is not None else {}),
     }

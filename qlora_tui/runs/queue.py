@@ -193,9 +193,12 @@ def _needed(name: str) -> tuple[str, int]:
 
 
 def _foresee(run: store.RunFolder) -> None:
-    """Estimate what the run will need, for plan.json."""
+    """Estimate what the run will need, for plan.json, unless that was done when it was created."""
     from qlora_tui.memory.record import before_start
+    from qlora_tui.memory.stored_estimate import BEFORE_START
 
+    if BEFORE_START in read_plan(run):
+        return
     expected = before_start(run.load_config(), hardware.snapshot())
     if expected is not None:
         record(run, estimate=expected)

@@ -236,7 +236,7 @@ class Workbench(TerminalApp[None]):
 
         try:
             self.release_chat()
-            run = starting.start(wanted.config, wanted.name, preset=wanted.preset, allow_download=wanted.allow_download)
+            run = starting.start(wanted)
         except QloraError as error:
             self.call_from_thread(self.complain, error)
         else:

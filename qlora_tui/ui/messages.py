@@ -1,6 +1,6 @@
 """What one place of the workbench asks of another. Every message bubbles to the app, which answers it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
@@ -49,7 +49,13 @@ class StartRequested(Message):
     """Start a run from this configuration, under this name or a free one."""
 
     def __init__(
-        self, config: "RunConfig", name: str | None = None, *, preset: str | None = None, allow_download: bool = False
+        self,
+        config: "RunConfig",
+        name: str | None = None,
+        *,
+        preset: str | None = None,
+        allow_download: bool = False,
+        estimate: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -57,6 +63,8 @@ class StartRequested(Message):
         self.preset = preset
         self.allow_download = allow_download
         """Whether the person said yes to a download whose size was shown."""
+        self.estimate = estimate
+        """The memory estimate that was shown, for plan.json; None: none was, one is made."""
 
 
 class ConfigEdited(Message):

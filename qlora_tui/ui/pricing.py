@@ -1,7 +1,11 @@
-"""What the draft costs in memory, for the screen: one estimate as parts of a bar, and what each setting adds to it."""
+"""What the draft needs in memory, for the screen: one estimate as parts of a bar, and what each setting adds to it.
+
+Every estimate of the screen is made by `_estimated`, from the same row lengths.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qlora_tui.config.fields import value
 from qlora_tui.config.overrides import edited
@@ -12,6 +16,8 @@ from qlora_tui.memory import device as devices
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
 from qlora_tui.memory.phases import PHASE_LABELS
+from qlora_tui.memory.record import entry
+from qlora_tui.memory.stored_estimate import Longest, covers
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.ui.amounts import count, gib, signed_gib
 
@@ -56,6 +62,30 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Row lengths in tokens that were counted over all rows of a configuration's data."""
+
+    config: RunConfig
+    full_tokens: int
+    """Longest row before anything is cut."""
+
+    train_tokens: int
+    """Longest training row as the model gets it."""
+
+    eval_tokens: int
+    """The same of evaluation rows; 0 when there are none."""
+
+    def longest(self, config: RunConfig) -> Longest | None:
+        """The longest rows of another configuration; None when its data or its tokenizer is another one."""
+        if (config.data, config.model.id) != (self.config.data, self.config.model.id):
+            return None
+        limit = config.training.max_length_tokens
+        if limit <= self.config.training.max_length_tokens:
+            return Longest(min(self.train_tokens, limit), min(self.eval_tokens, limit))
+        return Longest(min(self.full_tokens, limit))
+
+
+@dataclass(frozen=True)
 class Price:
     """What one configuration needs on one device."""
 
@@ -64,8 +94,27 @@ class Price:
     estimate: Estimate
     verdict: Verdict
     parts: tuple[Part, ...]
+    counted: Counted | None = None
+    """The row lengths that the estimate was made for; None: rows as long as allowed."""
+
+    replayed: bool = False
+    """Whether it is the estimate that `qlora-tui estimate` makes, which a run stores."""
+
     others: tuple[tuple[Device, Verdict], ...] = ()
     """The machine's further cards."""
+
+    @property
+    def covers(self) -> str:
+        """What the estimate is about, in a few words."""
+        found = self.estimate
+        counted = self.counted is not None and self.counted.longest(self.config) is not None
+        return covers(found.rows, found.row_tokens, self.device.kind, counted=counted)
+
+    @property
+    def entry(self) -> dict[str, Any] | None:
+        """What plan.json keeps of it; None while only the quick estimate is known."""
+        longest = self.counted.longest(self.config) if self.counted is not None else None
+        return entry(self.estimate, self.device, longest) if self.replayed else None
 
     @property
     def largest(self) -> str:
@@ -83,16 +132,17 @@ def price(
     config: RunConfig,
     facts: ModelFacts,
     machine: Machine,
-    longest_tokens: int | None = None,
+    counted: Counted | None = None,
     *,
     replay: bool = False,
 ) -> Price:
-    """The price on the device that the run would train on. Raises EnvironmentProblem when that is not there.
+    """Price a run on the device that it would train on. Raises EnvironmentProblem when that is not there.
 
-    `replay`: what `qlora-tui estimate` says, in up to a second; else what is usual, in milliseconds.
+    `counted`: row lengths, used where they are those of the configuration's data. `replay`: as `qlora-tui estimate`,
+    in up to a second; else with the typical fragmentation, in milliseconds.
     """
     device = devices.automatic(machine, config.model.device)
-    found = estimate(config, facts, device, longest_tokens=longest_tokens, replay=replay)
+    found = _estimated(config, facts, device, counted, replay=replay)
     cards = [] if device.kind == "cpu" else [devices.gpu(card) for card in machine.gpus]
     if cards:
         cards.remove(device)
@@ -102,20 +152,29 @@ def price(
         estimate=found,
         verdict=verdict(found, device.free_bytes),
         parts=tuple(_parts(found)),
+        counted=counted,
+        replayed=replay,
         others=tuple((card, verdict(found, card.free_bytes)) for card in cards),
     )
 
 
-def badge(config: RunConfig, facts: ModelFacts, machine: Machine) -> str:
-    """Whether the draft with this model fits, in a word or two; empty when nobody can say."""
+def _estimated(
+    config: RunConfig, facts: ModelFacts, device: Device, counted: Counted | None, *, replay: bool = False
+) -> Estimate:
+    longest = counted.longest(config) if counted is not None else None
+    tokens = (longest.train_tokens, longest.eval_tokens) if longest is not None else (None, 0)
+    return estimate(config, facts, device, longest_tokens=tokens[0], longest_eval_tokens=tokens[1], replay=replay)
+
+
+def badge(config: RunConfig, facts: ModelFacts, machine: Machine, counted: Counted | None = None) -> str:
+    """Whether a run with this model fits, in a word or two; empty when there is no estimate."""
     try:
         device = devices.automatic(machine, config.model.device)
     except EnvironmentProblem:
         return ""
-    config = config.model_copy(update={"model": config.model.model_copy(update={"id": facts.id})})
-    found = estimate(config, facts, device)
+    found = _estimated(config, facts, device, counted)
     if found.low_bytes * _NEAR[0] <= device.free_bytes <= (found.high_bytes + found.paged_bytes) * _NEAR[1]:
-        found = estimate(config, facts, device, replay=True)
+        found = _estimated(config, facts, device, counted, replay=True)
     answer = verdict(found, device.free_bytes).answer
     return {"does not fit": "too big", "fits by paging": "by paging"}.get(answer, answer)
 
@@ -146,7 +205,7 @@ def _others(config: RunConfig, key: str) -> Iterator[str]:
 
 def _effect(found: Price, facts: ModelFacts, key: str, text: str) -> str:
     try:
-        other = estimate(edited(found.config, [f"{key}={text}"]), facts, found.device)
+        other = _estimated(edited(found.config, [f"{key}={text}"]), facts, found.device, found.counted)
     except QloraError:
         return ""
     return f"{text}: {signed_gib(other.full_bytes - found.estimate.full_bytes)}"

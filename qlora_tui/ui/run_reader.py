@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from qlora_tui import hardware
+from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import jobs
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
@@ -56,7 +57,7 @@ class RunReader:
         self._sensors_s = 0.0
         self._machine: hardware.Machine | None = None
         self._worker_bytes: int | None = None
-        self._estimate_bytes: int | None = None
+        self._estimate: StoredEstimate | None = None
         self._curves: tuple[int, Curves] = (-1, Curves())
         self._curves_s = 0.0
         self._last: RunView | None = None
@@ -75,7 +76,7 @@ class RunReader:
         while not self._stopped.is_set():
             if self._follower.renew():
                 self._log = LogReader(self.run.stdio)
-                self._estimate_bytes = None
+                self._estimate = None
             self._follower.alive = jobs.is_alive(self.run)
             with uncollected():
                 self._read(show)
@@ -130,7 +131,7 @@ class RunReader:
             machine=self._machine,
             worker_bytes=self._worker_bytes,
             silence=None if status == "reading" else self._follower.silence,
-            estimate_bytes=self._estimate_bytes,
+            estimate=self._estimate,
         )
 
     def _draw_curves(self) -> None:
@@ -146,8 +147,8 @@ class RunReader:
             return
         self._sensors_s = now_s
         self._machine = hardware.snapshot()
-        if self._estimate_bytes is None:
-            self._estimate_bytes = estimated_peak_bytes(read_plan(self.run))
+        if self._estimate is None:
+            self._estimate = StoredEstimate.of(read_plan(self.run))
         self._worker_bytes = _resident_bytes(self._follower.state.pid) if self._follower.alive else None
 
 
@@ -157,10 +158,3 @@ def _resident_bytes(pid: int) -> int | None:
         return int(psutil.Process(pid).memory_info().rss) if pid else None
     except psutil.Error:
         return None
-
-
-def estimated_peak_bytes(plan: dict[str, Any]) -> int | None:
-    """The estimate that plan.json holds, if it does."""
-    estimate = plan.get("estimate")
-    peak_bytes = estimate.get("peak_bytes") if isinstance(estimate, dict) else None
-    return int(peak_bytes) if isinstance(peak_bytes, int | float) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from qlora_tui.hardware import Machine
+from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.jobs import Status
 from qlora_tui.runs.state import RunState
@@ -34,8 +35,8 @@ class RunView(NamedTuple):
     """Main memory of the worker, while it lives."""
     silence: Silence | None = None
     """Since when the worker does not respond, if it does not."""
-    estimate_bytes: int | None = None
-    """What the run was estimated to need at its peak."""
+    estimate: StoredEstimate | None = None
+    """The memory estimate from before the start."""
 
     @property
     def shown_status(self) -> str:

@@ -5,12 +5,13 @@ from qlora_tui.runs import jobs, queue
 from qlora_tui.runs.creation import create
 from qlora_tui.runs.freeze import frozen
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.ui.messages import StartRequested
 
 
-def start(config: RunConfig, name: str | None, *, preset: str | None = None, allow_download: bool = False) -> RunFolder:
+def start(wanted: StartRequested) -> RunFolder:
     """Create the run's folder and start its worker. Blocks until the worker's first event; raises QloraError."""
-    run = create(frozen(config), name, preset)
-    jobs.start(run, allow_download=allow_download)
+    run = create(frozen(wanted.config), wanted.name, wanted.preset, estimate=wanted.estimate)
+    jobs.start(run, allow_download=wanted.allow_download)
     return run
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from training_material import Runs
 
+from qlora_tui import hardware
 from qlora_tui.config.overrides import resolve
 from qlora_tui.engine import oom
 from qlora_tui.errors import ExitCode
 from qlora_tui.memory import history
+from qlora_tui.memory.record import before_start
 from qlora_tui.runs import events, jobs, store
 from qlora_tui.runs.event_log import EventReader
+from qlora_tui.runs.fingerprint import record
 
 _LIMIT_KIB = 3_600_000
 """Address space of the worker: enough to load PyTorch and the starter, too little for 1,024 rows at once."""
@@ -78,10 +81,18 @@ def test_a_large_parent_does_not_count_into_the_peak() -> None:
 
 
 def test_a_finished_run_keeps_its_estimate_beside_what_it_took(runs: Runs) -> None:
-    run = runs.finished("small", "training.max_steps=1", "training.gradient_checkpointing=auto")
+    run = runs.create("small", "training.max_steps=1", "training.gradient_checkpointing=auto")
+    shown = before_start(run.load_config(), hardware.snapshot())
+    record(run, estimate=shown)
+    assert runs.train(run).phase == "finished"
     [checked] = history.checked_runs()
-    expected = json.loads(run.plan.read_text())["estimate"]
+    plan = json.loads(run.plan.read_text())
+    before, expected = plan["estimate"], plan["estimate_of_rows"]
+    assert before == shown, "the worker leaves the estimate that was shown as it is"
     assert checked.run == "small" and checked.estimated_bytes == expected["peak_bytes"]
+    assert checked.before_bytes == before["need_bytes"] + before["paged_bytes"]
+    assert before["longest_tokens"] is None and before["row_tokens"] == 64, "it was made before the rows were read"
+    assert expected["longest_tokens"] == expected["row_tokens"]
     assert abs(checked.error) < 0.4
     assert expected["kind"] == "cpu" and expected["rows"] == 4 and expected["row_tokens"] <= 64
     reasons = {item.field: item for item in jobs.replay(run).resolved}

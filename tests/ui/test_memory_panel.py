@@ -8,6 +8,7 @@ from run_material import step
 from run_screen import GIB, MACHINE
 from textual.app import App, ComposeResult
 
+from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import events
 from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.state import RunState, fold_all
@@ -37,7 +38,14 @@ async def test_a_runs_memory_is_drawn_on_the_card_that_it_works_on(
 ) -> None:
     gpus = tuple(replace(ONE, index=number, uuid=f"GPU-{number}") for number in range(cards))
     state = fold_all(RunState(), log)
-    view = RunView("one", Path(), "running", state, machine=replace(MACHINE, gpus=gpus), estimate_bytes=5 * GIB)
+    view = RunView(
+        "one",
+        Path(),
+        "running",
+        state,
+        machine=replace(MACHINE, gpus=gpus),
+        estimate=StoredEstimate(5 * GIB, 5 * GIB, "cuda", ""),
+    )
     app = Panel()
     async with app.run_test(size=(80, 24)) as pilot:
         panel = app.query_one(MemoryPanel)

@@ -16,11 +16,17 @@ from textual.widgets._footer import FooterKey
 from qlora_tui.config import presets
 from qlora_tui.config.fields import fields
 from qlora_tui.config.overrides import resolve
+from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import store
+from qlora_tui.runs.fingerprint import read_plan
+from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ConfigEdited, StartRequested
+from qlora_tui.ui.pricing import Counted
 from qlora_tui.ui.widgets import pricer
 from qlora_tui.ui.widgets.fit_panel import AdviceList, FitPanel
+from qlora_tui.ui.widgets.memory_panel import MemoryPanel
+from qlora_tui.ui.widgets.pricer import Pricer
 from qlora_tui.ui.widgets.setting_field import SettingField
 from qlora_tui.ui.widgets.settings_form import SettingsForm
 
@@ -432,6 +438,42 @@ async def test_settings_say_what_they_cost() -> None:
         await until(pilot, lambda: not app.draft.quantization.double_quantization)
         assert "X" not in str(box.render())
         assert "trained parameters" in field(app, "adapter.rank").explanation
+
+
+async def test_prices_beside_the_fields_use_the_rows_that_were_counted() -> None:
+    app = workbench()
+    app.draft = resolve(overrides=["training.max_length_tokens=512", "training.micro_batch_size=8"])
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("t")
+        limit = field(app, "training.max_length_tokens")
+        await until(pilot, lambda: "256: −" in limit.explanation)
+        assert "the longest allowed" in text(app, "#fit-more")
+        before = price_of(app).estimate.full_bytes
+        setup(app).query_one(Pricer).count(Counted(app.draft, 300, 90, 0))
+        await until(pilot, lambda: "256: ±0; 1024: " in limit.explanation)
+        assert "1024: ±0" not in limit.explanation, "longer rows were cut at 512 and are 300 tokens"
+        assert "the longest in the data" in text(app, "#fit-more")
+        assert price_of(app).estimate.row_tokens == 90
+        assert price_of(app).estimate.full_bytes < before
+
+
+async def test_the_run_shows_the_estimate_that_setup_showed(
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        setup(app).query_one(Pricer).count(Counted(app.draft, 90, 90, 0))
+        await until(pilot, lambda: price_of(app).replayed and price_of(app).estimate.row_tokens == 90)
+        shown = price_of(app)
+        await pilot.press("f9")
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        stored = StoredEstimate.of(read_plan(store.all_runs()[0]))
+        assert stored is not None
+        assert (stored.full_bytes, stored.covers) == (shown.estimate.full_bytes, shown.covers)
+        panel = app.screen.query_one(MemoryPanel)
+        await until(pilot, lambda: f"estimate {gib(shown.estimate.full_bytes)}" in str(panel.visual))
 
 
 @pytest.mark.long

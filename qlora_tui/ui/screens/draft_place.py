@@ -97,10 +97,9 @@ class DraftPlace(Place):
 
     def adopt(self, model_id: str, context_tokens: int | None) -> None:
         """Choose another model, with the hyperparameters of its preset and the edits made here."""
-        before, source = self.app.draft, self.app.draft_source
-        base = self._base if setup_summary.unedited(source) == self._base_source else setup_summary.base_of(source)
+        before = self.app.draft
         try:
-            adopted = adoption.for_model(before, base or before, model_id, context_tokens=context_tokens)
+            adopted = adoption.for_model(before, self.draft_base(), model_id, context_tokens=context_tokens)
         except QloraError as error:
             self.app.complain(error)
             return
@@ -115,6 +114,13 @@ class DraftPlace(Place):
         unchanged = setup_summary.base_of(begun) == adopted.config
         self._replace(adopted.config, begun if unchanged else setup_summary.edited(begun))
         self.notify(setup_summary.told_adopted(before, adopted), title=f"Settings of {begun}", markup=False, timeout=10)
+
+    def draft_base(self) -> RunConfig:
+        """What the draft began from: where they differ, the user edited it."""
+        begun = setup_summary.unedited(self.app.draft_source)
+        if begun != self._base_source or self._base is None:
+            self._base, self._base_source = setup_summary.base_of(begun) or self.app.draft, begun
+        return self._base
 
     def _remember(self) -> None:
         self._past = [*self._past[1 - _UNDONE :], (self.app.draft, self.app.draft_source)]
@@ -206,8 +212,8 @@ class DraftPlace(Place):
         if not await self._is_valid("Not started", named=True):
             return
         command = self.command
-        price = self.price
-        if price is not None and price.config == self.app.draft and price.verdict.answer == "does not fit":
+        price = self.price if self.price is not None and self.price.config == self.app.draft else None
+        if price is not None and price.verdict.answer == "does not fit":
             question = Confirm("This run does not fit. Start it anyway?", price.verdict.reason, yes="Start")
             if not await self.app.push_screen_wait(question):
                 return
@@ -222,7 +228,13 @@ class DraftPlace(Place):
             if not await self.app.push_screen_wait(Confirm("Download this?", said, yes="Download")):
                 return
         self.post_message(
-            StartRequested(config, self.run_title or None, preset=command.preset, allow_download=bool(downloads))
+            StartRequested(
+                config,
+                self.run_title or None,
+                preset=command.preset,
+                allow_download=bool(downloads),
+                estimate=price.entry if price is not None else None,
+            )
         )
 
     def take_typed(self) -> None:

@@ -161,7 +161,8 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
             form = self.query_one(TrainingForm)
         keys = [field.key for field in form.query(SettingField)] if form is not None else []
         choices = self.query_one(ModelSection).picker.choices if self._open == "model" else []
-        self.query_one(Pricer).price(self.app.draft, keys, choices)
+        base = self.draft_base() if choices else None
+        self.query_one(Pricer).price(self.app.draft, base, keys, choices)
 
     @on(ModelSection.Listed)
     def _listed(self, message: ModelSection.Listed) -> None:
@@ -196,8 +197,8 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
 
     @on(DataSection.Measured)
     def _measured(self, message: DataSection.Measured) -> None:
-        if message.all_rows:
-            self.query_one(Pricer).measured(message.config, message.longest_tokens)
+        if message.counted is not None:
+            self.query_one(Pricer).count(message.counted)
         self._show_summaries()
 
     @on(FitPanel.AdviceTaken)

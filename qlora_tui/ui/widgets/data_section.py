@@ -22,6 +22,7 @@ from qlora_tui.errors import QloraError
 from qlora_tui.terminal import printable
 from qlora_tui.ui.inspection import Event, Inspection
 from qlora_tui.ui.messages import ConfigEdited
+from qlora_tui.ui.pricing import Counted
 from qlora_tui.ui.widgets.column_field import ColumnsForm
 from qlora_tui.ui.widgets.data_picker import DataPicker
 from qlora_tui.ui.widgets.download_question import DownloadQuestion
@@ -64,13 +65,13 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
 """
 
     class Measured(Message):
-        """The longest row of the data is known."""
+        """Rows were looked at."""
 
-        def __init__(self, config: RunConfig, longest_tokens: int, *, all_rows: bool) -> None:
+        def __init__(self, config: RunConfig, counted: Counted | None) -> None:
             super().__init__()
             self.config = config
-            self.longest_tokens = longest_tokens
-            self.all_rows = all_rows
+            self.counted = counted
+            """Lengths over all rows; None when only the first rows were looked at."""
 
     def __init__(self) -> None:
         super().__init__(id="section-data")
@@ -204,7 +205,12 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         stage = f"{self._title}; {event['longer_share']:.1%} longer than {event['max_length_tokens']:,} tokens"
         stage += f"; {steps:,} optimizer steps" if complete else ""
         self._rest("\n".join([stage, *(f"! {one}" for one in (*warnings, *flags))]))
-        self.post_message(self.Measured(config, event["longest_tokens"], all_rows=complete))
+        longest = event["longest_train_tokens"] if complete else None
+        self.post_message(
+            self.Measured(config, Counted(config, event["longest_tokens"], longest, event["longest_eval_tokens"]))
+            if longest
+            else self.Measured(config, None)
+        )
 
     def _stage(self, text: str, *, busy: bool) -> None:
         self.query_one("#data-stage", Static).update(Content(printable(text)))

@@ -209,6 +209,7 @@ def _more(price: Price) -> Content:
     found, device = price.estimate, price.device
     lines = [
         price.verdict.reason,
+        f"for {price.covers}",
         f"largest: {price.largest}",
         f"fullest during {price.peak}" + (", activations recomputed" if found.checkpointing else ""),
         f"{count(found.trainable_parameters)} trained parameters, model as stored {gib(found.stored_bytes)}",

@@ -48,7 +48,7 @@ def _card(view: RunView, gpu: Gpu, width: int, *, is_ours: bool) -> Content:
         Part(kept_bytes / gpu.total_bytes, "$vram 60%", "▓"),
         Part(others_bytes / gpu.total_bytes, "$foreground 50%", "▒"),
     ]
-    mark = view.estimate_bytes / gpu.total_bytes if view.estimate_bytes and is_ours else None
+    mark = view.estimate.full_bytes / gpu.total_bytes if view.estimate and is_ours else None
     load = [
         None if gpu.utilization_percent is None else f"{gpu.utilization_percent} %",
         None if gpu.temperature_c is None else f"{gpu.temperature_c} °C",
@@ -77,6 +77,8 @@ def _this_run(view: RunView) -> list[Content]:
         lines.append(Content(f"peak {gib(view.state.peak_bytes)}"))
     elif view.worker_bytes:
         lines.append(Content(f"the worker has {gib(view.worker_bytes)} of main memory"))
-    if view.estimate_bytes:
-        lines.append(Content.assemble(("│", "bold $warning"), f" estimate {gib(view.estimate_bytes)}"))
+    if view.estimate:
+        lines.append(Content.assemble(("│", "bold $warning"), f" estimate {gib(view.estimate.full_bytes)}"))
+        if view.estimate.covers:
+            lines.append(Content.styled(f"  for {view.estimate.covers}", "$foreground 60%"))
     return lines

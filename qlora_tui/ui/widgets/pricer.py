@@ -10,6 +10,7 @@ from textual.widget import Widget
 from textual.worker import Worker, get_current_worker
 
 from qlora_tui import hardware
+from qlora_tui.config import adoption, presets
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import EnvironmentProblem, QloraError
 from qlora_tui.hardware import Machine
@@ -17,7 +18,7 @@ from qlora_tui.memory.advisor import suggestions
 from qlora_tui.models.choices import Choice
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.ui.amounts import gib, signed_gib
-from qlora_tui.ui.pricing import Price, badge, effects, price
+from qlora_tui.ui.pricing import Counted, Price, badge, effects, price
 from qlora_tui.ui.widgets.fit_panel import Advice
 
 _PAUSE_S = 0.03
@@ -77,25 +78,30 @@ class Pricer(Widget):
         self._choices: tuple[Choice, ...] = ()
         self._facts: dict[tuple[str, str | None], ModelFacts] = {}
         self._badges: dict[str, str] = {}
-        self._longest: tuple[RunConfig, int] | None = None
+        self._counted: Counted | None = None
+        self._base: RunConfig | None = None
         self._told: Price | None = None
         self._pause: Timer | None = None
 
     def on_mount(self) -> None:
         self.set_interval(_REFRESH_S, self._refresh_machine)
 
-    def price(self, config: RunConfig, keys: Sequence[str], choices: Sequence[Choice]) -> None:
-        """Price this draft soon, then the settings in `keys` and the models in `choices`."""
+    def price(self, config: RunConfig, base: RunConfig | None, keys: Sequence[str], choices: Sequence[Choice]) -> None:
+        """Price this draft soon, then the settings in `keys` and the models in `choices`.
+
+        `base`: what the draft began from. Another model is priced with the settings that choosing it would bring.
+        """
         if config != self._config:
             self._badges = {}
-        self._config, self._keys, self._choices = config, tuple(keys), tuple(choices)
+        self._config, self._base, self._keys, self._choices = config, base, tuple(keys), tuple(choices)
         if self._pause is not None:
             self._pause.stop()
         self._pause = self.set_timer(_PAUSE_S, self._begin)
 
-    def measured(self, config: RunConfig, longest_tokens: int) -> None:
-        """The longest row of that configuration's data is known."""
-        self._longest = (config, longest_tokens)
+    def count(self, counted: Counted) -> None:
+        """The rows of a configuration's data were counted."""
+        self._counted = counted
+        self._badges = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -107,22 +113,14 @@ class Pricer(Widget):
         if self._config is not None and self.screen.is_current and not busy:
             self._price(self._config, (), (), everything=False)
 
-    def _longest_tokens(self, config: RunConfig) -> int | None:
-        """The longest row, where it was counted for the same data and model; rows are cut at the limit anyway."""
-        if self._longest is None:
-            return None
-        counted, tokens = self._longest
-        same = counted.data == config.data and counted.model.id == config.model.id
-        return min(tokens, config.training.max_length_tokens) if same else None
-
     @work(thread=True, group="price", exclusive=True, exit_on_error=False)
     def _price(self, config: RunConfig, keys: Sequence[str], choices: Sequence[Choice], *, everything: bool) -> None:
         worker = get_current_worker()
-        longest_tokens = self._longest_tokens(config)
+        counted, base = self._counted, self._base
         try:
             facts = self._described(config)
             machine = hardware.snapshot()
-            usual = price(config, facts, machine, longest_tokens)
+            usual = price(config, facts, machine, counted)
             if not everything and self._told is not None and _alike(usual, self._told):
                 return
             self._told = usual
@@ -131,7 +129,7 @@ class Pricer(Widget):
                 self._weigh(worker, usual, facts, keys)
             if worker.is_cancelled:
                 return
-            found = price(config, facts, machine, longest_tokens, replay=True)
+            found = price(config, facts, machine, counted, replay=True)
         except QloraError as error:
             self._post(worker, self.Unpriced(f"{error.message}. {error.hint}".strip()))
             return
@@ -139,8 +137,8 @@ class Pricer(Widget):
             self._post(worker, self.Unpriced(f"there is no estimate: {type(error).__name__}: {error}"))
             return
         self._post(worker, self.Priced(found, facts))
-        self._post(worker, self.Advised(_advice(found, facts, longest_tokens)))
-        self._judge(worker, config, machine, choices)
+        self._post(worker, self.Advised(_advice(found, facts)))
+        self._judge(worker, found, base or config, machine, choices)
 
     def _weigh(self, worker: Worker[None], found: Price, facts: ModelFacts, keys: Sequence[str]) -> None:
         weighed: dict[str, str] = {}
@@ -158,13 +156,23 @@ class Pricer(Widget):
             self._facts[key] = describe(*key)
         return self._facts[key]
 
-    def _judge(self, worker: Worker[None], config: RunConfig, machine: Machine, choices: Sequence[Choice]) -> None:
+    def _judge(
+        self, worker: Worker[None], found: Price, base: RunConfig, machine: Machine, choices: Sequence[Choice]
+    ) -> None:
+        known = presets.presets()
         todo = [one.facts for one in choices if one.facts is not None and one.id not in self._badges]
         badges = dict(self._badges)
         for number, facts in enumerate(todo, 1):
             if worker.is_cancelled:
                 return
-            badges[facts.id] = badge(config, facts, machine)
+            config = found.config
+            if facts.id != config.model.id:
+                try:
+                    context = facts.context_tokens
+                    config = adoption.for_model(config, base, facts.id, context_tokens=context, among=known).config
+                except QloraError:
+                    continue
+            badges[facts.id] = badge(config, facts, machine, found.counted)
             if number % _BADGES_AT_ONCE == 0 or number == len(todo):
                 self._badges = dict(badges)
                 self._post(worker, self.Badged(self._badges))
@@ -184,9 +192,11 @@ def _alike(one: Price, other: Price) -> bool:
     )
 
 
-def _advice(found: Price, facts: ModelFacts, longest_tokens: int | None) -> list[Advice]:
+def _advice(found: Price, facts: ModelFacts) -> list[Advice]:
+    longest = found.counted.longest(found.config) if found.counted is not None else None
+    tokens = longest.train_tokens if longest is not None else None
     try:
-        changes = suggestions(found.config, facts, found.estimate, longest_tokens=longest_tokens, replay=True)
+        changes = suggestions(found.config, facts, found.estimate, longest_tokens=tokens, replay=True)
     except EnvironmentProblem:
         return []
     advice = []

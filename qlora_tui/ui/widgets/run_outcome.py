@@ -77,14 +77,20 @@ def _finished(view: RunView) -> Content:
 
 
 def measured_against_estimate(view: RunView) -> str:
-    """The peak, and how far the estimate was from it."""
-    peak_bytes, estimate_bytes = view.state.peak_bytes, view.estimate_bytes
+    """The measured peak, and how far the estimate was from it.
+
+    A peak measured on a GPU is what PyTorch allocated; of the estimate only that part is compared with it.
+    """
+    peak_bytes, estimate = view.state.peak_bytes, view.estimate
     if not peak_bytes:
         return ""
-    if not estimate_bytes:
+    if estimate is None:
         return f"Peak memory {gib(peak_bytes)}"
-    off = (estimate_bytes - peak_bytes) / peak_bytes
-    return f"Peak memory {gib(peak_bytes)}, estimated {gib(estimate_bytes)} ({off:+.1%})"
+    off = (estimate.comparable_bytes - peak_bytes) / peak_bytes
+    said = f"Peak memory {gib(peak_bytes)}, estimated {gib(estimate.full_bytes)}"
+    if estimate.comparable_bytes != estimate.full_bytes:
+        said += f", of it {gib(estimate.comparable_bytes)} allocated"
+    return f"{said} ({off:+.1%})" + (f" for {estimate.covers}" if estimate.covers else "")
 
 
 def _failed(view: RunView) -> Content:
