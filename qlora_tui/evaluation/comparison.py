@@ -73,7 +73,7 @@ FACTS = {
     "status": "status",
     "steps": "optimizer steps",
     "train_loss": "training loss, mean of all steps",
-    "smoothed_train_loss": "training loss, smoothed, at the last step",
+    "smoothed_train_loss": "training loss, smoothed at the end",
     "eval_loss": "evaluation loss, last",
     "best_eval_loss": "evaluation loss, lowest",
     "best_eval_step": "step of the lowest evaluation loss",

@@ -184,7 +184,7 @@ async def test_marked_runs_are_compared_by_what_differs(settle: Settle, three_ru
         states = {name: jobs.replay(run) for name, run in three_runs.items()}
         for label, value in (
             ("training loss, mean of all steps", "mean_loss"),
-            ("training loss, smoothed, at the last step", "smoothed_loss"),
+            ("training loss, smoothed at the end", "smoothed_loss"),
         ):
             for name in ("alpha", "beta"):
                 assert rows[label][name] == f"{getattr(states[name], value):.4g}"
@@ -193,6 +193,21 @@ async def test_marked_runs_are_compared_by_what_differs(settle: Settle, three_ru
         assert rows["evaluation loss, last"]["beta"] == rows["evaluation loss, lowest"]["beta"]
         await pilot.press("v", "escape")
         assert not isinstance(app.screen, Compare)
+
+
+async def test_long_names_leave_room_for_the_figures_of_each_run(
+    settle: Settle, three_runs: dict[str, RunFolder]
+) -> None:
+    names = [f"long-{'x' * 70}-{ending}" for ending in ("one", "two")]
+    for run, name in zip(("alpha", "beta"), names, strict=True):
+        labels.rename(three_runs[run], name)
+    app = Workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(Compare(names))
+        await settle(pilot)
+        shown = words(app)
+        assert shown.count("-one") >= 2 and shown.count("-two") >= 2, "in the headings and in the legend"
+        assert "crashed" in shown and "finished" in shown
 
 
 async def test_a_preset_is_queued_and_taken_out(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:

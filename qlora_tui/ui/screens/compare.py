@@ -20,7 +20,14 @@ from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
 from qlora_tui.ui.curves import curves
 from qlora_tui.ui.widgets.key_line import KeyLine
+from qlora_tui.ui.widgets.run_columns import shortened
 from qlora_tui.ui.widgets.vim import VimKeys
+
+_LABEL_CELLS = 42
+"""What the meaning of a figure takes of a row, with the padding of the columns."""
+
+_LEAST_NAME_CELLS = 14
+_LEGEND_CELLS = 20
 
 _VARIABLES = ("loss", "eval", "vram", "error", "accent")
 """Colours of the theme, one for each run."""
@@ -96,8 +103,9 @@ class Compare(Screen[None]):
         await self.query_one("#overlay").mount(CurvePlot("loss", id="overlaid"))
         self._plot()
         table = self.query_one(Differences)
+        room = (table.size.width - _LABEL_CELLS) // len(self._names)
         for name in ("", *self._names):
-            table.add_column(Text(name))
+            table.add_column(Text(shortened("name", printable(name), max(room, _LEAST_NAME_CELLS))))
         settings = [[key, *map(_text, values)] for key, values in message.differing.items()]
         for label, *cells in (*message.results, *settings):
             table.add_row(Text(label, style="bold"), *(Text(printable(cell, one_line=True)) for cell in cells))
@@ -111,7 +119,8 @@ class Compare(Screen[None]):
         lines = []
         for job, variable in zip(self._jobs, _VARIABLES, strict=False):
             drawn = curves(job.state)
-            lines.append(Line(job.run.name, drawn.evals if self._evals else drawn.smoothed, variable))
+            name = shortened("name", printable(job.run.name), _LEGEND_CELLS)
+            lines.append(Line(name, drawn.evals if self._evals else drawn.smoothed, variable))
         self.query_one(CurvePlot).show("evaluation loss" if self._evals else "training loss, smoothed", lines)
 
     def action_evals(self) -> None:
