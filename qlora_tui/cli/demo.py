@@ -10,7 +10,6 @@ from qlora_tui.terminal import narrate
 if TYPE_CHECKING:
     from qlora_tui.runs.store import RunFolder
 
-_PRESET = "starter"
 _MAX_TOKENS = 32
 _BATCH_ROWS = 32
 _SAMPLES = 6
@@ -24,11 +23,11 @@ def demo(as_json: Json = False) -> None:
     """Fine-tune the bundled model in 4-bit and show its answers before and after. Needs no GPU and no network."""
     from qlora_tui.cli import foreground
     from qlora_tui.cli.output import write_json
-    from qlora_tui.config.overrides import resolve
     from qlora_tui.runs import jobs
     from qlora_tui.runs.creation import create
+    from qlora_tui.starter import demo as demonstration
 
-    run = create(resolve(_PRESET), None, _PRESET)
+    run = create(demonstration.config(), None, demonstration.PRESET)
     narrate(f"run {run.name} in {run.path}")
     follower = foreground.run_to_end(run, lambda: jobs.start(run), as_json=False)
     if follower.status != "finished":

@@ -88,8 +88,8 @@ class Workbench(TerminalApp[None]):
     run_name: var[str | None] = var(None)
     """Name of the run that the Run place shows."""
 
-    starting: var[bool] = var(False)
-    """Whether a run is being started at this moment: a second wish is not heard."""
+    starting: var[str] = var("")
+    """What is being done to start a run, which takes some seconds; empty when none is being started."""
 
     chat_with: var[tuple[str, int | None] | None] = var(None)
     """Run and checkpoint that the Chat place is to load next."""
@@ -227,22 +227,29 @@ class Workbench(TerminalApp[None]):
     @on(messages.StartRequested)
     def _start_requested(self, message: messages.StartRequested) -> None:
         if not self.starting:
-            self.starting = True
-            self._start(message)
+            self.starting = f"Starting {message.name or 'the run'}. Its worker takes a few seconds to begin."
+            self._start(message, self.current_mode)
+            self.switch_mode("run")
 
     @work(thread=True, group="start", exit_on_error=False)
-    def _start(self, wanted: messages.StartRequested) -> None:
+    def _start(self, wanted: messages.StartRequested, place: str) -> None:
+        """Start a run. When it cannot be started, go back to the place where somebody wanted it."""
         from qlora_tui.ui import starting
 
         try:
             self.release_chat()
             run = starting.start(wanted)
         except QloraError as error:
-            self.call_from_thread(self.complain, error)
+            self.call_from_thread(self._not_started, error, place)
         else:
-            self.call_from_thread(self.post_message, messages.RunRequested(run.name))
+            self.call_from_thread(setattr, self, "run_name", run.name)
         finally:
-            self.call_from_thread(setattr, self, "starting", False)
+            self.call_from_thread(setattr, self, "starting", "")
+
+    def _not_started(self, error: QloraError, place: str) -> None:
+        self.complain(error)
+        if self.current_mode == "run":
+            self.switch_mode(place)
 
     @work(thread=True, group="bin", exit_on_error=False)
     def _purge_bin(self) -> None:

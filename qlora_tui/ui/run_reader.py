@@ -7,17 +7,20 @@ grows.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
 from qlora_tui import hardware
+from qlora_tui.errors import QloraError
 from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import jobs
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.garbage import uncollected
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.starter import demo
 from qlora_tui.ui.curves import Curves, Detail, curves, detail
 from qlora_tui.ui.log_tail import LogReader
 from qlora_tui.ui.run_view import LogTail, RunView
@@ -58,6 +61,7 @@ class RunReader:
         self._machine: hardware.Machine | None = None
         self._worker_bytes: int | None = None
         self._estimate: StoredEstimate | None = None
+        self._is_demo = False
         self._curves: tuple[int, Curves] = (-1, Curves())
         self._curves_s = 0.0
         self._last: RunView | None = None
@@ -73,6 +77,8 @@ class RunReader:
 
     def follow(self, show: Callable[[RunView], Any]) -> None:
         """Hand over a view whenever there is something new to see. Returns after `stop`."""
+        with suppress(QloraError):
+            self._is_demo = demo.is_demo(self.run.load_config())
         while not self._stopped.is_set():
             if self._follower.renew():
                 self._log = LogReader(self.run.stdio)
@@ -132,6 +138,7 @@ class RunReader:
             worker_bytes=self._worker_bytes,
             silence=None if status == "reading" else self._follower.silence,
             estimate=self._estimate,
+            is_demo=self._is_demo,
         )
 
     def _draw_curves(self) -> None:

@@ -37,6 +37,8 @@ class RunView(NamedTuple):
     """Since when the worker does not respond, if it does not."""
     estimate: StoredEstimate | None = None
     """The memory estimate from before the start."""
+    is_demo: bool = False
+    """Whether this is the demonstration of the bundled model."""
 
     @property
     def shown_status(self) -> str:

@@ -12,6 +12,7 @@ from textual.widgets import Button, Static
 from qlora_tui import hardware
 from qlora_tui.hardware import Gpu, Machine
 from qlora_tui.runs import events, jobs
+from qlora_tui.starter import demo
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ChatRequested, RunRequested, StartRequested
 from qlora_tui.ui.screens import home
@@ -27,7 +28,7 @@ async def test_the_first_start_offers_the_starter_demo_in_one_key(
     settle: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted: list[StartRequested] = []
-    monkeypatch.setattr(Workbench, "_start", lambda self, message: wanted.append(message))
+    monkeypatch.setattr(Workbench, "_start", lambda self, message, place: wanted.append(message))
     app = Workbench()
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
@@ -35,7 +36,9 @@ async def test_the_first_start_offers_the_starter_demo_in_one_key(
         await pilot.press("enter")
         await pilot.pause()
         assert [message.preset for message in wanted] == ["starter"]
-        assert wanted[0].config.model.id == "starter"
+        assert demo.is_demo(wanted[0].config)
+        assert app.current_mode == "run" and "Starting the run" in words(app), "at once, whatever it takes"
+        await pilot.press("f2")
         await pilot.press("d", "d")
         await pilot.pause()
         assert len(wanted) == 1, "a second wish while a run is being started is not heard"

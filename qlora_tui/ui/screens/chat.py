@@ -1,5 +1,6 @@
 """Talking to what was trained: the adapter, its base, or both side by side from one loaded copy."""
 
+from contextlib import suppress
 from typing import ClassVar
 
 from textual import on, work
@@ -7,18 +8,23 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
+from textual.reactive import var
 from textual.widgets import Button, Static
 
 from qlora_tui import atomic
 from qlora_tui.chat import offers, transcript
 from qlora_tui.chat.offers import Offer
 from qlora_tui.errors import QloraError
+from qlora_tui.runs import store
 from qlora_tui.ui.screens.session_place import SessionPlace
 from qlora_tui.ui.widgets.chat_choices import ChatChoices
 from qlora_tui.ui.widgets.conversation_view import ConversationView
 from qlora_tui.ui.widgets.prompt import Prompt
 from qlora_tui.ui.widgets.sampling_panel import SamplingPanel
+from qlora_tui.ui.widgets.suggestions import Suggestions
 from qlora_tui.ui.widgets.transcript_list import TranscriptList
+
+_MOST_SUGGESTIONS = 3
 
 
 class ChatPlace(SessionPlace):
@@ -56,6 +62,23 @@ conversation stays, and the next question loads the model again.
             super().__init__()
             self.offered = offered
 
+    class SuggestionsRead(Message):
+        """What can be asked of a run first."""
+
+        def __init__(self, name: str, questions: tuple[str, ...], is_demo: bool) -> None:
+            super().__init__()
+            self.name = name
+            self.questions = questions
+            self.is_demo = is_demo
+
+    suggested: var[tuple[str, ...]] = var(())
+    """Sample prompts of the run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._side_is_chosen = False
+        """Whether a person chose who answers."""
+
     def compose_place(self) -> ComposeResult:
         yield ChatChoices().data_bind(ChatPlace.wanted)
         with Horizontal(id="chat-body"):
@@ -65,7 +88,8 @@ conversation stays, and the next question loads the model again.
                     yield Static("", id="chat-reason", markup=False)
                     yield Button("Chat on the CPU", id="chat-on-cpu")
                 yield Static("", id="chat-status", markup=False)
-                yield Prompt(id="chat-prompt", placeholder="Ask something. Enter sends, Ctrl-J begins a new line.")
+                yield Suggestions()
+                yield Prompt(id="chat-prompt", placeholder=Prompt.PLACEHOLDER)
             yield SamplingPanel()
 
     def on_mount(self) -> None:
@@ -93,6 +117,52 @@ conversation stays, and the next question loads the model again.
         else:
             self.status = "No run has an adapter yet. F2, then the starter demo, makes one in about a minute."
 
+    # Suggested questions
+
+    def watch_wanted(self, old: tuple[str, int | None] | None, wanted: tuple[str, int | None] | None) -> None:
+        if wanted is not None and (old is None or old[0] != wanted[0]):
+            self.suggested = ()
+            self._read_suggestions(wanted[0])
+
+    @work(thread=True, exclusive=True, group="chat-suggestions", exit_on_error=False)
+    def _read_suggestions(self, name: str) -> None:
+        from qlora_tui.starter import demo
+
+        with suppress(QloraError):
+            config = store.find(name).load_config()
+            prompts = tuple(dict.fromkeys(config.training.sample_prompts))[:_MOST_SUGGESTIONS]
+            self.post_message(self.SuggestionsRead(name, prompts, demo.is_demo(config)))
+
+    @on(SuggestionsRead)
+    def _suggest(self, message: SuggestionsRead) -> None:
+        if self.wanted is None or message.name != self.wanted[0]:
+            return
+        self.suggested = message.questions
+        if not self._side_is_chosen:
+            choices = self.query_one(ChatChoices)
+            choices.show_side("both" if message.is_demo else "adapter")
+            if self.session is not None:
+                self.session.answer_with(*choices.sides)
+
+    def watch_suggested(self) -> None:
+        self._offer_questions()
+
+    @on(ConversationView.Changed)
+    def _offer_questions(self) -> None:
+        """Offer what was not asked yet, as long as nothing else was asked."""
+        if not self.is_mounted:
+            return
+        asked = [turn.question for turn in self.query_one(ConversationView).turns]
+        left = [question for question in self.suggested if question not in asked]
+        is_tour = set(asked) <= set(self.suggested)
+        self.query_one(Suggestions).questions = tuple(left) if is_tour else ()
+        self.query_one(Prompt).suggest(left[0] if left and is_tour else "")
+
+    @on(Suggestions.Chosen)
+    async def _suggestion_chosen(self, event: Suggestions.Chosen) -> None:
+        self.query_one(Prompt).focus()
+        await self._asked(event.question)
+
     # What a person does
 
     @on(ChatChoices.Chosen)
@@ -101,12 +171,13 @@ conversation stays, and the next question loads the model again.
 
     @on(ChatChoices.SideChosen)
     def _side_chosen(self, event: ChatChoices.SideChosen) -> None:
+        self._side_is_chosen = True
         if self.session is not None:
             try:
                 self.session.answer_with(*event.sides)
             except QloraError as error:
                 self._complain(error)
-                self.query_one(ChatChoices).only_adapter()
+                self.query_one(ChatChoices).show_side("adapter")
 
     @on(Button.Pressed, "#chat-on-cpu")
     def _on_cpu(self) -> None:
@@ -129,6 +200,9 @@ conversation stays, and the next question loads the model again.
 
     @on(Prompt.Sent)
     async def _sent(self, event: Prompt.Sent) -> None:
+        await self._asked(event.text)
+
+    async def _asked(self, question: str) -> None:
         if self.is_answering or self._question:
             self.notify("Wait for the answer, or press Escape to stop it.")
         elif self.wanted is None:
@@ -136,9 +210,9 @@ conversation stays, and the next question loads the model again.
         else:
             self.query_one(Prompt).clear()
             if self.session is not None:
-                await self.begin(event.text, self.session.ask(event.text))
+                await self.begin(question, self.session.ask(question))
             else:
-                self.ask_when_loaded(event.text)
+                self.ask_when_loaded(question)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """There is nothing to unload without a model."""

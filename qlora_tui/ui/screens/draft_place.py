@@ -211,6 +211,9 @@ class DraftPlace(Place):
 
         if not await self._is_valid("Not started", named=True):
             return
+        if self.app.starting:
+            return
+        self.notify("Checking the model and the data before the run starts.")
         command = self.command
         price = self.price if self.price is not None and self.price.config == self.app.draft else None
         if price is not None and price.verdict.answer == "does not fit":

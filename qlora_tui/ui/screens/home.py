@@ -70,8 +70,8 @@ time and come back from any shell.
         """Coming back shows the present state at once."""
         self.call_after_refresh(self._look)
 
-    def _starting(self, starting: bool) -> None:
-        self.query_one(NextStep).starting = starting
+    def _starting(self, starting: str) -> None:
+        self.query_one(NextStep).starting = bool(starting)
 
     def _look(self) -> None:
         if self.is_current:
@@ -129,10 +129,10 @@ time and come back from any shell.
 
     def action_demo(self) -> None:
         """Start the starter demo."""
-        from qlora_tui.config import presets
+        from qlora_tui.starter import demo
 
         try:
-            self.post_message(messages.StartRequested(presets.find("starter").config, preset="starter"))
+            self.post_message(messages.StartRequested(demo.config(), preset=demo.PRESET))
         except QloraError as error:
             self.post_message(messages.Complained(error))
 

@@ -96,6 +96,7 @@ on when the workbench is left.
 
     def on_mount(self) -> None:
         self.watch(self.app, "run_name", self._follow, init=False)
+        self.watch(self.app, "starting", self._follow, init=False)
 
     def on_screen_resume(self) -> None:
         self._follow()
@@ -114,7 +115,9 @@ on when the workbench is left.
     def _follow(self) -> None:
         """Show the wanted run from now on. Nothing is read while another place is on screen."""
         self._let_go()
-        if self.is_current:
+        if self.is_current and self.app.starting:
+            self.post_message(self.RunMissing(self.app.starting))
+        elif self.is_current:
             self._read(self.app.run_name)
 
     @work(thread=True, exclusive=True, group="reader", exit_on_error=False)
@@ -136,7 +139,7 @@ on when the workbench is left.
         """Be the one who stops the reader, or stop it at once when the place was left in the meantime."""
         self._let_go()
         self._reader = reader
-        if not self.is_current:
+        if not self.is_current or self.app.starting:
             self._let_go()
 
     @on(RunPanel.DetailRequested)
@@ -169,8 +172,13 @@ on when the workbench is left.
     def watch_view(self, old: RunView | None, view: RunView | None) -> None:
         if view is None or old is None or (old.name, old.status) != (view.name, view.status):
             self.refresh_bindings()
-        if old is not None and view is not None and old.name == view.name and self.asked:
+        if old is None or view is None or old.name != view.name:
+            return
+        if self.asked:
             self._notice_answer(old, view)
+        if view.is_demo and old.is_live and view.status == "finished":
+            self.notify(f"{view.name} has finished. F4 shows it again.", markup=False)
+            self.action_chat()
 
     def _notice_answer(self, old: RunView, view: RunView) -> None:
         """Say what came of what was asked."""

@@ -111,7 +111,7 @@ class SessionPlace(Place):
         if wanted != self.wanted:
             self._kept = None
         if self._kept is None:
-            self.query_one(ConversationView).remove_children()
+            self.call_next(self.query_one(ConversationView).clear)
         self.wanted, self._device, self._adapter = wanted, device, offer.adapter
         self.query_one("#chat-refused").display = False
         self.status = "starting"
@@ -238,7 +238,7 @@ class SessionPlace(Place):
         if set(choices.sides) <= set(ready.sides):
             session.answer_with(*choices.sides)
         else:
-            choices.only_adapter()
+            choices.show_side("adapter")
         self.query_one(SamplingPanel).show(session.sampling)
         self.refresh_bindings()
         question, self._question = self._question, ""

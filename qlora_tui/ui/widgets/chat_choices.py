@@ -53,6 +53,10 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
             super().__init__()
             self.sides = sides
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._side = "adapter"
+
     def on_mount(self) -> None:
         self.draw()
 
@@ -104,10 +108,11 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
         names = list(SIDES)
         choice.value = names[(names.index(str(choice.value)) + 1) % len(names)]
 
-    def only_adapter(self) -> None:
-        """Back to the trained model, because there is no base."""
+    def show_side(self, name: str) -> None:
+        """Show who answers, where it was not a person who chose."""
+        self._side = name
         with self.prevent(Select.Changed):
-            self.query_one("#chat-side", Select).value = "adapter"
+            self.query_one("#chat-side", Select).value = name
 
     @on(Select.Changed, "#chat-run")
     def _run_chosen(self, event: Select.Changed) -> None:
@@ -123,8 +128,12 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
 
     @on(Select.Changed, "#chat-side")
     def _side_chosen(self, event: Select.Changed) -> None:
+        """Tell it where it was a person who chose: the list also says so when it is made."""
         event.stop()
-        self.post_message(self.SideChosen(self.sides))
+        side = str(self.query_one("#chat-side", Select).value)
+        if side != self._side:
+            self._side = side
+            self.post_message(self.SideChosen(self.sides))
 
 
 def _weights(offer: Offer) -> list[tuple[str, int]]:

@@ -2,12 +2,16 @@
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.events import Resize
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
 from qlora_tui.chat.protocol import Done, Side
 from qlora_tui.chat.transcript import Answer, Turn
 from qlora_tui.terminal import printable
+
+_TWO_COLUMNS = 64
+"""Two answers are side by side from this width on."""
 
 
 class AnswerView(Vertical):
@@ -63,6 +67,7 @@ class TurnView(Vertical):
         height: auto; margin-bottom: 1;
         .turn-question { width: 1fr; padding: 0 1; background: $boost; text-style: bold; margin-bottom: 1; }
         Horizontal { height: auto; }
+        &.-stacked Horizontal { layout: vertical; }
     }
     """
 
@@ -76,6 +81,9 @@ class TurnView(Vertical):
         with Horizontal():
             for side in self.sides:
                 yield AnswerView(side, named=len(self.sides) > 1)
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width < _TWO_COLUMNS, "-stacked")
 
     def answer(self, side: Side) -> AnswerView:
         """The view of one side's answer."""

@@ -1,6 +1,7 @@
 """The turns of a conversation, the newest in view."""
 
 from textual.containers import VerticalScroll
+from textual.message import Message
 
 from qlora_tui.chat.protocol import Side
 from qlora_tui.chat.transcript import Conversation
@@ -14,6 +15,9 @@ class ConversationView(VerticalScroll):
     ConversationView { height: 1fr; padding: 1 1 0 1; }
     """
 
+    class Changed(Message):
+        """There are other turns than before."""
+
     def on_mount(self) -> None:
         self.anchor()
 
@@ -24,14 +28,17 @@ class ConversationView(VerticalScroll):
     async def open_turn(self, question: str, sides: tuple[Side, ...]) -> None:
         """Show a question whose answers are still to come."""
         await self.mount(TurnView(question, sides))
+        self.post_message(self.Changed())
 
     async def drop_last(self) -> None:
         """Take the last turn away."""
         await self.turns[-1].remove()
+        self.post_message(self.Changed())
 
     async def clear(self) -> None:
         """Show nothing."""
         await self.remove_children()
+        self.post_message(self.Changed())
 
     async def show(self, conversation: Conversation) -> None:
         """Show a conversation that was held before."""
@@ -40,3 +47,4 @@ class ConversationView(VerticalScroll):
             view = TurnView(turn.question, tuple(turn.answers))
             await self.mount(view)
             await view.show(turn)
+        self.post_message(self.Changed())

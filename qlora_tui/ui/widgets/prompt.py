@@ -7,6 +7,8 @@ from textual.events import Key
 from textual.message import Message
 from textual.widgets import TextArea
 
+from qlora_tui.terminal import printable
+
 
 class Prompt(TextArea):
     """A text of several lines that is sent whole."""
@@ -17,6 +19,7 @@ class Prompt(TextArea):
         &:focus { border: round $primary; }
     }
     """
+    PLACEHOLDER: ClassVar[str] = "Ask something. Enter sends, Ctrl-J begins a new line."
     HELP = """
 ## Question
 
@@ -31,6 +34,9 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
         ),
     ]  # fmt: skip
 
+    suggestion: str = ""
+    """What Enter sends while nothing is typed."""
+
     class Sent(Message):
         """A question was sent."""
 
@@ -38,14 +44,20 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
             super().__init__()
             self.text = text
 
+    def suggest(self, question: str) -> None:
+        """Offer a question, or none."""
+        self.suggestion = question
+        offered = f"Enter asks: {printable(question, one_line=True)}"
+        self.placeholder = offered if question else self.PLACEHOLDER
+
     async def _on_key(self, event: Key) -> None:
         """Leave to the bindings what is theirs. They come after every letter that was typed before."""
         if event.key in ("enter", "ctrl+j", "shift+enter"):
             event.prevent_default()
 
     def action_send(self) -> None:
-        """Send what was typed, if anything was."""
-        if text := self.text.strip():
+        """Send what was typed, or else what is suggested."""
+        if text := self.text.strip() or self.suggestion:
             self.post_message(self.Sent(text))
 
     def action_new_line(self) -> None:

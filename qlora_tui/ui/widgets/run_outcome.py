@@ -3,7 +3,8 @@
 from textual.content import Content
 from textual.reactive import var
 
-from qlora_tui.runs import narration
+from qlora_tui.runs import events, narration
+from qlora_tui.runs.narration import short
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.run_view import RunView
@@ -39,6 +40,8 @@ def _outcome(view: RunView) -> Content:
     if view.silence is not None:
         return Content.styled(f"{view.silence}. ".capitalize() + view.silence.advice, "$warning")
     match view.status:
+        case "running" if view.state.samples:
+            return _newest_sample(view.state.samples)
         case "finished":
             return _finished(view)
         case "failed":
@@ -54,6 +57,17 @@ def _outcome(view: RunView) -> Content:
         case "removed":
             return Content.styled("The folder of this run was removed.", "$error")
     return Content("")
+
+
+def _newest_sample(samples: tuple[events.Sample, ...]) -> Content:
+    """How the first sample prompt was answered last: the same question each time."""
+    newest = samples[-1]
+    first = next(sample for sample in samples if sample.step == newest.step)
+    return Content.assemble(
+        (f"Sample, step {first.step}: ", "$foreground 70%"),
+        (f"{printable(short(first.prompt), one_line=True)} → ", "$foreground 70%"),
+        printable(short(first.answer), one_line=True),
+    )
 
 
 def _way_back(view: RunView) -> Content:
