@@ -1,7 +1,13 @@
 """The flags of the original qlora.py: what they become, and what is said of those that become nothing."""
 
-import pytest
+import shlex
 
+import pytest
+import torch
+import typer
+from transformers import get_scheduler
+
+from qlora_tui import cli
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.overrides import resolve
 from qlora_tui.config.qlora_flags import DECLARED, FLAGS
@@ -145,7 +151,18 @@ def test_what_the_script_would_drop_or_refuse_is_an_error(line: str, message: st
         ("--full_finetune", "--full_finetune needs --bits 16"),
         ("--dataset vicuna", "never released"),
         ("--dataset_format sharegpt", "--dataset_format sharegpt: expected alpaca"),
-        ("--lr_scheduler_type polynomial", "--lr_scheduler_type polynomial: no equivalent"),
+        ("--lr_scheduler_type reduce_lr_on_plateau", "no equivalent, schedules here follow the step"),
+        ("--lr_scheduler_type sine", "--lr_scheduler_type sine: no equivalent"),
+        ("--report_to all", "--report_to all: no equivalent, it means whatever is installed"),
+        ("--report_to wandb comet_ml", "--report_to comet_ml: no equivalent"),
+        ("--save_steps 0.1 --max_steps -1", "--save_steps 0.1: a share of all steps, whose number depends on the rows"),
+        ("--save_steps 1.5", "--save_steps 1.5: expected a whole number of steps"),
+        ("--save_steps 0", "--save_steps 0: expected a whole number of steps"),
+        ("--label_smoothing_factor 0.1", "no equivalent, the loss here is cross-entropy without label smoothing"),
+        ("--deepspeed zero3.json", "DeepSpeed is not used"),
+        ("--bf16 --fp16", "exclude each other"),
+        ("--evaluation_strategy hourly", "--evaluation_strategy hourly: expected no, steps, epoch"),
+        ("--optim adagrad", "--optim adagrad: no equivalent, it is not among"),
         ("--optim galore_adamw", "--optim galore_adamw: no equivalent"),
         ("--lora_r 0", "adapter.rank: found 0, expected greater than or equal to 1"),
     ],
@@ -154,3 +171,55 @@ def test_values_without_an_equivalent_are_an_error(line: str, message: str) -> N
     with pytest.raises(ConfigError) as caught:
         translate(line.split())
     assert message in caught.value.message
+
+
+def test_prediction_alone_is_refused_with_the_command_that_does_it() -> None:
+    """scripts/generate.sh of the original repository."""
+    line = "--do_train False --do_eval False --do_predict True --predict_with_generate --dataset alpaca"
+    with pytest.raises(ConfigError) as caught:
+        translate(f"{line} --max_new_tokens 64 --do_sample --top_p 0.9 --max_eval_samples 10".split())
+    assert "nothing would be trained" in caught.value.message
+    command = "eval generate RUN alpaca --temperature 1 --top-p 0.9 --max-tokens 64 --limit 10"
+    assert command in caught.value.hint
+    words = shlex.split(command.replace("RUN", "mine"))
+    with typer.main.get_command(cli.app).make_context("qlora-tui", words, resilient_parsing=True):
+        pass
+    with pytest.raises(ConfigError) as caught:
+        translate(["--no_do_train", "--do_eval", "--do_mmlu_eval"])
+    assert "eval loss RUN" in caught.value.hint and "eval mmlu RUN FILE" in caught.value.hint
+
+
+def test_intervals_may_be_shares_of_all_steps() -> None:
+    training = _translated("--max_steps 1001 --save_steps 0.1 --evaluation_strategy steps --eval_steps 0.25").training
+    assert (training.save_every_steps, training.eval_every_steps) == (101, 251)
+    assert _translated("--evaluation_strategy steps").training.eval_every_steps == 10
+
+
+def test_schedules_under_another_name_are_the_same_curve() -> None:
+    for name, same in (("polynomial", "linear"), ("cosine_with_restarts", "cosine")):
+        config, notes = translate(["--lr_scheduler_type", name])
+        assert config.training.schedule == same
+        assert any(name in note and same in note for note in notes)
+        theirs, ours = ([_rate(kind, step) for step in range(100)] for kind in (name, same))
+        assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def _rate(kind: str, step: int) -> float:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = get_scheduler(kind, optimizer, num_warmup_steps=3, num_training_steps=100)
+    return float(schedule.lr_lambdas[0](step))
+
+
+def test_further_flags() -> None:
+    assert _translated("--no_cuda").model.device == "cpu"
+    assert _translated("--adafactor").training.optimizer == "adafactor"
+    assert _translated("--report_to wandb tensorboard").training.trackers == ["wandb", "tensorboard"]
+    assert _translated("--do_eval --evaluation_strategy steps --load_best_model_at_end").training.best_checkpoint
+    for name in ("overwrite_output_dir", "tf32", "ddp_timeout", "push_to_hub", "logging_first_step", "eval_delay"):
+        assert translate([f"--{name}", "1"])[1] == [f"--{name}: left out, {FLAGS[name].note}"]
+    for flag in FLAGS.values():
+        if flag.refusal:
+            assert translate([])[0].training.recipe == "original"
+            value = "9" if flag.type is not bool else "True"
+            with pytest.raises(ConfigError, match=f"--{flag.name} .*no equivalent"):
+                translate([f"--{flag.name}", value])

@@ -18,10 +18,14 @@ from data_material import (
     texts,
     with_template,
 )
+from tokenizers import processors
 
+from qlora_tui.config.data import DataSpec
+from qlora_tui.config.run import RunConfig
+from qlora_tui.config.training import TrainingSpec
 from qlora_tui.data.lengths import Limits
 from qlora_tui.data.named_templates import NAMED
-from qlora_tui.data.recipe import Recipe
+from qlora_tui.data.recipe import Recipe, recipe_of
 from qlora_tui.data.report import refuse_untrainable
 from qlora_tui.data.row_encoder import EncodedRow, Rules
 from qlora_tui.data.spans import Conversation, has_markers, render_text
@@ -300,3 +304,24 @@ def _judge(recipe: Recipe, batch: dict[str, list[Any]]) -> list[EncodedRow]:
     encoder(batch)
     refuse_untrainable(encoder.tally, recipe.template, recipe.rules)
     return []
+
+
+@pytest.mark.parametrize("name", ["alpaca", "guanaco", "plain"])
+def test_the_original_recipe_begins_every_row_with_bos(name: str) -> None:
+    """qlora.py does; the tokenizers of Pythia and others have a bos token and do not put it before texts."""
+    tokenizer = copy.deepcopy(byte_level_tokenizer(markers=False))
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel()
+    assert tokenizer.bos_token_id not in tokenizer("a")["input_ids"]
+    for recipe, begins in (("lean", False), ("original", True)):
+        config = RunConfig(data=DataSpec(template=name), training=TrainingSpec(recipe=recipe, loss_on="everything"))
+        made = recipe_of(config, tokenizer)
+        [row] = made.encoder().encode(columns([ask("Hi", "Hello")]))
+        ids, labels = row.pieces[0]
+        assert (ids[0] == tokenizer.bos_token_id) is begins
+        assert labels[0] == -100 and ids.count(tokenizer.bos_token_id) == int(begins)
+        # Chat renders with the same text.
+        asked = render_text(tokenizer, made.template.portable, [Conversation(ask("Hi", "Hello")[:1])])[0]
+        assert asked.startswith(tokenizer.bos_token) is begins
+        text = {"messages": [None], "text": ["Once upon a time"], "tools": [None], "origin": ["a:1"]}
+        ids, labels = made.encoder().encode(text)[0].pieces[0]
+        assert (ids[0] == tokenizer.bos_token_id) is begins and labels[0] == -100

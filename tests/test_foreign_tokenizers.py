@@ -263,3 +263,13 @@ def test_every_tokenizer_is_loaded_under_limits() -> None:
     found = {path.relative_to(package) for path in package.rglob("*.py") if loads.search(path.read_text())}
     building_the_starter = {Path("engine/pretrain.py"), Path("starter/build.py")}
     assert found - building_the_starter == {Path("engine/foreign_tokenizer.py")}
+
+
+def test_a_class_that_splits_text_in_another_way_than_its_file_is_named(model: Path) -> None:
+    assert foreign_tokenizer.difference_from_file(foreign_tokenizer.load(model, name="m"), model) is None
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "Qwen2Tokenizer"}))
+    changed = foreign_tokenizer.load(model, name="m")
+    said = foreign_tokenizer.difference_from_file(changed, model)
+    assert said is not None
+    assert said.startswith("Qwen2Tokenizer splits text in another way than the tokenizer.json")

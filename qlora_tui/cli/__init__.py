@@ -25,6 +25,7 @@ from qlora_tui.cli import (
     estimate,
     evaluate,
     locations,
+    manual,
     models,
     output,
     presets,
@@ -65,6 +66,7 @@ app.add_typer(arena.app, name="arena")
 demo.register(app)
 doctor.register(app)
 locations.register(app)
+manual.register(app)
 web.register(app)
 
 

@@ -36,8 +36,8 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 @app.command()
 def elo(
     ratings: Ratings,
-    k: Annotated[float, typer.Option("--k", min=1e-6, help="How far one match moves a rating.")] = 32.0,
-    start: Annotated[float, typer.Option("--start", help="The rating everyone starts with.")] = 1000.0,
+    k: Annotated[float, typer.Option("--k", min=1e-6, help="Largest change of a rating by one match.")] = 32.0,
+    start: Annotated[float, typer.Option("--start", help="Initial rating.")] = 1000.0,
     scale: Annotated[float, typer.Option("--scale", min=1e-6, help="The difference that means odds of ten to one.")] = (
         400.0
     ),
@@ -109,7 +109,7 @@ def agreement(
             "--judge",
             metavar="NAME",
             help="Compare this annotator with the majority of those who are no judges. Repeatable. "
-            "Left out: everyone with the majority of the others.",
+            "Default: everyone with the majority of the others.",
         ),
     ] = None,
     questions: Questions = None,
@@ -119,7 +119,7 @@ def agreement(
     answers: Owners = None,
     as_json: Json = False,
 ) -> None:
-    """How far a judge agrees with the majority of people, and these with each other: kappa and rank correlations."""
+    """Measure how far a judge agrees with the majority of people, and people with each other."""
     from dataclasses import asdict
 
     from qlora_tui.cli import arena_tables
@@ -157,8 +157,8 @@ def csv(
 @app.command()
 def vote(
     answers: AnswerFiles,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File of votes; votes that it holds are not asked again.")],
-    annotator: Annotated[str, typer.Option("--annotator", "-a", help="Who votes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of votes. Votes that it holds are not asked again.")],
+    annotator: Annotated[str, typer.Option("--annotator", "-a", help="Name of the person who votes.")],
     questions: Questions = None,
     question_set: QuestionSet = USUAL_SET,
 ) -> None:

@@ -13,9 +13,9 @@ AnswerFiles = Annotated[
     list[str], typer.Argument(metavar="ANSWERS...", help="[NAME=]FILE of answers, or RUN or RUN:base. Two or more.")
 ]
 Questions = Annotated[
-    Path | None, typer.Option("--questions", help="Question file; left out: the questions that the answers hold.")
+    Path | None, typer.Option("--questions", help="Question file. Default: the questions in the answer files.")
 ]
-QuestionSet = Annotated[str, typer.Option("--set", help="Question set whose answers a RUN means.")]
+QuestionSet = Annotated[str, typer.Option("--set", help="Question set whose answers of a RUN are used.")]
 USUAL_SET = "vicuna"
 
 

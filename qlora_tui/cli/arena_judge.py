@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from qlora_tui.chat.client import Device
     from qlora_tui.evaluation.judge_local import LocalJudge
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="File of verdicts; what it holds is not asked again.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="File of verdicts. Verdicts that it holds are not requested again.")
+]
 Protocol = Annotated[
     Literal["three-class", "ten-point"], typer.Option("--protocol", help="Which is better, or two scores.")
 ]
@@ -75,7 +77,7 @@ def judge(
 ) -> None:
     """Let a judge compare answers, each pair in both orders.
 
-    Every verdict is kept as it arrives; the same command goes on after an interruption and pays for nothing twice.
+    Every verdict is stored as it arrives. After an interruption the same command continues and pays for nothing twice.
     """
     from qlora_tui.cli import arena_judging
     from qlora_tui.evaluation.judge_endpoint import EndpointSettings

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from qlora_tui.chat.session import ChatSession
 
 Checkpoint = Annotated[
-    int | None, typer.Option("--checkpoint", metavar="STEP", help="This checkpoint instead of the finished adapter.")
+    int | None,
+    typer.Option("--checkpoint", metavar="STEP", help="Use this checkpoint instead of the finished adapter."),
 ]
 Base = Annotated[bool, typer.Option("--base", help="Ask the base model, without the adapter.")]
 System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System prompt.")]

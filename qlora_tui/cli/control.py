@@ -38,7 +38,7 @@ def stop(name: Run, as_json: Json = False) -> None:
 
 
 def save(name: Run, as_json: Json = False) -> None:
-    """Write a checkpoint now, and wait until it is on disk. The run goes on."""
+    """Write a checkpoint now and wait until it is on disk. The run continues."""
     from qlora_tui.cli.foreground import batches
     from qlora_tui.errors import RunConflictError
     from qlora_tui.runs import events, store
@@ -59,7 +59,7 @@ def save(name: Run, as_json: Json = False) -> None:
 
 
 def cancel(name: Run, yes: Yes = False, as_json: Json = False) -> None:
-    """End a run without a checkpoint: ask, then terminate, then kill."""
+    """Cancel a run without saving a checkpoint."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.runs import jobs, store
 

@@ -27,14 +27,14 @@ Event = dict[str, Any]
 
 Source = Annotated[
     str | None,
-    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Without it: the starter's."),
+    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Default: the starter's."),
 ]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Whose tokenizer and template to use.")]
-FormatName = Annotated[str | None, typer.Option("--format", help="Shape of the rows. Without it: detected.")]
-Template = Annotated[str | None, typer.Option("--template", help="How turns become text.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Model whose tokenizer and template are used.")]
+FormatName = Annotated[str | None, typer.Option("--format", help="Shape of the rows. Default: detected.")]
+Template = Annotated[str | None, typer.Option("--template", help="Chat template.")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")]
 LossOn = Annotated[
-    str | None, typer.Option("--loss-on", help="What is trained: responses, last-response or everything.")
+    str | None, typer.Option("--loss-on", help="Tokens to train: responses, last-response or everything.")
 ]
 ShownRows = Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows shown token by token.")]
 Ids = Annotated[bool, typer.Option("--ids", help="Show the id of each token.")]
@@ -81,7 +81,7 @@ def inspect(
         "data.skip_bad_rows": skip_bad_rows or None,
     }
     look = _Look(shown_rows=rows, quick=quick, ids=ids, as_json=as_json, yes=yes)
-    named = [*(settings or []), *_options(given), *map(_column, column or [])]
+    named = [*(settings or []), *options(given), *map(column_setting, column or [])]
     try:
         look.at(named)
     except _AmbiguousError as ambiguous:
@@ -99,12 +99,12 @@ class _Look:
     def at(self, overrides: list[str]) -> None:
         """Inspect with these settings. Raises QloraError."""
         # The child is started first: it imports its libraries while the settings are read here.
-        with _child() as (child, events):
+        with child_process() as (child, events):
             from qlora_tui.config.overrides import resolve
 
             config = resolve(overrides=overrides)
             settings = config.model_dump(mode="json")
-            _tell(child, {"config": settings, "shown_rows": self.shown_rows, "quick": self.quick})
+            tell(child, {"config": settings, "shown_rows": self.shown_rows, "quick": self.quick})
             if self.as_json:
                 _write_json(child, events, yes=self.yes)
             else:
@@ -128,7 +128,7 @@ class _AmbiguousError(DataError):
 def _choose(ambiguous: _AmbiguousError) -> list[str]:
     """Ask which reading is meant; its settings, as --set takes them."""
     narrate(printable(ambiguous.message, one_line=True))
-    readings = [[f"{key}={_toml(value)}" for key, value in one.items()] for one in ambiguous.choices]
+    readings = [[f"{key}={toml_literal(value)}" for key, value in one.items()] for one in ambiguous.choices]
     for number, settings in enumerate(readings, 1):
         narrate(f"  {number}  {printable('  '.join(settings), one_line=True)}")
     answer = 0
@@ -139,26 +139,26 @@ def _choose(ambiguous: _AmbiguousError) -> list[str]:
     return readings[answer - 1]
 
 
-def _options(given: dict[str, Any]) -> list[str]:
-    return [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
+def options(given: dict[str, Any]) -> list[str]:
+    return [f"{key}={toml_literal(value)}" for key, value in given.items() if value is not None]
 
 
-def _toml(value: Any) -> str:
+def toml_literal(value: Any) -> str:
     """`value` as a TOML literal, so that no text is taken for something else."""
     return json.dumps(value)
 
 
-def _column(text: str) -> str:
+def column_setting(text: str) -> str:
     from qlora_tui.errors import UsageError
 
     kind, equals, name = text.partition("=")
     if not equals:
         raise UsageError(f"--column {text}: no '='", hint="Write it as --column prompt=question.")
-    return f"data.columns.{kind}={_toml(name)}"
+    return f"data.columns.{kind}={toml_literal(name)}"
 
 
 @contextlib.contextmanager
-def _child() -> Iterator[tuple["subprocess.Popen[str]", Iterator[Event]]]:
+def child_process() -> Iterator[tuple["subprocess.Popen[str]", Iterator[Event]]]:
     """The child and its events; it is ended with the block. Raises QloraError as the child does."""
     with tempfile.TemporaryFile("w+") as narration:
         child = subprocess.Popen(
@@ -175,7 +175,7 @@ def _child() -> Iterator[tuple["subprocess.Popen[str]", Iterator[Event]]]:
             child.wait()
 
 
-def _tell(child: "subprocess.Popen[str]", content: Any) -> None:
+def tell(child: "subprocess.Popen[str]", content: Any) -> None:
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # A child that has gone says why on its other pipe.
         child.stdin.write(json.dumps(content) + "\n")
@@ -208,7 +208,7 @@ def _error(event: Event) -> Exception:
     return kind(event["message"], hint=event["hint"])
 
 
-def _answer(child: "subprocess.Popen[str]", question: Event, *, yes: bool) -> None:
+def answer_download(child: "subprocess.Popen[str]", question: Event, *, yes: bool) -> None:
     """Answer the child's question before a download. Without a terminal to ask on it is no, unless --yes was given."""
     line = f"{question['what']} is not on this machine: {question['size']} would go to {question['to']}"
     agreed = yes
@@ -216,7 +216,7 @@ def _answer(child: "subprocess.Popen[str]", question: Event, *, yes: bool) -> No
         narrate(line)
     elif sys.stdin.isatty() and sys.stderr.isatty():
         agreed = agrees(f"{line}. Download this?")
-    _tell(child, agreed)
+    tell(child, agreed)
 
 
 def _write_json(child: "subprocess.Popen[str]", events: Iterator[Event], *, yes: bool) -> None:
@@ -226,7 +226,7 @@ def _write_json(child: "subprocess.Popen[str]", events: Iterator[Event], *, yes:
     for event in events:
         kind = event.pop("event")
         if kind == "download":
-            _answer(child, event, yes=yes)
+            answer_download(child, event, yes=yes)
         elif kind != "progress":
             found[kind] = event
     write_json(found)
@@ -241,7 +241,7 @@ def _show(
     try:
         for event in events:
             if event["event"] == "download":
-                _answer(child, event, yes=yes)
+                answer_download(child, event, yes=yes)
             else:
                 _show_event(view, event)
         view.finish()

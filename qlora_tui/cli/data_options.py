@@ -15,4 +15,4 @@ IgnoreColumns = Annotated[
     list[str] | None,
     typer.Option("--ignore-column", metavar="NAME", help="Column with text that is not to be used. Repeatable."),
 ]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on past unusable rows and count them.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Skip unusable rows and count them.")]

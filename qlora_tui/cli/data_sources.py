@@ -71,7 +71,7 @@ def _described(known: Any) -> dict[str, Any]:
 
 def convert(
     source: Annotated[str, typer.Argument(help="A known set, a file or folder, or a hub dataset id.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Without it: stdout.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Default: stdout.")] = None,
     format_name: FormatName = "auto",
     column: Columns = None,
     ignore_column: IgnoreColumns = None,

@@ -25,21 +25,25 @@ Gpu = Annotated[
 ]
 Strategy = Annotated[
     str | None,
-    typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How several cards share it, in another trainer."),
+    typer.Option(
+        "--strategy", metavar="|".join(_STRATEGIES), help="How the model is split across GPUs, in another trainer."
+    ),
 ]
-Longest = Annotated[
-    int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, where it is known.")
-]
+Longest = Annotated[int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, if known.")]
 Fit = Annotated[
     str | None, typer.Option("--fit", metavar="batch|length|rank", help="Find the largest value that fits.")
 ]
-Table = Annotated[bool, typer.Option("--table", help="What cards of the usual sizes can do: seconds each.")]
-Explain = Annotated[bool, typer.Option("--explain", help="Each formula with this model's numbers.")]
-Simulate = Annotated[
-    bool, typer.Option("--simulate", help="Dry-run a step of the real libraries instead: seconds, no weights.")
+Table = Annotated[
+    bool, typer.Option("--table", help="Show what fits on common GPU sizes (takes a few seconds per size).")
 ]
-Probe = Annotated[bool, typer.Option("--probe", help="Train two real steps on the longest batch here and measure.")]
-History = Annotated[bool, typer.Option("--history", help="Estimates of finished runs beside what they took.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Show every formula with its values.")]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="Dry-run a step of the installed libraries without weights (takes seconds).")
+]
+Probe = Annotated[
+    bool, typer.Option("--probe", help="Run two real training steps on this machine and measure peak memory.")
+]
+History = Annotated[bool, typer.Option("--history", help="Compare estimates with measured peaks of finished runs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,9 +64,9 @@ def estimate(
     history: History = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a run needs in memory, what of, when, and whether it fits. Nothing is downloaded but a few kilobytes.
+    """Estimate a run's peak memory and whether it fits. Downloads a few kilobytes at most.
 
-    Exit codes: 0 it fits (by paging, too), 13 it may just fit, 6 it does not fit.
+    Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does not fit.
     """
     from qlora_tui.cli import estimate_measure, estimate_view
 

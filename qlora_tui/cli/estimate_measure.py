@@ -23,7 +23,7 @@ SIMULATION = "qlora_tui.engine.simulation"
 
 
 def show_history(*, as_json: bool) -> None:
-    """Write the estimates of finished runs beside what they took."""
+    """Write the estimates of finished runs and their measured peaks."""
     from qlora_tui.memory import history
 
     checked = history.checked_runs()
@@ -66,7 +66,7 @@ def show_history(*, as_json: bool) -> None:
 
 
 def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: int | None, *, as_json: bool) -> None:
-    """Train two real steps in a child and write the measured peak beside the estimate.
+    """Train two real steps in a child process and write the measured peak and the estimate.
 
     Raises UsageError for a device that is not of this machine.
     """

@@ -1,4 +1,4 @@
-"""`eval`: how good a run is beside its base."""
+"""`eval`: measure a run compared with its base model."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from qlora_tui.terminal import narrate
 Split = Annotated[str | None, typer.Option("--split", help="Split of the dataset, such as test or train[:100].")]
 
 app = typer.Typer(
-    help="Measure a run beside its base. Results are kept in the run's folder.", no_args_is_help=True,
+    help="Measure a run compared with its base model. Results are kept in the run's folder.", no_args_is_help=True,
     rich_markup_mode=None,
 )  # fmt: skip
 
@@ -21,7 +21,9 @@ app = typer.Typer(
 @measurement()
 def loss(
     common: Common,
-    data: Annotated[str | None, typer.Option("--data", help="A dataset in place of the held-out rows.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Dataset to measure on. Default: the held-out rows.")
+    ] = None,
     split: Split = None,
 ) -> None:
     """Loss and perplexity per token, over trained tokens and over all."""
@@ -52,7 +54,7 @@ def mmlu(
     common: Common,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with subject, input and output (A to D).")],
 ) -> None:
-    """Multiple choice by restricted logits, per subject; the prompts, zero-shot or five-shot, are the file's."""
+    """Multiple-choice accuracy per subject, from the logits of the four letters. The file holds the prompts."""
     from qlora_tui.evaluation.tasks import MmluTask
 
     measure(common, MmluTask(file=str(file.absolute()), **common.task(f"mmlu-{stem(str(file))}")))
@@ -61,9 +63,7 @@ def mmlu(
 @app.command("mmlu-file")
 def mmlu_file(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
-    shots: Annotated[
-        int, typer.Option("--shots", min=0, max=5, help="Answered questions of the subject before each one.")
-    ] = 5,
+    shots: Annotated[int, typer.Option("--shots", min=0, max=5, help="Number of examples before each question.")] = 5,
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="1,531 or 14,042 questions.")] = (
         "validation"
     ),
@@ -73,7 +73,7 @@ def mmlu_file(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch MMLU from the hub as a file for `eval mmlu` and training.mmlu_file, zero-shot or five-shot."""
+    """Download MMLU as a file for `eval mmlu` and training.mmlu_file, zero-shot or five-shot."""
     from qlora_tui.cli.data_sources import consent
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation.mmlu_rows import write_file
@@ -132,7 +132,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and settings, same answers.")] = 0,
     split: Split = None,
 ) -> None:
-    """Answers to a question file, for a judge; goes on where it was interrupted."""
+    """Write answers to a question file, for a judge. Continues where it was interrupted."""
     from qlora_tui.chat.protocol import Sampling
     from qlora_tui.evaluation.tasks import GenerateTask
 
@@ -149,7 +149,7 @@ def harness(
     shots: Annotated[int | None, typer.Option("--shots", min=0, help="Examples before each question.")] = None,
     include: Annotated[Path | None, typer.Option("--include", help="Folder with task files of your own.")] = None,
 ) -> None:
-    """Any task of lm-eval, by its own code. Needs the extra: pip install 'qlora-tui[eval]'."""
+    """Run tasks of lm-eval. Needs the extra: pip install 'qlora-tui[eval]'."""
     from qlora_tui.evaluation.tasks import HarnessTask
 
     folder, asked = str(include.absolute()) if include else None, common.task(f"harness-{stem(tasks[0])}")
@@ -159,12 +159,12 @@ def harness(
 @app.command()
 def quant(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="starter, a folder or a hub id.")],
-    text: Annotated[Path | None, typer.Option("--text", help="Measure the perplexity of this text, too.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="The error of every layer, too.")] = False,
+    text: Annotated[Path | None, typer.Option("--text", help="Also measure the perplexity of this text.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also show the error of every layer.")] = False,
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """What each way to store the weights costs: error by layer, bits per parameter, perplexity."""
+    """Compare ways to store the weights: bits per parameter, error per layer, perplexity."""
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation import process
 

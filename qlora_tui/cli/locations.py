@@ -10,7 +10,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_paths(as_json: Json = False) -> None:
-    """Show where runs, presets, themes and caches live."""
+    """Show the folders of runs, presets, themes and caches."""
     from qlora_tui import paths
     from qlora_tui.cli.output import write_facts, write_json
 

@@ -19,9 +19,9 @@ app = typer.Typer(no_args_is_help=True, help="Search, describe, list, download a
 Model = Annotated[str, typer.Argument(metavar="MODEL", help='"starter", a folder, or a hub id (owner/name).')]
 HubModel = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id (owner/name).")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="How many matches to show at most.")]
-Known = Annotated[bool, typer.Option("--known", help="The well-known models whose shapes are shipped.")]
-Modules = Annotated[bool, typer.Option("--modules", help="Every group of weights, too.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="Maximum number of matches.")]
+Known = Annotated[bool, typer.Option("--known", help="List the models whose shapes are shipped.")]
+Modules = Annotated[bool, typer.Option("--modules", help="Also list every group of weights.")]
 
 
 @app.command()
@@ -55,7 +55,7 @@ def search(text: str, limit: Limit = 20, as_json: Json = False) -> None:
 
 @app.command()
 def info(model: Model, revision: Revision = None, modules: Modules = False, as_json: Json = False) -> None:
-    """Show what is known of a model without loading it; of a hub model, a few kilobytes are read."""
+    """Describe a model without loading it. For a hub model, a few kilobytes are downloaded."""
     from qlora_tui.cli.output import write_facts, write_json, write_line, write_table
     from qlora_tui.models import describe
 
@@ -125,12 +125,12 @@ def download(
     model: HubModel,
     revision: Revision = None,
     pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Fetch weights stored as pickle, which can run code when loaded.")
+        bool, typer.Option("--allow-pickle", help="Download weights stored as pickle, which can run code when loaded.")
     ] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a model into the hub cache; its folder goes to stdout."""
+    """Download a model into the hub cache and write its folder to stdout."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.config.model import ModelSpec
     from qlora_tui.data.downloads import size
@@ -164,7 +164,7 @@ def _write_folder(model: str, folder: "Path | None", *, as_json: bool) -> None:
 
 @app.command()
 def rm(model: HubModel, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete a model from the hub cache, all its revisions."""
+    """Delete all revisions of a model from the hub cache."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
     from qlora_tui.data.downloads import size

@@ -20,7 +20,7 @@ Replace = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run has started.")]
 ReplanOnOom = Annotated[
-    bool, typer.Option("--replan-on-oom", help="When memory runs out, go on with smaller micro batches.")
+    bool, typer.Option("--replan-on-oom", help="Continue with a smaller micro batch size when memory runs out.")
 ]
 AcceptChangedData = Annotated[
     bool, typer.Option("--accept-changed-data", help="Resume although the dataset has changed since the start.")

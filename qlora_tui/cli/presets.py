@@ -30,10 +30,10 @@ def list_presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     name: str,
-    full: Annotated[bool, typer.Option("--full", help="Every setting, with the defaults.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Write every setting, with the defaults.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a preset to stdout: as it is, every setting of it, or all as JSON."""
+    """Write a preset to stdout: the file, every setting (--full), or JSON."""
     from qlora_tui.cli.output import write_json, write_text
     from qlora_tui.config.presets import find
     from qlora_tui.config.toml_file import to_toml
@@ -51,13 +51,13 @@ def show(
 @app.command()
 def new(
     name: str,
-    base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to begin with.")] = None,
+    base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to start from.")] = None,
     settings: Settings = None,
     model: Annotated[str | None, typer.Option("--model", help="Base model: a hub id or a folder.")] = None,
     force: Annotated[bool, typer.Option("--replace", "--force", help="Replace your preset of that name.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a preset of your own; its path goes to stdout."""
+    """Write a preset of your own and its path to stdout."""
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.presets import split_target, user_path, write

@@ -7,7 +7,7 @@ import typer
 from qlora_tui.cli.options import Json, Replace, RunName, Settings, Yes
 from qlora_tui.terminal import narrate
 
-app = typer.Typer(no_args_is_help=True, help="Runs that start one after another.")
+app = typer.Typer(no_args_is_help=True, help="Start runs one after another.")
 
 
 @app.command()
@@ -19,7 +19,7 @@ def add(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Put a run into the queue; it starts when those before it have ended and memory is free."""
+    """Add a run to the queue. It starts when the runs before it have ended and enough memory is free."""
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.consent import allow_downloads
     from qlora_tui.cli.new_run import new_run
@@ -43,7 +43,7 @@ def add(
 
 @app.command("list")
 def list_queue(as_json: Json = False) -> None:
-    """List the runs that wait, the next one first."""
+    """List the waiting runs, the next one first."""
     from qlora_tui.cli.output import write_json, write_table
     from qlora_tui.runs import queue
     from qlora_tui.runs.waiting import waiting
@@ -75,7 +75,7 @@ def remove(
 
 @app.command("run")
 def run_queue() -> None:
-    """Work the queue off in this terminal. `queue add` does it in the background."""
+    """Run the queue in this terminal. `queue add` does it in the background."""
     from qlora_tui.runs import queue
 
     queue.work_off(narrate)

@@ -39,7 +39,7 @@ def list_runs(as_json: Json = False) -> None:
 
 @app.command()
 def show(name: Run, as_json: Json = False) -> None:
-    """Show what is known of a run."""
+    """Show a run: status, model, data, losses, memory, checkpoints, warnings."""
     from qlora_tui.cli.output import write_facts, write_json
     from qlora_tui.runs import extension, jobs, store
     from qlora_tui.runs.summary import full

@@ -39,9 +39,9 @@ def train(
     replan_on_oom: ReplanOnOom = False,
     yes: Yes = False,
 ) -> None:
-    """Fine-tune a model in a process of its own and show how it goes.
+    """Fine-tune a model in a separate process and show its progress.
 
-    The run goes on when the terminal is closed. Ctrl-C stops it with a checkpoint that `resume` continues from; a
+    The run continues when the terminal is closed. Ctrl-C stops it with a checkpoint that `resume` continues from; a
     second Ctrl-C cancels it.
     """
     from qlora_tui.cli.consent import allow_downloads

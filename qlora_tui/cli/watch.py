@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(name: Run, as_json: JsonEvents = False) -> None:
-    """Follow a run, or say how it ended. Ctrl-C leaves the run alone."""
+    """Follow a run until it ends and return its outcome. Ctrl-C does not affect the run."""
     from qlora_tui.cli import foreground, workbench
     from qlora_tui.runs import store
 

@@ -1,4 +1,4 @@
-"""The flags of the original qlora.py: all 60 that it declares and those it inherits that its scripts use.
+"""The flags of the original qlora.py: all 60 that it declares and those that it inherits from transformers 4.31.
 
 Each flag knows its default there and the setting that it became, or why it became none. Parsing accepts what the
 script accepts: abbreviations, `--flag`, `--flag True`, `--no_flag`; unlike there, unknown flags are an error.
@@ -32,6 +32,8 @@ class Flag:
     """Why the flag has no equivalent. Empty when it has one: `key`, or a rule of the translation."""
 
     kind: type = str
+    refusal: str = ""
+    """Why any value but the default is refused: it would change what is trained, and there is no equivalent."""
 
     @property
     def type(self) -> type:
@@ -82,13 +84,13 @@ TRAINING = (
     Flag("remove_unused_columns", False, note="columns that are not needed never reach the model"),
     Flag("max_grad_norm", 0.3, "training.max_grad_norm"),
     Flag("gradient_checkpointing", True),
-    Flag("do_train", True, note="a run always trains"),
+    Flag("do_train", True),
     Flag("lr_scheduler_type", "constant"),
     Flag("warmup_ratio", 0.03),
-    Flag("logging_steps", 10, note=_EVERY_STEP),
+    Flag("logging_steps", 10.0, note=_EVERY_STEP),
     Flag("group_by_length", True, "training.group_by_length"),
     Flag("save_strategy", "steps"),
-    Flag("save_steps", 250, "training.save_every_steps"),
+    Flag("save_steps", 250.0),
     Flag("save_total_limit", 40, "training.keep_checkpoints"),
 )
 GENERATION = (
@@ -113,7 +115,7 @@ INHERITED = (
     Flag("do_predict", False, note=_PREDICT),
     Flag("predict_with_generate", False, note=_PREDICT),
     Flag("evaluation_strategy", "no"),
-    Flag("eval_steps", None, kind=int),
+    Flag("eval_steps", None, kind=float),
     Flag("per_device_eval_batch_size", 8, note="evaluation uses the micro batch of training"),
     Flag("logging_strategy", "steps", note=_EVERY_STEP),
     Flag("dataloader_num_workers", 0, note="rows are tokenized before training, so no workers are needed"),
@@ -128,9 +130,84 @@ INHERITED = (
     Flag("warmup_steps", 0),
     Flag("local_rank", -1, note="a run uses one device"),
     Flag("lora_modules", None, note="no flag of qlora.py, which drops it silently: it adapts all linear layers anyway"),
+    Flag("load_best_model_at_end", False),
+    Flag("no_cuda", False),
+    Flag("adafactor", False),
+)
+_UPLOADS = "nothing is uploaded from a run"
+_LOGGED = "progress goes to the screen and to the run's events.jsonl"
+_ONE_DEVICE = "a run uses one device"
+_PREPARED = "rows are tokenized before training and read from a memory-mapped file"
+_MEASURED = "every run measures its peak memory and speed"
+_PRECISION = "the dtypes follow --bf16, --fp16 and model.dtype"
+_RESUME = "`qlora-tui resume` continues a run from its latest complete checkpoint"
+_EVALUATION = "evaluation measures the loss over every evaluation row with the dtypes of training"
+_IGNORED: dict[str, dict[str, Any]] = {
+    _RESUME: {"overwrite_output_dir": False, "resume_from_checkpoint": None, "ignore_data_skip": False},
+    _EVALUATION: {
+        "prediction_loss_only": False, "per_gpu_eval_batch_size": None, "eval_accumulation_steps": None,
+        "bf16_full_eval": False, "fp16_full_eval": False, "jit_mode_eval": False,
+        "include_inputs_for_metrics": False, "label_names": None, "use_legacy_prediction_loop": False,
+    },
+    _LOGGED: {
+        "log_level": "passive", "log_level_replica": "warning", "log_on_each_node": True, "logging_dir": None,
+        "logging_first_step": False, "logging_nan_inf_filter": True, "disable_tqdm": False, "debug": "",
+    },
+    _PRECISION: {
+        "fp16_opt_level": "O1", "half_precision_backend": "auto", "fp16_backend": "auto", "tf32": True,
+    },
+    _ONE_DEVICE: {
+        "ddp_backend": None, "ddp_find_unused_parameters": False, "ddp_bucket_cap_mb": None, "ddp_timeout": 1800,
+        "ddp_broadcast_buffers": False, "tpu_num_cores": None, "tpu_metrics_debug": False, "mp_parameters": "",
+        "ray_scope": "last", "use_ipex": False, "xpu_backend": None, "use_mps_device": False,
+        "save_on_each_node": False,
+    },
+    _PREPARED: {
+        "dataloader_pin_memory": True, "dataloader_drop_last": False, "length_column_name": "length",
+        "sortish_sampler": False,
+    },
+    _MEASURED: {"skip_memory_metrics": True},
+    "adapters are always saved as safetensors": {"save_safetensors": False},
+    "the best checkpoint is the one with the lowest evaluation loss": {
+        "metric_for_best_model": None, "greater_is_better": False,
+    },
+    _UPLOADS: {
+        "push_to_hub": False, "hub_model_id": None, "hub_strategy": "every_save", "hub_token": None,
+        "hub_private_repo": False, "push_to_hub_model_id": None, "push_to_hub_organization": None,
+        "push_to_hub_token": None,
+    },
+    CHAT: {"generation_max_length": None, "generation_num_beams": None, "generation_config": None},
+    "models are not compiled": {
+        "torch_compile": False, "torch_compile_backend": None, "torch_compile_mode": None, "torchdynamo": None,
+    },
+    "a run with the same settings on the same machine gives the same losses": {"full_determinism": False},
+    "evaluation comes after the given number of steps": {"eval_delay": 0.0},
+}  # fmt: skip
+"""Flags that change nothing of the trained weights here, with their defaults, by the reason."""
+
+IGNORED = tuple(
+    Flag(name, default, note=note, kind=str) for note, flags in _IGNORED.items() for name, default in flags.items()
+)
+CHANGING = (
+    Flag("adam_epsilon", 1e-8, refusal="AdamW's epsilon is 1e-8 here"),
+    Flag("label_smoothing_factor", 0.0, refusal="the loss here is cross-entropy without label smoothing"),
+    Flag("optim_args", None, refusal="optimizers here have no further arguments than their settings"),
+    Flag("past_index", -1, refusal="no model here keeps a state from one batch to the next"),
+    Flag("per_gpu_train_batch_size", None, refusal="it is --per_device_train_batch_size today", kind=int),
+    Flag(
+        "auto_find_batch_size",
+        False,
+        refusal="`train --replan-on-oom` retries with a smaller batch of the same size in all",
+    ),
+    Flag("deepspeed", None, refusal="DeepSpeed is not used: `qlora-tui estimate` tells what fits on one device"),
+    Flag("fsdp", "", refusal=_ONE_DEVICE),
+    Flag("fsdp_min_num_params", 0, refusal=_ONE_DEVICE),
+    Flag("fsdp_config", None, refusal=_ONE_DEVICE),
+    Flag("fsdp_transformer_layer_cls_to_wrap", None, refusal=_ONE_DEVICE),
+    Flag("sharded_ddp", "", refusal=_ONE_DEVICE),
 )
 DECLARED = MODEL + DATA + TRAINING + GENERATION
-FLAGS = {flag.name: flag for flag in DECLARED + INHERITED}
+FLAGS = {flag.name: flag for flag in DECLARED + INHERITED + IGNORED + CHANGING}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -149,6 +226,16 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     return vars(known)
 
 
+_LISTS = ("report_to", "label_names")
+
+
+class _Joined(argparse.Action):
+    """Several values of one flag, with commas between them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, ",".join(values))
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"flags of qlora.py: {message}")
@@ -161,6 +248,8 @@ def _parser() -> argparse.ArgumentParser:
             parser.add_argument(f"--{flag.name}", type=_boolean, nargs="?", const=True)
             if flag.default:
                 parser.add_argument(f"--no_{flag.name}", dest=flag.name, action="store_false")
+        elif flag.name in _LISTS:
+            parser.add_argument(f"--{flag.name}", nargs="+", action=_Joined)
         else:
             parser.add_argument(f"--{flag.name}", type=flag.type)
     return parser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,12 +18,27 @@ if TYPE_CHECKING:
 Settings = dict[str, Any]
 """Values by dotted key."""
 
+_STRATEGIES = ("no", "steps", "epoch")
 _OPTIMIZERS = {
     "adamw_hf": "adamw_torch",
+    "adamw_apex_fused": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
     "paged_adamw": "paged_adamw_32bit",
     "lion": "lion_32bit",
     "paged_lion": "paged_lion_32bit",
+}
+_SCHEDULES = {
+    "polynomial": ("linear", "its power is 1 in qlora.py, so it falls linearly, to 1e-7 there and to 0 here"),
+    "cosine_with_restarts": ("cosine", "it has one cycle in qlora.py, so it never restarts"),
+}
+"""Schedules under another name here, and why they are the same."""
+
+_REASONS = {
+    ("report_to", "all"): "it means whatever is installed on the machine; name the trackers instead",
+    ("lr_scheduler_type", "reduce_lr_on_plateau"): "schedules here follow the step, not the evaluation loss",
+    ("optim", "adamw_torch_xla"): "it is for TPUs",
+    ("optim", "adamw_anyprecision"): "it keeps its states in bfloat16, which no optimizer here does",
+    ("optim", "adagrad"): "it is not among the optimizers here",
 }
 _ROWS: Mapping[str, Settings] = {
     "alpaca": {"data.format": "alpaca", "data.template": "alpaca"},
@@ -43,12 +60,47 @@ def translate(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     """
     given = parse(arguments)
     flags = {name: flag.default for name, flag in FLAGS.items()} | given
+    _refuse(flags)
     settings: Settings = {"training.recipe": "original"}
     settings |= {flag.key: flags[name] for name, flag in FLAGS.items() if flag.key and flags[name] is not None}
     for rule in (_weights, _adapter, _data, _steps, _optimization):
         settings |= rule(flags)
     config = build([Layer(_nested(settings), lambda _: "flags of qlora.py")])
     return config, list(_notes(given, flags))
+
+
+def _refuse(flags: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what cannot be a run, and for what would train something else here."""
+    if not flags["do_train"]:
+        raise ConfigError(
+            "--do_train False: nothing would be trained, and a preset describes a training",
+            hint=f"A run is evaluated with {' and '.join(_evaluations(flags))}.",
+        )
+    if flags["bf16"] and flags["fp16"]:
+        raise ConfigError("--bf16 and --fp16 exclude each other", hint="Leave one of them out.")
+    for name, flag in FLAGS.items():
+        if flag.refusal and flags[name] != flag.default:
+            raise ConfigError(f"--{name} {flags[name]}: no equivalent, {flag.refusal}", hint=f"Leave --{name} out.")
+    for name in ("evaluation_strategy", "save_strategy"):
+        if flags[name] not in _STRATEGIES:
+            raise ConfigError(f"--{name} {flags[name]}: expected {', '.join(_STRATEGIES)}")
+
+
+def _evaluations(flags: Mapping[str, Any]) -> list[str]:
+    """The commands that do what qlora.py does without training."""
+    temperature = flags["temperature"] if flags["do_sample"] else 0
+    commands = []
+    if flags["do_predict"] or not (flags["do_eval"] or flags["do_mmlu_eval"]):
+        limit = f" --limit {flags['max_eval_samples']}" if flags["max_eval_samples"] else ""
+        commands.append(
+            f"`qlora-tui eval generate RUN {shlex.quote(flags['dataset'])} --temperature {temperature:g} "
+            f"--top-p {flags['top_p']:g} --max-tokens {flags['max_new_tokens']}{limit}`"
+        )
+    if flags["do_eval"]:
+        commands.append("`qlora-tui eval loss RUN`")
+    if flags["do_mmlu_eval"]:
+        commands.append("`qlora-tui eval mmlu RUN FILE`")
+    return commands
 
 
 def _nested(settings: Settings) -> dict[str, Any]:
@@ -70,6 +122,7 @@ def _weights(flags: Mapping[str, Any]) -> Settings:
     if kind not in ("nf4", "fp4"):
         raise ConfigError(f"--quant_type {kind}: expected nf4 or fp4")
     settings: Settings = {
+        "model.device": "cpu" if flags["no_cuda"] else "auto",
         "model.dtype": "bfloat16" if flags["bf16"] else "float32",
         "quantization.kind": {4: kind, 8: "8bit"}.get(bits, "none"),
     }
@@ -106,29 +159,45 @@ def _data(flags: Mapping[str, Any]) -> Settings:
     if flags["do_eval"] or flags["evaluation_strategy"] != "no":
         settings["data.eval_rows"] = flags["eval_dataset_size"]
         settings["data.max_eval_rows"] = flags["max_eval_samples"]
+        settings["training.best_checkpoint"] = flags["load_best_model_at_end"]
     return settings
 
 
 def _steps(flags: Mapping[str, Any]) -> Settings:
-    settings: Settings = {}
+    settings: Settings = {"training.save_every_steps": _interval("save_steps", flags["save_steps"], flags)}
     if flags["max_steps"] > 0:
         settings["training.max_steps"] = flags["max_steps"]
     else:
         settings["training.epochs"] = flags["num_train_epochs"]
     if flags["evaluation_strategy"] == "steps":
-        settings["training.eval_every_steps"] = flags["eval_steps"] or flags["logging_steps"]
+        name = "eval_steps" if flags["eval_steps"] else "logging_steps"
+        settings["training.eval_every_steps"] = _interval(name, flags[name], flags)
     return settings
 
 
+def _interval(name: str, value: float, flags: Mapping[str, Any]) -> int:
+    """A number of steps. transformers takes one below 1 for a share of all steps."""
+    if value >= 1 and value == int(value):
+        return int(value)
+    if not 0 < value < 1:
+        raise ConfigError(f"--{name} {value:g}: expected a whole number of steps, or a share of all steps below 1")
+    if flags["max_steps"] <= 0:
+        raise ConfigError(
+            f"--{name} {value:g}: a share of all steps, whose number depends on the rows without --max_steps",
+            hint=f"Give --max_steps, or --{name} as a whole number of steps.",
+        )
+    return math.ceil(value * int(flags["max_steps"]))
+
+
 def _optimization(flags: Mapping[str, Any]) -> Settings:
-    optimizer = _OPTIMIZERS.get(flags["optim"], flags["optim"])
+    optimizer = "adafactor" if flags["adafactor"] else _OPTIMIZERS.get(flags["optim"], flags["optim"])
+    schedule, _ = _SCHEDULES.get(flags["lr_scheduler_type"], (flags["lr_scheduler_type"], ""))
+    trackers = [name for name in flags["report_to"].split(",") if name != "none"]
     settings: Settings = {
         "training.optimizer": _known("optim", optimizer, get_args(Optimizer)),
-        "training.schedule": _known("lr_scheduler_type", flags["lr_scheduler_type"], get_args(Schedule)),
+        "training.schedule": _known("lr_scheduler_type", schedule, get_args(Schedule)),
         "training.gradient_checkpointing": "on" if flags["gradient_checkpointing"] else "off",
-        "training.trackers": [
-            _known("report_to", name, get_args(Tracker)) for name in flags["report_to"].split(",") if name != "none"
-        ],
+        "training.trackers": [_known("report_to", name, get_args(Tracker)) for name in trackers],
     }
     if flags["lr_scheduler_type"] != "constant":
         if flags["warmup_steps"]:
@@ -140,7 +209,9 @@ def _optimization(flags: Mapping[str, Any]) -> Settings:
 
 def _known(flag: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        raise ConfigError(f"--{flag} {value}: no equivalent", hint=f"Known: {', '.join(choices)}.")
+        reason = _REASONS.get((flag, value))
+        problem = f"no equivalent, {reason}" if reason else "no equivalent"
+        raise ConfigError(f"--{flag} {value}: {problem}", hint=f"Known: {', '.join(choices)}.")
     return value
 
 
@@ -153,6 +224,9 @@ def _notes(given: Mapping[str, Any], flags: Mapping[str, Any]) -> Iterator[str]:
         for name in ("warmup_ratio", "warmup_steps"):
             if given.get(name):
                 yield f"--{name}: left out, the constant schedule ignores warmup (in qlora.py too)"
+    if flags["lr_scheduler_type"] in _SCHEDULES:
+        schedule, reason = _SCHEDULES[flags["lr_scheduler_type"]]
+        yield f"--lr_scheduler_type {flags['lr_scheduler_type']}: {schedule}, {reason}"
     if flags["evaluation_strategy"] == "epoch":
         yield "--evaluation_strategy epoch: evaluations are counted in steps; set training.eval_every_steps"
     if given.get("save_strategy", "steps") != "steps":

@@ -28,7 +28,8 @@ Tracker = Literal["wandb", "mlflow", "tensorboard", "trackio", "swanlab"]
 
 class TrainingSpec(Spec):
     recipe: Literal["lean", "original"] = "lean"
-    """lean: 16-bit load, no float32 upcast, tiled loss. original: the dtypes of qlora.py, to reproduce the paper."""
+    """lean: 16-bit load, no float32 upcast, tiled loss. original: the dtypes of qlora.py, and a bos token before every
+    row that a named template or a text begins, to reproduce the paper."""
 
     micro_batch_size: int = Field(default=1, ge=1)
     """Rows per forward pass on one device. Decides activation memory."""

@@ -50,6 +50,11 @@ def asking_template(tokenizer: Tokenizer, jinja: str, own: str, *, system: bool,
     )
 
 
+def asks_after_tools(tokenizer: Tokenizer, jinja: str, template: str, turns: Sequence[Turn]) -> bool:
+    """Whether the prompt of `template` after a tool's result begins the row that `jinja` renders of `turns`."""
+    return not _difference(tokenizer, jinja, template, [turns])
+
+
 def _with_headers(tokenizer: Tokenizer, jinja: str, plain: str) -> Iterator[str]:
     try:
         trained = render(tokenizer, jinja, [Conversation(_ANSWERED)], last_only=True)[0]

@@ -22,7 +22,7 @@ IGNORED = -100
 class Encoded:
     ids: list[int]
     answers: tuple[Span, ...]
-    """First token of each answer and the one after its last."""
+    """First token of each answer to learn and the one after its last."""
 
 
 def encode_rendered(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encoded]:
@@ -43,7 +43,7 @@ def _encode_whole(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encode
     for index, (row, encoding) in enumerate(zip(rows, encode(tokenizer, [row.text for row in rows]), strict=True)):
         ids = encoding.ids
         spans = [_token_span(encoding, len(ids), span) for span in row.answers]
-        answers = tuple(span for span in spans if span is not None)
+        answers = tuple(span for at, span in enumerate(spans) if span is not None and at not in row.untrained)
         encoded.append(Encoded(ids, answers))
         if any(_straddles(encoding, tokens, span) for tokens, span in zip(spans, row.answers, strict=True) if tokens):
             straddling.append(index)
@@ -109,10 +109,14 @@ def _encode_long(tokenizer: Tokenizer, row: Rendered) -> Encoded:
 
 
 def _pieces(row: Rendered) -> list[tuple[str, bool]]:
-    """The stretches between the borders of the answers, and whether each is an answer."""
+    """The stretches between the borders of the answers, and whether each is an answer to learn."""
     borders = [0, *(at for span in row.answers for at in span), len(row.text)]
     between = enumerate(pairwise(borders))
-    return [(row.text[start:end], index % 2 == 1) for index, (start, end) in between if start < end]
+    return [
+        (row.text[start:end], index % 2 == 1 and index // 2 not in row.untrained)
+        for index, (start, end) in between
+        if start < end
+    ]
 
 
 def _encode_middles(tokenizer: Tokenizer, middles: list[tuple[str, str]]) -> list[list[int]]:

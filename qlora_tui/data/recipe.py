@@ -47,5 +47,6 @@ def recipe_of(config: RunConfig, tokenizer: Tokenizer) -> Recipe:
         source_max_tokens=data.source_max_tokens,
         target_max_tokens=data.target_max_tokens,
     )
-    rules = Rules(limits, training.loss_on, data.system_prompt, data.skip_bad_rows)
-    return Recipe(tokenizer, resolve(data.template, tokenizer), rules)
+    always_bos = training.recipe == "original"
+    rules = Rules(limits, training.loss_on, data.system_prompt, data.skip_bad_rows, always_bos)
+    return Recipe(tokenizer, resolve(data.template, tokenizer, always_bos=always_bos), rules)

@@ -41,6 +41,8 @@ class Rules:
     loss_on: Literal["responses", "last-response", "everything"] = "responses"
     system_prompt: str | None = None
     skip_bad_rows: bool = False
+    always_bos: bool = False
+    """Whether a text begins with the bos token even where the tokenizer does not put it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class RowEncoder:
 
     def __post_init__(self) -> None:
         self.bad = BadRows(skip=self.rules.skip_bad_rows)
-        self._opening = opening_id(self.tokenizer)
+        self._opening = opening_id(self.tokenizer, always_bos=self.rules.always_bos)
         self._stop = stop_ids(self.template, self.tokenizer)
         self._in_turns = conversation_markers(self.template, self.tokenizer)
         self._in_text = text_markers(self.tokenizer)
@@ -174,16 +176,16 @@ class RowEncoder:
             self._refuse(DataError(f"{origin}: the chat template drops {dropped}", hint=_LOSS_HINT), origin)
             return None
         replies = [turn for turn in one.turns if turn["role"] == "assistant"]
-        answers = whole.answers
+        untrained: frozenset[int] = frozenset()
         if any(turn.get("untrained") for turn in replies):
             if self.rules.loss_on == "last-response":
-                replies = replies[-len(answers) :]
-            if len(replies) != len(answers):
+                replies = replies[-len(whole.answers) :]
+            if len(replies) != len(whole.answers):
                 problem = f"{origin}: the chat template joins an answer that is trained with one that is not"
                 self._refuse(DataError(problem, hint=_LOSS_HINT), origin)
                 return None
-            answers = tuple(span for span, turn in zip(answers, replies, strict=True) if not turn.get("untrained"))
-        return _Checked(Rendered(whole.text, answers), str(lost[0]) if lost else "")
+            untrained = frozenset(at for at, turn in enumerate(replies) if turn.get("untrained"))
+        return _Checked(replace(whole, untrained=untrained), str(lost[0]) if lost else "")
 
     def _is_refused(self, loss: Loss, turns: Sequence[Turn]) -> bool:
         """Whether a row with this loss would teach an answer that nobody wrote. Other losses are reported."""
@@ -234,8 +236,8 @@ class RowEncoder:
         if not (self._stop and rendered is not None and rendered.answers):
             return encoded
         first, end = rendered.answers[-1]
-        if rendered.text[end:].strip():
-            return encoded  # Another turn follows.
+        if rendered.text[end:].strip() or len(rendered.answers) - 1 in rendered.untrained:
+            return encoded  # Another turn follows, or what ends the row is not trained.
         # An empty answer has no tokens, so it has no place among those that have.
         empty = first == end or not encoded.answers
         earlier = encoded.answers if empty else encoded.answers[:-1]

@@ -42,6 +42,9 @@ class Rendered:
     answers: tuple[Span, ...]
     """One span for each assistant turn, in order: the answer and what ends it."""
 
+    untrained: frozenset[int] = frozenset()
+    """Which of the answers are not to be learned."""
+
 
 def has_markers(template: str) -> bool:
     """Whether the template says itself what the assistant wrote."""

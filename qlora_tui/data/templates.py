@@ -1,13 +1,13 @@
 """Which template a run uses, what that template can express, and how turns are made to fit it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from qlora_tui.data.asking import asking_template
+from qlora_tui.data.asking import asking_template, asks_after_tools
 from qlora_tui.data.named_templates import NAMED, source
 from qlora_tui.data.rows import Role, Turn
 from qlora_tui.data.spans import Conversation, Rendered, has_markers, render, render_text, without_markers
@@ -60,20 +60,21 @@ class ChatTemplate(Abilities):
     """What was decided and why."""
 
 
-def resolve(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+def resolve(name: str, tokenizer: Tokenizer, *, always_bos: bool = False) -> ChatTemplate:
     """The template for `data.template = name`.
 
     "auto" is the tokenizer's own chat template; without one ChatML if the tokenizer knows its markers as tokens, else
-    Guanaco's, whose markers are plain words any tokenizer can write. Raises DataError when the template cannot be used
+    Guanaco's, whose markers are plain words any tokenizer can write. With `always_bos` a named template begins with the
+    bos token also where the tokenizer does not put it before texts. Raises DataError when the template cannot be used
     for training, ModelError when the tokenizer cannot end an answer.
     """
     if name != "auto":
-        return _named(name, tokenizer, ())
+        return _named(name, tokenizer, (), always_bos=always_bos)
     own = own_template(tokenizer)
     if own:
         return _own(own, tokenizer)
     name = "chatml" if set(NAMED["chatml"].markers) <= _known_tokens(tokenizer) else "guanaco"
-    return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",))
+    return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",), always_bos=always_bos)
 
 
 def own_template(tokenizer: Tokenizer) -> str | None:
@@ -108,7 +109,7 @@ def _known_tokens(tokenizer: Tokenizer) -> set[str]:
     return set(tokenizer.get_added_vocab())
 
 
-def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTemplate:
+def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...], *, always_bos: bool) -> ChatTemplate:
     named = NAMED[name]
     known = _known_tokens(tokenizer)
     if tokenizer.eos_token is None and named.stop not in known:
@@ -118,7 +119,8 @@ def _named(name: str, tokenizer: Tokenizer, notes: tuple[str, ...]) -> ChatTempl
         )
     if named.stop and named.stop not in known:
         notes += (f"{named.stop} is not one token here, so {tokenizer.eos_token} is trained after it to end answers",)
-    jinja = source(name, opens=opening_id(tokenizer) is not None, known_tokens=known)
+    opens = opening_id(tokenizer, always_bos=always_bos) is not None
+    jinja = source(name, opens=opens, known_tokens=known)
     return ChatTemplate(
         name=name,
         jinja=jinja,
@@ -142,6 +144,9 @@ def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
         notes.append(f"the chat template writes the date: rows are given {day}, the same every day")
     found = _abilities(tokenizer, jinja)
     portable = asking_template(tokenizer, jinja, own, system=found.system, reasoning=found.reasoning)
+    if found.tools and not asks_after_tools(tokenizer, jinja, portable, _TOOL_DIALOGUE):
+        found = replace(found, tools=False)
+        notes.append("the chat template asks in another way after a tool's result: tool calls are written as text")
     if portable != without_markers(own):
         notes.append("the chat template asks in another way than rows are trained; it is saved as it was trained")
     return ChatTemplate(
@@ -179,6 +184,13 @@ _THOUGHT = Turn(role="assistant", content="a1a", reasoning_content="t1t")
 _CALL_ID = "abcdefghi"
 """Mistral's templates take ids of nine letters and digits only."""
 
+_CALL = {"type": "function", "id": _CALL_ID, "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
+_TOOL_DIALOGUE = [
+    _DIALOGUE[0],
+    Turn(role="assistant", content="", tool_calls=[_CALL]),
+    Turn(role="tool", content="r1r", name="f1f", tool_call_id=_CALL_ID),
+    _DIALOGUE[3],
+]
 _NAMED_HINT = 'Choose a named template, such as data.template = "chatml".'
 
 
@@ -212,13 +224,9 @@ def _probe_stop(tokenizer: Tokenizer, jinja: str) -> bool:
 
 
 def _probe_tools(tokenizer: Tokenizer, jinja: str) -> bool:
-    call = {"type": "function", "id": _CALL_ID, "function": {"name": "f1f", "arguments": {"x": "v1v"}}}
     schema = {"type": "object", "properties": {"x": {"type": "string", "description": "d"}}}
     tool = {"type": "function", "function": {"name": "f1f", "description": "d", "parameters": schema}}
-    asking = Turn(role="assistant", content="", tool_calls=[call])
-    result = Turn(role="tool", content="r1r", name="f1f", tool_call_id=_CALL_ID)
-    turns = [_DIALOGUE[0], asking, result, _DIALOGUE[3]]
-    return _renders(tokenizer, jinja, turns, ["f1f", "v1v", "r1r"], [tool])
+    return _renders(tokenizer, jinja, _TOOL_DIALOGUE, ["f1f", "v1v", "r1r"], [tool])
 
 
 def _renders(

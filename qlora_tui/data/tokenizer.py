@@ -70,10 +70,15 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Any]:
     return list(made.encodings)
 
 
-def opening_id(tokenizer: Tokenizer) -> int | None:
-    """Id of the token this tokenizer puts before any text by itself (bos), or None."""
-    ids = tokenizer(["a"], add_special_tokens=True)["input_ids"][0]
+def opening_id(tokenizer: Tokenizer, *, always_bos: bool = False) -> int | None:
+    """Id of the token that begins every text (bos): the one this tokenizer puts there itself, or None.
+
+    With `always_bos` its bos token in any case, as qlora.py does it.
+    """
     first = tokenizer.bos_token_id
+    if always_bos:
+        return first
+    ids = tokenizer(["a"], add_special_tokens=True)["input_ids"][0]
     return first if first is not None and ids and ids[0] == first else None
 
 

@@ -24,6 +24,7 @@ _ENCODE_CPU_S_PER_CHARACTER = 2e-5
 """Tokenizers in use take less than a twentieth of this."""
 _MEMORY_BYTES = 3 << 30
 _MEMORY_BYTES_PER_CHARACTER = 1000
+_PROBE = "def main():\n    print('hello 12345')\n\n\t It's 1,000.50 — naïve café\r\n  数据 🙂 don't   stop ABCdef\n\n\n"
 _HINT = "Choose another model, or download its tokenizer again."
 
 
@@ -62,6 +63,28 @@ def load(
     with _errors_of(name, "cannot be used", _LOAD_CPU_S, _LOAD_MEMORY_BYTES):
         _use(tokenizer)
     return tokenizer
+
+
+def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None = None) -> str | None:
+    """Say so when the tokenizer's class splits text in another way than the tokenizer.json that it was loaded with.
+
+    Some classes put their model family's rules in the place of those in the file. None: it splits a probe alike.
+    """
+    from tokenizers import Tokenizer
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(place, "tokenizer.json", revision=revision, local_files_only=True)
+        alone = Tokenizer.from_file(str(path)).encode(_PROBE, add_special_tokens=False).ids
+    except Exception:  # foreign code on a foreign file: without a file that can be read there is nothing to compare
+        return None
+    ids = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    if ids == alone:
+        return None
+    return (
+        f"{type(tokenizer).__name__} splits text in another way than the tokenizer.json that it was loaded with "
+        f"({len(ids)} against {len(alone)} tokens for a probe); the class decides, in training and here"
+    )
 
 
 @contextmanager

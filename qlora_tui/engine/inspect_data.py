@@ -48,18 +48,38 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 
 def inspect(
-    config: RunConfig, emit: Emit, *, shown_rows: int, quick: bool, consent: Consent, picks: bool = False
+    config: RunConfig,
+    emit: Emit,
+    *,
+    shown_rows: int,
+    quick: bool,
+    consent: Consent,
+    picks: bool = False,
+    check: bool = False,
 ) -> None:
-    """Emit what there is to know, the quick part first. Raises QloraError."""
+    """Emit what there is to know, the quick part first. `check`: only how the shown rows are trained and asked.
+
+    Raises QloraError.
+    """
     progress = _throttled(emit)
     # Bad rows do not keep the rest from being seen; the full pass reports them as the run would.
     read = read_rows(config.data, skip_bad_rows=True, streaming=quick or config.data.streaming, consent=consent)
     rows = next(batches(read.rows, most_rows=FIRST_ROWS, most_characters=FIRST_CHARACTERS), [])
     rows += islice(read.rows, max(0, shown_rows - len(rows)))
     emit("source", _source(read, len(rows)))
-    recipe = recipe_of(config, load_tokenizer(config.model, consent))
+    tokenizer = load_tokenizer(config.model, consent)
+    recipe = recipe_of(config, tokenizer)
+    place = local_folder(config.model) or config.model.id
+    changed = foreign_tokenizer.difference_from_file(tokenizer, place, config.model.revision)
+    notes = [*recipe.template.notes, *([changed] if changed else [])]
+    if check:
+        from qlora_tui.engine.row_check import check_rows
+
+        checks = [{**asdict(one), "passes": one.passes} for one in check_rows(recipe, _batch(rows[:shown_rows]))]
+        emit("check", {"template": recipe.template.name, "notes": notes, "rows": checks})
+        return
     whole_text = bool(rows) and all(row["text"] is not None for row in rows)
-    emit("sample", _sample(recipe, rows[:shown_rows], whole_text=whole_text))
+    emit("sample", _sample(recipe, rows[:shown_rows], notes, whole_text=whole_text))
     tally = first_look(_batch(rows), recipe)
     flags = RedFlags()
     flags.add(_batch(rows))
@@ -72,8 +92,8 @@ def inspect(
             _emit_rows(recipe, longest, emit)
 
 
-def _sample(recipe: Recipe, rows: list[dict[str, Any]], *, whole_text: bool) -> dict[str, Any]:
-    template = {"name": recipe.template.name, "notes": recipe.template.notes}
+def _sample(recipe: Recipe, rows: list[dict[str, Any]], notes: list[str], *, whole_text: bool) -> dict[str, Any]:
+    template = {"name": recipe.template.name, "notes": notes}
     return {"rows": _shown(recipe, rows), "template": template, "whole_text": whole_text}
 
 
@@ -237,6 +257,7 @@ def main() -> int:
             quick=request["quick"],
             consent=consent,
             picks=request.get("picks", False),
+            check=request.get("check", False),
         )
     except QloraError as error:
         report(error)

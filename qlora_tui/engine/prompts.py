@@ -7,12 +7,14 @@ from typing import Any
 from jinja2 import TemplateError
 
 from qlora_tui.config.data import DataSpec
+from qlora_tui.data.mask import encode_rendered
 from qlora_tui.data.rows import Turn
-from qlora_tui.data.spans import Conversation, render_text
+from qlora_tui.data.spans import Conversation, Rendered, Span, render, render_text
 from qlora_tui.data.templates import Abilities, abilities, own_template
-from qlora_tui.data.tokenizer import encode
 from qlora_tui.data.turn_fitting import fit_turns
-from qlora_tui.errors import ModelError
+from qlora_tui.errors import DataError, ModelError
+
+_REFUSALS = (DataError, TemplateError, TypeError, ValueError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,20 @@ class Prompts:
         conversation = Conversation(fitted, tools if self.abilities.tools else ())
         try:
             (text,) = render_text(self.tokenizer, self.template, [conversation], add_generation_prompt=True)
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            rendered = Rendered(text, self._earlier_answers(conversation, text))
+        except _REFUSALS as error:
             raise ModelError(
                 f"the model's chat template refuses this conversation: {error}",
                 hint="Some templates have no system turn, or want user and assistant to alternate.",
             ) from error
-        ids: list[int] = encode(self.tokenizer, [text])[0].ids
-        return ids
+        return encode_rendered(self.tokenizer, [rendered])[0].ids
+
+    def _earlier_answers(self, conversation: Conversation, text: str) -> tuple[Span, ...]:
+        """Where the earlier answers stand: in training, no token reaches over their borders."""
+        if not any(turn["role"] == "assistant" for turn in conversation.turns):
+            return ()
+        try:
+            (earlier,) = render(self.tokenizer, self.template, [conversation])
+        except _REFUSALS:  # They cannot be told in this template, so they were not trained either.
+            return ()
+        return earlier.answers if text.startswith(earlier.text.rstrip()) else ()

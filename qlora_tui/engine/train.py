@@ -11,7 +11,7 @@ from qlora_tui import hardware
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
-from qlora_tui.engine import adapters, finish, loading, oom, outcome, stopping
+from qlora_tui.engine import adapters, finish, foreign_tokenizer, loading, oom, outcome, stopping
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
@@ -23,6 +23,7 @@ from qlora_tui.engine.trainer import ExactTrainer, make_trainer
 from qlora_tui.errors import DataError, ModelError, StorageError
 from qlora_tui.memory.stored_estimate import BEFORE_START, OF_ROWS, Longest, longest_of
 from qlora_tui.models.download import download
+from qlora_tui.models.folder import location
 from qlora_tui.models.hub import missing_files, snapshot
 from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
@@ -102,7 +103,10 @@ def _train(work: Training, trackers: Trackers) -> None:
     set_seed(work.config.training.seed)
     _download_model(work)
     work.config = _with_commit(session.run, work.config)
-    tokenizer = loading.load_tokenizer(work.config.model)
+    model_spec = work.config.model
+    tokenizer = loading.load_tokenizer(model_spec)
+    if changed := foreign_tokenizer.difference_from_file(tokenizer, location(model_spec), model_spec.revision):
+        session.warn("tokenizer", changed)
     data = _prepare_data(work, tokenizer)
     before = os.umask(0o077)  # what is written from now on is the run's; downloads before it may be shared with others
     try:

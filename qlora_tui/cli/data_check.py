@@ -1,0 +1,124 @@
+"""`qlora-tui data check`: each row beside what of it is trained and how it will be asked, with an exit code for CI."""
+
+import sys
+from typing import Any
+
+import typer
+
+from qlora_tui.cli.data_inspect import (
+    FormatName,
+    LossOn,
+    MaxLength,
+    Model,
+    Source,
+    Template,
+    answer_download,
+    child_process,
+    column_setting,
+    options,
+    tell,
+)
+from qlora_tui.cli.data_options import Columns, IgnoreColumns, Split
+from qlora_tui.cli.options import Json, Settings, Yes
+from qlora_tui.cli.output import write_json, write_table
+from qlora_tui.errors import DataError
+from qlora_tui.terminal import narrate, printable
+
+_LONGEST_CELL = 2000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the `data` group."""
+    app.command("check")(check)
+
+
+def check(
+    source: Source = None,
+    model: Model = None,
+    format_name: FormatName = None,
+    column: Columns = None,
+    ignore_column: IgnoreColumns = None,
+    split: Split = None,
+    template: Template = None,
+    max_length: MaxLength = None,
+    loss_on: LossOn = None,
+    settings: Settings = None,
+    rows: int = typer.Option(20, "--rows", min=1, max=1000, help="Number of rows to check, from the start."),
+    as_json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Check that rows are trained as they stand and asked as they are trained.
+
+    Exits with 10 when a row is refused, loses trained text, or would be asked in another way than it is trained.
+    """
+    given = {
+        "model.id": model,
+        "data.source": source,
+        "data.format": format_name,
+        "data.ignore_columns": ignore_column,
+        "data.split": split,
+        "data.template": template,
+        "training.max_length_tokens": max_length,
+        "training.loss_on": loss_on,
+    }
+    found = _checked([*(settings or []), *options(given), *map(column_setting, column or [])], rows, yes=yes)
+    failed = [row for row in found["rows"] if not row["passes"]]
+    if as_json:
+        write_json(found)
+    else:
+        _write(found)
+    if failed:
+        first = failed[0]
+        raise DataError(
+            f"{len(failed)} of {len(found['rows'])} rows fail; the first: {first['origin']}: {first['status']}"
+            + (f", {first['problem']}" if first["problem"] else ""),
+            hint="Change the rows, or choose another template with data.template.",
+        )
+
+
+def _checked(overrides: list[str], rows: int, *, yes: bool) -> dict[str, Any]:
+    """The source and the checks of its rows, as the child reports them."""
+    found: dict[str, Any] = {"rows": []}
+    with child_process() as (child, events):
+        from qlora_tui.config.overrides import resolve
+
+        config = resolve(overrides=overrides)
+        request = {"config": config.model_dump(mode="json"), "shown_rows": rows, "quick": True, "check": True}
+        tell(child, request)
+        for event in events:
+            match event.pop("event"):
+                case "download":
+                    answer_download(child, event, yes=yes)
+                case "source":
+                    found["source"] = event
+                case "check":
+                    found |= event
+    return found
+
+
+def _write(found: dict[str, Any]) -> None:
+    for note in (*found["source"]["notes"], *found.get("notes", ())):
+        narrate(printable(note, one_line=True))
+    headings = ["row", "result", "as read", "trained", "asked", "problem"]
+    table = []
+    for row in found["rows"]:
+        said = "\n".join(f"{turn['role']}: {_content(turn)}" for turn in row["turns"]) or (row["text"] or "")
+        cells = (said, row["trained"], row["prompt"], row["problem"])
+        result = f"{row['status']}, {row['trained_tokens']:,} of {row['tokens']:,} tokens trained"
+        table.append([row["origin"], result, *map(_shown, cells)])
+    write_table(headings, table)
+
+
+def _content(turn: dict[str, Any]) -> str:
+    calls = [call.get("function", call).get("name", "") for call in turn.get("tool_calls") or ()]
+    parts = [turn.get("reasoning_content") and f"(reasoning) {turn['reasoning_content']}", turn["content"]]
+    parts += [f"(call of {name})" for name in calls]
+    if turn.get("untrained"):
+        parts.append("(not trained)")
+    return " ".join(part for part in parts if part)
+
+
+def _shown(text: str) -> str:
+    """A long text as its beginning, and in a pipe without line ends."""
+    text = text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
+    return text if sys.stdout.isatty() else text.replace("\n", "\\n")

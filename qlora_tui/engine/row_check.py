@@ -1,0 +1,122 @@
+"""The views of a row side by side: the row, what of it is trained, how it will be asked, and what is lost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from qlora_tui.data.mask import IGNORED
+from qlora_tui.data.recipe import Recipe
+from qlora_tui.data.rows import Turn
+from qlora_tui.data.turns import unpacked
+from qlora_tui.engine.prompts import Prompts
+from qlora_tui.errors import DataError, ModelError
+
+_NO_LIMIT_TOKENS = 1 << 40
+Status = Literal["equal", "loss reported", "refused", "not trained", "asked differently"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowCheck:
+    """JSON-able. Texts are foreign."""
+
+    origin: str
+    status: Status
+    problem: str
+    """Why the row is not simply equal, or a length that is cut; empty when there is nothing to say."""
+
+    turns: list[dict[str, Any]]
+    """The row in normal form; empty for finished text."""
+
+    text: str | None
+    trained: str
+    """The text of the trained tokens."""
+
+    prompt: str
+    """What the model will be asked for the last answer; empty when nothing is asked."""
+
+    tokens: int
+    trained_tokens: int
+
+    @property
+    def passes(self) -> bool:
+        """Whether the row is trained and asked as it stands, or its loss is one that training reports."""
+        return self.status in {"equal", "loss reported"}
+
+
+def check_rows(recipe: Recipe, batch: dict[str, list[Any]]) -> Iterator[RowCheck]:
+    """Check each row of a batch of columns messages, text, tools and origin."""
+    rules = replace(recipe.rules, skip_bad_rows=False)
+    for at in range(len(batch["origin"])):
+        row = {name: column[at : at + 1] for name, column in batch.items()}
+        yield _check(replace(recipe, rules=rules), row)
+
+
+def _check(recipe: Recipe, row: dict[str, list[Any]]) -> RowCheck:
+    ((messages,), (text,), (origin,)) = row["messages"], row["text"], row["origin"]
+    turns = [unpacked(turn) for turn in messages or ()]
+    found = RowCheck(str(origin), "equal", "", [dict(turn) for turn in turns], text, "", "", 0, 0)
+    try:
+        (encoded,) = recipe.encoder().encode(row)
+    except (DataError, ModelError) as error:
+        return replace(found, status="refused", problem=error.message.removeprefix(f"{origin}: "))
+    pieces = encoded.pieces or encoded.untrained
+    decode = recipe.tokenizer.decode
+    trained = [token for ids, labels in pieces for token, label in zip(ids, labels, strict=True) if label != IGNORED]
+    found = replace(
+        found, trained=decode(trained), tokens=sum(len(ids) for ids, _ in pieces), trained_tokens=len(trained)
+    )
+    if encoded.dropped:
+        return replace(found, status="not trained", problem=encoded.dropped)
+    problems = [f"{encoded.cut_tokens:,} tokens are cut"] if encoded.cut_tokens else []
+    if encoded.loss:
+        problems.append(f"the chat template leaves out {encoded.loss}")
+    asked = "" if text is not None else _difference(recipe, row, turns)
+    if asked:
+        problems.append(asked)
+    status: Status = "asked differently" if asked else "loss reported" if encoded.loss else "equal"
+    return replace(found, status=status, problem="; ".join(problems), prompt=_prompt(recipe, row, turns))
+
+
+def _asked_turns(turns: list[Turn]) -> list[Turn]:
+    """What stands before the last answer, or before the answers in a row that it ends."""
+    last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
+    while last and turns[last - 1]["role"] == "assistant":
+        last -= 1
+    return turns[:last]
+
+
+def _prompts(recipe: Recipe) -> Prompts:
+    return Prompts(recipe.tokenizer, recipe.template.portable, recipe.template, recipe.rules.system_prompt)
+
+
+def _prompt_ids(recipe: Recipe, row: dict[str, list[Any]], turns: list[Turn]) -> list[int]:
+    import json
+
+    (tools,) = row["tools"]
+    return _prompts(recipe).ids(_asked_turns(turns), json.loads(tools) if tools else ())
+
+
+def _prompt(recipe: Recipe, row: dict[str, list[Any]], turns: list[Turn]) -> str:
+    try:
+        return recipe.tokenizer.decode(_prompt_ids(recipe, row, turns)) if _asked_turns(turns) else ""
+    except ModelError:
+        return ""
+
+
+def _difference(recipe: Recipe, row: dict[str, list[Any]], turns: list[Turn]) -> str:
+    """How the prompt for the last answer differs from how the row begins; empty when it does not."""
+    if not _asked_turns(turns):
+        return ""
+    limits = replace(recipe.rules.limits, max_tokens=_NO_LIMIT_TOKENS, source_max_tokens=None, target_max_tokens=None)
+    (whole,) = replace(recipe, rules=replace(recipe.rules, limits=limits)).encoder().encode(row)
+    (ids, _), *_ = whole.pieces or whole.untrained
+    try:
+        asked = _prompt_ids(recipe, row, turns)
+    except ModelError as error:
+        return f"it cannot be asked: {error.message}"
+    if ids[: len(asked)] == asked:
+        return ""
+    same = next((at for at, (one, other) in enumerate(zip(asked, ids, strict=False)) if one != other), len(ids))
+    decode = recipe.tokenizer.decode
+    start = max(0, same - 4)
+    return f"{decode(asked[start : same + 8])!r} is asked, {decode(ids[start : same + 8])!r} is trained"
