@@ -415,3 +415,19 @@ def test_the_estimator_needs_no_torch() -> None:
     code = "import qlora_tui.memory.advisor, qlora_tui.memory.history, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("modules", "checkpointing", "dry_run_bytes"),
+    [("q_proj,v_proj", "off", 16_799_463_424), ("q_proj,v_proj", "on", 3_756_735_488),
+     ("gate_proj,up_proj", "on", 5_458_041_856), ('["o_proj"]', "off", 21_185_303_552)],
+)  # fmt: skip
+def test_dora_is_priced_on_the_modules_that_have_it(modules: str, checkpointing: str, dry_run_bytes: int) -> None:
+    """Against full dry runs of Llama-3.2-3B, 4 x 1,024 tokens."""
+    settings = ("training.micro_batch_size=4", "training.max_length_tokens=1024", f"adapter.target_modules={modules}",
+                f"training.gradient_checkpointing={checkpointing}", "adapter.dora=true")  # fmt: skip
+    found = of("meta-llama/Llama-3.2-3B", *settings)
+    assert found.peak_bytes == pytest.approx(dry_run_bytes, rel=0.08)
+    context = found.device.context_bytes
+    assert found.low_bytes - context <= dry_run_bytes <= found.high_bytes - context
+    assert of("meta-llama/Llama-3.2-3B", *settings, "adapter.target_modules=all-linear").peak_bytes > found.peak_bytes

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from qlora_tui.config.run import RunConfig
 from qlora_tui.memory.choices import Choices
 from qlora_tui.memory.symbols import VOCABULARY_TILE
+from qlora_tui.memory.targets import targets
 from qlora_tui.memory.trainable import trains_embedding, trains_head
 from qlora_tui.models.facts import ModelFacts
 
@@ -50,6 +51,8 @@ def full_weights(config: RunConfig, facts: ModelFacts, choices: Choices) -> Full
     plain = config.quantization.kind == "none"
     dequantized = adapter.kind == "lora" and adapter.dora and adapter.dropout > 0 and not plain
     linear = sum(group.weight_elements for group in facts.modules if group.kind in ("linear", "expert"))
+    if dequantized:
+        linear = sum(target.elements for target in targets(facts, adapter))
     return FullWeights(
         head_elements=words if head else 0,
         head_bytes=words * choices.adapter_bytes if head else 0,

@@ -6,8 +6,10 @@ from typing import Literal
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.memory import closed_form, program, stored, trainable
+from qlora_tui.memory.adapted import adapted
 from qlora_tui.memory.choices import Choices
 from qlora_tui.memory.full_weights import full_weights
+from qlora_tui.memory.layer_form import Step
 from qlora_tui.memory.program import Program, ProgramKey, StepPeak
 from qlora_tui.memory.targets import targets
 from qlora_tui.memory.trainable import State, Trained
@@ -187,11 +189,11 @@ def _closed(
     trained: list[Trained],
     state: State,
     checkpointing: bool,
-) -> closed_form.Step:
+) -> Step:
     moe, has_mask = facts.moe, masked(config, facts, batch) or windowed(config, facts, batch)
     q, k = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
     of_experts = moe.experts_per_token * moe.expert_mlp_width + moe.shared_mlp_width if moe else 0
-    return closed_form.Step(
+    return Step(
         rows=batch.rows,
         row_tokens=batch.row_tokens,
         layers=max(facts.layers, 1),
@@ -218,6 +220,7 @@ def _closed(
         experts_per_token=moe.experts_per_token if moe else 0,
         optimizer_step_bytes=state.step_bytes,
         dora=config.adapter.dora and config.adapter.kind == "lora",
+        adapted=adapted(facts, config.adapter),
         full=full_weights(config, facts, choices),
     )
 
@@ -233,9 +236,6 @@ def _dequantized(config: RunConfig, facts: ModelFacts, choices: Choices) -> int:
         )
     elif config.quantization.kind == "8bit":
         found = 2 * largest * choices.compute_bytes
-    if config.adapter.dora and config.quantization.kind != "none":
-        # The norm of a weight with its adapter takes both, their sum and its square, in float32, the first in both.
-        found += 18 * largest
     experts = [target.group for target in targets(facts, config.adapter) if target.group.kind == "expert"]
     if experts:
         # PEFT adds the adapter of fused experts to all of them and keeps both for the backward pass of the layer.

@@ -31,6 +31,11 @@ class Target:
     rank_factor: int = 1
     """Fused gate and up projections get the rank of both."""
 
+    @property
+    def elements(self) -> int:
+        """Of the adapted weights."""
+        return self.group.weight_elements * self.count // self.group.count
+
 
 def targets(facts: ModelFacts, spec: AdapterSpec) -> list[Target]:
     """The adapted groups; none in full finetuning, or when nothing matches."""
