@@ -11,7 +11,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import worker
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import StorageError
-from qlora_tui.runs import checkpoints, events, jobs, store
+from qlora_tui.runs import checkpoints, checksums, events, jobs, store
 from qlora_tui.runs.checkpoints import MARKER, CheckpointFolder
 from qlora_tui.runs.event_log import EventWriter
 
@@ -122,15 +122,15 @@ def test_a_worker_says_that_it_has_begun_before_it_reads_a_checkpoint_whole(
 ) -> None:
     """Gigabytes on a slow disk take minutes, and whoever started the worker waits for its first word."""
     newest = written(session.run.checkpoints, 6)
-    read = checkpoints._crc32
+    read = checksums._of_file
     heard: list[tuple[int, int, str]] = []
 
-    def note(path: Path) -> int:
+    def note(path: Path) -> str:
         state = jobs.replay(session.run)
         heard.append((state.attempt, state.step_number, state.stage.stage if state.stage else ""))
         return read(path)
 
-    monkeypatch.setattr(checkpoints, "_crc32", note)
+    monkeypatch.setattr(checksums, "_of_file", note)
     promised, _ = checkpoints.newest_complete(session.run.checkpoints, by_content=False)
     assert worker._begin(session, promised) == promised == CheckpointFolder(newest, 6)
     assert heard[:1] == [(2, 6, "verifying")]

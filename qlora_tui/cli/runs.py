@@ -62,7 +62,10 @@ def _listed(run: "RunFolder") -> dict[str, Any]:
         job = jobs.look(run)
         if silence := job.silence:
             narrate(f"{run.name} is {silence}. {silence.advice}")
-        return brief(job)
+        listed = brief(job)
+        for sentence in listed["damage"]:
+            narrate(f"{run.name}: {sentence}")
+        return listed
     except StorageError as error:
         narrate(f"{run.name} is unreadable: {error.message}")
         return {**brief(jobs.Job(run, RunState(), alive=False)), "status": "unreadable"}
@@ -91,7 +94,7 @@ def _facts(job: "Job") -> dict[str, str]:
     """The facts that are known, in reading order."""
     from qlora_tui.cli.output import moment
     from qlora_tui.data.downloads import size
-    from qlora_tui.runs import extension, narration, store
+    from qlora_tui.runs import damage, extension, narration, store
     from qlora_tui.runs.summary import brief
 
     state, summary = job.state, brief(job)
@@ -114,6 +117,7 @@ def _facts(job: "Job") -> dict[str, str]:
         "checkpoints": ", ".join(str(item.step) for item in state.checkpoints),
         "training loss": narration.losses(state),
         "changed": ", ".join(f"{key} = {value}" for key, value in extension.changed_settings(state).items()),
+        "damage": "\n".join(damage.found(job.run, state, by_content=True)),
         "warnings": "\n".join(dict.fromkeys(item.message for item in state.warnings)),
         "adapter": str(job.run.adapter) if job.run.adapter.is_dir() else "",
         "folder": f"{job.run.path} ({size(store.size_bytes(job.run))})",

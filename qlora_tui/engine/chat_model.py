@@ -20,6 +20,7 @@ from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings, resolve
 from qlora_tui.errors import ModelError, OutOfMemoryError, RunConflictError
+from qlora_tui.runs.damage import check_adapter
 from qlora_tui.runs.fingerprint import has_other_base, pinned
 from qlora_tui.runs.store import RunFolder
 
@@ -72,6 +73,8 @@ def load(
         )
     if config.adapter.kind != "full" and has_other_base(run, config):
         on_notice(f"the weights of {config.model.id} have changed since {run.name} was trained: answers will differ")
+    if checkpoint is None and not base_only:
+        check_adapter(run, folder)
     try:
         return _load(config, chat_settings(config), None if base_only else folder, on_stage, on_notice)
     except (RuntimeError, MemoryError) as error:

@@ -19,6 +19,8 @@ from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ModelError
+from qlora_tui.runs import checksums
+from qlora_tui.runs.damage import ADAPTER_LIST
 from qlora_tui.runs.freeze import PUBLISHED_COMMENT, published
 from qlora_tui.runs.store import RunFolder
 
@@ -66,6 +68,7 @@ def save(
         (draft / "README.md").write_text(card, encoding="utf-8")
         settings_text = toml_file.to_toml(published(config), comment=PUBLISHED_COMMENT)
         (draft / "run.toml").write_text(settings_text, encoding="utf-8")
+        checksums.write_list(draft, ADAPTER_LIST, leave_out=lambda path: path.suffix in (".md", ".toml"))
         atomic.fsync_tree(draft)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)

@@ -75,7 +75,7 @@ class Session:
         with self._writing:
             for batch in reader.batches():  # what was written meanwhile
                 state = fold_all(state, batch)
-            self.state = state
+            self.state = state._replace(damaged_lines=reader.damaged_lines)
             self._recalled.set()
 
     @property

@@ -28,7 +28,7 @@ from qlora_tui.models.hub import missing_files, snapshot
 from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
-from qlora_tui.runs.fingerprint import check_data, pinned, pinned_data, read_plan, record
+from qlora_tui.runs.fingerprint import check_data, identity, pinned, pinned_data, read_plan, record
 from qlora_tui.runs.store import RunFolder
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
@@ -256,6 +256,7 @@ def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
     total, trainable, by_dtype, trainable_bytes = adapters.parameter_counts(model)
     if trainable == 0:
         raise ModelError("nothing is trainable", hint="Check adapter.target_modules and adapter.kind.")
+    known = identity(session.run)
     session.emit(
         events.ModelLoaded(
             model=config.model.id,
@@ -264,6 +265,8 @@ def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
             parameters_by_dtype=by_dtype,
             stored_bytes=base_bytes,
             trainable_bytes=trainable_bytes,
+            fingerprint=known.get("model_fingerprint"),
+            commit=known.get("model_commit"),
         )
     )
     return model

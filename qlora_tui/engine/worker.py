@@ -19,11 +19,11 @@ from qlora_tui.engine import environment
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError
 from qlora_tui.redaction import traceback_of
-from qlora_tui.runs import checkpoints, control, events, jobs
+from qlora_tui.runs import checkpoints, control, damage, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.event_log import last_started
 from qlora_tui.runs.extension import changes, current_config
-from qlora_tui.runs.fingerprint import check_base
+from qlora_tui.runs.fingerprint import check_base, check_plan
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import LIBRARIES, library_versions
 
@@ -62,9 +62,14 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     limits.last_words = partial(_fail, session)
     try:
         checkpoint = _begin(session, promised)
+        for sentence in damage.found(run, session.state):
+            session.warn("damage", sentence)
         _extend(session, options.settings)
         config = current_config(run, session.state)
-        check_base(run, config, resuming=checkpoint is not None or run.pissa_initial.exists())
+        resuming = checkpoint is not None or run.pissa_initial.exists()
+        if restored := check_plan(run, resuming=resuming, accept=options.accept_changed_data):
+            session.warn("damage", restored)
+        check_base(run, config, resuming=resuming)
         environment.choose_gpu(config.model.device)
         session.stage("importing", "PyTorch and the training libraries")
         environment.import_libraries(*LIBRARIES)

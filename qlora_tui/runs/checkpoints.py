@@ -2,20 +2,19 @@
 
 import json
 import shutil
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from qlora_tui import atomic
 from qlora_tui.errors import StorageError
-from qlora_tui.regular_files import UnsuitableFileError, open_to_read, read_bytes
+from qlora_tui.regular_files import UnsuitableFileError, read_bytes
+from qlora_tui.runs import checksums
 
 MARKER = "complete.json"
-"""Written last, after every file of the checkpoint is on disk: file names to sizes in bytes and CRC-32."""
+"""Written last, after every file of the checkpoint is on disk: file names to sizes in bytes and checksums."""
 
 _PREFIX = "checkpoint-"
 _DAMAGED = "damaged-"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,53 +66,26 @@ def newest_complete(folder: Path, *, by_content: bool = True) -> tuple[Checkpoin
 def seal(folder: Path) -> int:
     """Make a written checkpoint durable and mark it whole. Returns its bytes."""
     atomic.fsync_tree(folder)
-    files = {
-        str(path.relative_to(folder)): {"size_bytes": path.stat().st_size, "crc32": _crc32(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MARKER
-    }
-    atomic.write_json(folder / MARKER, {"files": files})
-    return sum(facts["size_bytes"] for facts in files.values())
+    return checksums.write_list(folder, MARKER)
 
 
 def why_incomplete(checkpoint: CheckpointFolder, *, by_content: bool = True) -> str | None:
     """What is wrong with a checkpoint, or None when it can be resumed from. Raises StorageError."""
-    marker = checkpoint.path / MARKER
     try:
-        for name, facts in json.loads(read_bytes(marker))["files"].items():
-            crc32 = facts["crc32"] if by_content else None
-            problem = _why_damaged(checkpoint.path / name, facts["size_bytes"], crc32)
-            if problem:
-                return problem
+        if problem := checksums.why_damaged(checkpoint.path, MARKER, by_content=by_content):
+            return problem
         step = json.loads(read_bytes(checkpoint.path / "trainer_state.json"))["global_step"]
     except FileNotFoundError as error:
-        return "it was not written to the end" if error.filename == str(marker) else "trainer_state.json is missing"
+        is_marker = error.filename == str(checkpoint.path / MARKER)
+        return "it was not written to the end" if is_marker else "trainer_state.json is missing"
     except UnsuitableFileError as error:
         return f"{Path(error.filename).name} cannot be used: {error.strerror}"
     except OSError as error:
         hint = f"Check the disk and its permissions, or delete {checkpoint.path} to resume from the one before it."
         raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint=hint) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{MARKER} or trainer_state.json cannot be read"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "trainer_state.json cannot be read"
     return None if step == checkpoint.step else f"trainer_state.json is of step {step}"
-
-
-def _why_damaged(path: Path, size_bytes: int, crc32: int | None) -> str | None:
-    try:
-        actual_bytes = path.stat().st_size
-        if actual_bytes != size_bytes:
-            return f"{path.name} has {actual_bytes} of {size_bytes} bytes"
-        return None if crc32 is None or _crc32(path) == crc32 else f"{path.name} is damaged"
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-
-
-def _crc32(path: Path) -> int:
-    value = 0
-    with open_to_read(path) as file:
-        while block := file.read(_BLOCK_BYTES):
-            value = zlib.crc32(block, value)
-    return value
 
 
 def put_aside(skipped: list[Skipped]) -> list[str]:

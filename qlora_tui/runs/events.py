@@ -78,6 +78,10 @@ class ModelLoaded(Event):
     parameters_by_dtype: dict[str, int]
     stored_bytes: int
     trainable_bytes: int
+    fingerprint: str | None = None
+    """Of the weights of a local model."""
+    commit: str | None = None
+    """Of a model on the hub."""
 
 
 class DatasetReady(Event):

@@ -72,6 +72,8 @@ class Follower:
         began = self._reader.offset
         for batch in self._reader.batches():
             self.state = fold_all(self.state, batch)
+            if self._reader.damaged_lines != self.state.damaged_lines:
+                self.state = self.state._replace(damaged_lines=self._reader.damaged_lines)
             self.index.add(began, batch)
             if batch:
                 return batch

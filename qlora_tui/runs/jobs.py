@@ -101,10 +101,10 @@ def worker_process(run: RunFolder) -> psutil.Process | None:
 
 def replay(run: RunFolder) -> RunState:
     """The state after every event of the run."""
-    state = RunState()
-    for batch in EventReader(run.events).batches():
+    state, reader = RunState(), EventReader(run.events)
+    for batch in reader.batches():
         state = fold_all(state, batch)
-    return state
+    return state._replace(damaged_lines=reader.damaged_lines)
 
 
 def look(run: RunFolder) -> Job:

@@ -43,6 +43,8 @@ class RunState(NamedTuple):
     first_event_s: float = 0.0
     last_event_s: float = 0.0
     last_seq: int = 0
+    damaged_lines: int = 0
+    """Lines of the log that are not as they were written, and left out."""
     stage: events.Stage | None = None
     versions: dict[str, str] | None = None
     resolved: tuple[events.Resolved, ...] = ()

@@ -14,7 +14,8 @@ from typing import Any
 from qlora_tui import atomic, paths
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import NotFoundError, RunConflictError, StorageError, UsageError, nearest
+from qlora_tui.errors import ConfigError, NotFoundError, RunConflictError, StorageError, UsageError, nearest
+from qlora_tui.runs import checksums
 
 LONGEST_NAME = 80
 """Characters in the name of a run."""
@@ -95,8 +96,24 @@ class RunFolder:
         return self.path / "chats"
 
     def load_config(self) -> RunConfig:
-        """The frozen configuration. Raises ConfigError when run.toml was damaged."""
+        """The frozen configuration. Raises ConfigError when run.toml was damaged and plan.json has no copy of it."""
+        try:
+            with suppress(OSError):  # said by `load`
+                checksums.check_file(self.config)
+        except checksums.DamagedError as error:
+            if (copy := self._config_copy()) is not None:
+                return copy
+            raise ConfigError(
+                f"{self.config} is damaged: {error}",
+                hint="Restore it from a backup. If you changed it yourself, remove its last line, the checksum.",
+            ) from error
         return toml_file.load(self.config)
+
+    def _config_copy(self) -> RunConfig | None:
+        """The configuration as plan.json repeats it; None where that is damaged or older."""
+        with suppress(OSError, ValueError, KeyError):
+            return RunConfig.model_validate(checksums.read_json(self.plan)["config"])
+        return None
 
 
 def check_name(name: str) -> str:
@@ -132,8 +149,9 @@ def create(name: str, config: RunConfig, plan: dict[str, Any]) -> RunFolder:
     with atomic.storage_errors(root):
         draft = Path(tempfile.mkdtemp(prefix=".creating-", dir=root))
     try:
-        atomic.write_text(draft / "run.toml", toml_file.to_toml(config, comment=_RUN_COMMENT))
-        atomic.write_json(draft / "plan.json", plan)
+        text = checksums.with_checksum(toml_file.to_toml(config, comment=_RUN_COMMENT))
+        atomic.write_text(draft / "run.toml", text)
+        checksums.write_json(draft / "plan.json", {**plan, "config": config.model_dump(mode="json")})
         target = root / name
         with atomic.storage_errors(target):
             _rename(draft, target)

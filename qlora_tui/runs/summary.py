@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from qlora_tui.errors import QloraError
-from qlora_tui.runs import store
+from qlora_tui.runs import damage, store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.jobs import Job
 from qlora_tui.runs.store import RunFolder
@@ -18,6 +18,7 @@ def brief(job: Job) -> dict[str, Any]:
         "name": job.run.name,
         "status": job.status,
         "not_responding_since_s": job.silence.since_s if job.silence else None,
+        "damage": damage.found(job.run, state),
         "step": state.step_number,
         "total_steps": state.plan.total_steps if state.plan else None,
         "loss": state.steps.last.loss if state.steps.last else None,

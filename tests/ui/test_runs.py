@@ -166,7 +166,7 @@ async def test_a_run_that_was_deleted_before_a_restart_comes_back(settle: Settle
 
 async def test_marked_runs_are_compared_by_what_differs(settle: Settle, three_runs: dict[str, RunFolder]) -> None:
     text = three_runs["alpha"].config.read_text().replace("rank = 16", "rank = 32")
-    three_runs["alpha"].config.write_text(text)
+    three_runs["alpha"].config.write_text("".join(text.splitlines(keepends=True)[:-1]))  # without its checksum
     app = Workbench()
     async with app.run_test(size=(160, 45)) as pilot:
         table = await at_runs(app, pilot, settle)

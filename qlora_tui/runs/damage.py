@@ -1,0 +1,77 @@
+"""What of a run is not as it was written, and what can still be used. Read from its files; nothing is changed."""
+
+from pathlib import Path
+
+from qlora_tui.errors import ModelError, StorageError
+from qlora_tui.runs import checkpoints, checksums
+from qlora_tui.runs.state import RunState
+from qlora_tui.runs.store import RunFolder
+
+ADAPTER_LIST = "checksums.json"
+"""In an adapter's folder: its files with sizes and checksums, but for those that a person may edit."""
+
+
+def found(run: RunFolder, state: RunState, *, by_content: bool = False) -> list[str]:
+    """One sentence for each damaged file. Without `by_content` the adapter is compared by the sizes of its files."""
+    said = [_config(run), _plan(run, state), _events(state), _adapter(run, by_content=by_content)]
+    return [sentence for sentence in said if sentence]
+
+
+def _config(run: RunFolder) -> str:
+    try:
+        checksums.check_file(run.config)
+    except (OSError, ValueError) as error:
+        return f"run.toml is damaged: {error}. The copy of the settings in plan.json is used, if that is intact."
+    return ""
+
+
+def _plan(run: RunFolder, state: RunState) -> str:
+    try:
+        checksums.read_json(run.plan)
+    except FileNotFoundError:
+        return "plan.json is missing: the identity of data and model is taken from the events." if state.attempt else ""
+    except (OSError, ValueError) as error:
+        return f"plan.json is damaged: {error}. The identity of data and model is taken from the events."
+    return ""
+
+
+def _events(state: RunState) -> str:
+    if not state.damaged_lines:
+        return ""
+    lines = "1 line" if state.damaged_lines == 1 else f"{state.damaged_lines:,} lines"
+    return f"{lines} of events.jsonl are damaged and left out. Checkpoints and adapter are not affected."
+
+
+def _adapter(run: RunFolder, *, by_content: bool) -> str:
+    if not run.adapter.is_dir():
+        return ""
+    try:
+        problem = checksums.why_damaged(run.adapter, ADAPTER_LIST, by_content=by_content)
+    except FileNotFoundError:  # saved before there were checksums
+        return ""
+    except OSError as error:
+        problem = f"{error.filename} cannot be read: {error.strerror}"
+    return f"The adapter is damaged: {problem}. {_whole(run)}" if problem else ""
+
+
+def check_adapter(run: RunFolder, folder: Path) -> None:
+    """Raise ModelError when the adapter in `folder` is not as it was saved, StorageError when it cannot be read."""
+    try:
+        problem = checksums.why_damaged(folder, ADAPTER_LIST, by_content=True)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint="Check the disk.") from error
+    if problem:
+        raise ModelError(f"the adapter in {folder} is damaged: {problem}", hint=_whole(run))
+
+
+def _whole(run: RunFolder) -> str:
+    """What can be used in place of the adapter."""
+    try:
+        whole, _ = checkpoints.newest_complete(run.checkpoints)
+    except StorageError:
+        whole = None
+    if whole is None:
+        return "There is no intact checkpoint either: train again with the same settings."
+    return f"The checkpoint of step {whole.step} is intact: use it with --checkpoint {whole.step}."
