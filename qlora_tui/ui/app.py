@@ -19,11 +19,12 @@ from qlora_tui.settings import Settings
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages, themes
 from qlora_tui.ui.commands import Commands
-from qlora_tui.ui.terminal_app import TerminalApp
+from qlora_tui.ui.key_routing import KeyRouting
 from qlora_tui.ui.widgets.places_bar import PLACES
 
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
+    from qlora_tui.ui.widgets.theme_list import ThemeList
 
 _THEME_WATCH_S = 1.0
 _BIN_AFTER_S = 5.0
@@ -41,7 +42,7 @@ def _place(name: str) -> Callable[[], Screen[None]]:
     return make
 
 
-class Workbench(TerminalApp[None]):
+class Workbench(KeyRouting[None]):
     """Pick a model, see that it fits, train, chat."""
 
     TITLE = "qlora-tui"
@@ -61,7 +62,13 @@ class Workbench(TerminalApp[None]):
             )
             for number, (name, title, key) in enumerate(PLACES, 1)
         ),
-        Binding("f1", "help", "Help", id="workbench.help", tooltip="Help for the focused panel, and all its keys"),
+        Binding(
+            "f1,question_mark",
+            "help",
+            "Help",
+            id="workbench.help",
+            tooltip="Help for the focused panel, and all its keys",
+        ),
         Binding(
             "ctrl+p", "command_palette", "Commands", id="workbench.palette", tooltip="Everything a key does, by name"
         ),
@@ -78,6 +85,9 @@ class Workbench(TerminalApp[None]):
             "f11", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False
         ),
         Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs go on without the workbench"),
+        Binding(
+            "q", "home_or_leave", "Back", id="workbench.back", tooltip="Back to Home, and from there out", show=False
+        ),
     ]
 
     settings: var[Settings] = var(Settings())
@@ -106,6 +116,7 @@ class Workbench(TerminalApp[None]):
             self.set_reactive(Workbench.settings, preferences.load())
         except QloraError as error:
             self._problem = error
+        self._applied_keymap: dict[str, str] = {}
         self._theme_stamp = themes.stamp()
         self._theme_problems: list[str] = []
         self._register_themes()
@@ -115,6 +126,7 @@ class Workbench(TerminalApp[None]):
         self._complain_of_themes()
         self.set_interval(_THEME_WATCH_S, self._watch_themes)
         self.watch(self, "settings", self._apply_settings)
+        self.screen_change_signal.subscribe(self, self._leave_preview)
         if self._problem is not None:
             self.complain(self._problem)
         self.set_timer(_BIN_AFTER_S, self._purge_bin)
@@ -141,9 +153,27 @@ class Workbench(TerminalApp[None]):
         self.chosen_draft = config
 
     def _apply_settings(self, settings: Settings) -> None:
-        self.set_keymap(settings.keymap)
+        if settings.keymap != self._applied_keymap:
+            self._applied_keymap = settings.keymap
+            self.set_keymap(settings.keymap)
+            self._check_keymap(settings.keymap)
         if "TEXTUAL_ANIMATIONS" not in os.environ:
             self.animation_level = settings.animation
+
+    @work(thread=True, exclusive=True, group="keymap", exit_on_error=False)
+    def _check_keymap(self, keymap: dict[str, str]) -> None:
+        from qlora_tui.ui import keys  # imports every screen
+
+        if refused := keys.refusals(keymap):
+            kept = {name: key for name, key in keymap.items() if name not in refused}
+            self.call_from_thread(self._refuse_keys, kept, refused)
+
+    def _refuse_keys(self, kept: dict[str, str], refused: dict[str, str]) -> None:
+        self.set_keymap(kept)
+        said = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
+        self.complain(
+            QloraError(said, hint=f"These actions keep their own keys. Change [keymap] in {preferences.file()}.")
+        )
 
     def notify(
         self,
@@ -163,8 +193,16 @@ class Workbench(TerminalApp[None]):
         self.notify(text, severity="error", timeout=10, markup=False)
 
     def action_go(self, place: str) -> None:
-        """Be in another place."""
+        """Be in another place. A question that is open there is left without an answer."""
+        self.leave_dialogs()
         self.switch_mode(place)
+
+    def action_home_or_leave(self) -> None:
+        """From a place to Home, from Home out."""
+        if self.current_mode == "home":
+            self.exit()
+        else:
+            self.action_go("home")
 
     def action_help(self) -> None:
         """Show or hide help for the focused panel."""
@@ -186,12 +224,41 @@ class Workbench(TerminalApp[None]):
         from qlora_tui.ui.screens.glossary import Glossary
         from qlora_tui.ui.widgets.setting_field import SettingField
 
+        if isinstance(self.screen, Glossary):
+            self.screen.dismiss()
+            return
         around = self.focused.ancestors_with_self if self.focused else [self.screen]
         nearest = next((node for node in around if node.HELP), self.screen)
         if isinstance(nearest, SettingField):
             self.push_screen(Glossary(glossary.terms_of(nearest.key)))
         else:
             self.push_screen(Glossary(glossary.in_text(nearest.HELP or "")))
+
+    def action_change_theme(self) -> None:
+        """Choose a theme by looking at it."""
+        from qlora_tui.ui.screens.choose_theme import ChooseTheme
+
+        if isinstance(self.screen, ChooseTheme):
+            self.screen.dismiss()
+        else:
+            self.push_screen(ChooseTheme(self.settings.theme))
+
+    def on_theme_list_previewed(self, message: "ThemeList.Previewed") -> None:
+        """Show a theme while its list is in front, and keep it where it was chosen."""
+        if message.keep:
+            self.prefer(theme=message.theme)
+            self._preview(message.theme)
+        elif message.themes.is_attached and message.themes.screen is self.screen:
+            self._preview(message.theme)
+
+    def _preview(self, theme: str) -> None:
+        if theme in self.available_themes:
+            self.theme = theme
+
+    def _leave_preview(self, front: Screen[object]) -> None:
+        """Another screen is in front: a theme that was only looked at is gone."""
+        if self.theme != self._wanted_theme:
+            self.theme = self._wanted_theme
 
     def prefer(self, **changes: object) -> None:
         """Change preferences, here and in the file."""

@@ -1,16 +1,40 @@
 """Every key of the workbench: the bindings that all its screens and widgets declare."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import walk_packages
 
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.keys import _normalize_key_list
 
 import qlora_tui.ui
 from qlora_tui.ui.commands import declared
+from qlora_tui.ui.key_routing import is_text
 
 _EVERYWHERE = "workbench"
+
+TOGETHER = (
+    {"home", "card", "list"},
+    {"setup", "models", "data", "rows", "list"},
+    {"run", "plot", "list", "watch"},
+    {"runs", "list"},
+    {"compare", "plot", "list"},
+    {"chat", "prompt", "slider"},
+    {"settings", "list"},
+    {"glossary", "list"},
+    {"load", "list"},
+    {"theme", "list"},
+)
+"""First parts of the ids of bindings that can be active at the same time."""
+
+_MOVES = ("up", "down", "left", "right", "home", "end", "pageup", "pagedown")
+_BASIC = {
+    *("enter", "escape", "tab", "shift+tab", "backspace", "delete", "ctrl+c"),
+    *(f"{held}{key}" for key in _MOVES for held in ("", "shift+", "ctrl+", "ctrl+shift+")),
+}
+"""Keys without which nothing can be edited or left."""
 
 
 def classes() -> list[type[DOMNode]]:
@@ -44,11 +68,52 @@ def bindings() -> dict[str, Binding]:
     return dict(sorted(found.items()))
 
 
-def clash(binding_id: str, key: str, keymap: dict[str, str]) -> str | None:
-    """The id of another binding that answers to this key in the same place, or None."""
-    topic = binding_id.partition(".")[0]
-    for other, binding in bindings().items():
-        near = topic == _EVERYWHERE or other.partition(".")[0] in (topic, _EVERYWHERE)
-        if other != binding_id and near and key in keymap.get(other, binding.key).split(","):
-            return other
+def refusal(binding_id: str, key: str, keymap: Mapping[str, str]) -> str | None:
+    """Return why this key cannot be the key of an action, or None when it works wherever the action is offered."""
+    if key in keymap.get(binding_id, "").split(",") or key in _keys(binding_id, {}):
+        return None
+    if key in _BASIC:
+        return f"{key} moves, edits or answers everywhere"
+    if is_text(key) and _works_in_editors(binding_id):
+        return f"{key} is text in an editor, where {binding_id} has to work: choose a function key or one with ctrl"
+    for other in bindings():
+        if other != binding_id and key in _keys(other, keymap) and _together(binding_id, other):
+            return f"{key} is the key of {other} already"
     return None
+
+
+def refusals(keymap: Mapping[str, str]) -> dict[str, str]:
+    """Return the actions of a keymap that cannot have the keys that it gives them, with the reasons."""
+    found = {}
+    for binding_id, text in keymap.items():
+        if binding_id not in bindings():
+            found[binding_id] = "no action has this name"
+            continue
+        others = {name: keys for name, keys in keymap.items() if name != binding_id}
+        reasons = [refusal(binding_id, key, others) for key in named(text)]
+        works = [key for key, reason in zip(named(text), reasons, strict=True) if reason is None]
+        if not works:
+            found[binding_id] = next(filter(None, reasons), "no key is given")
+    return found
+
+
+def named(keys: str) -> list[str]:
+    """Return keys with commas between them as Textual names them: "?" is "question_mark"."""
+    return [key for key in _normalize_key_list(keys).split(",") if key]
+
+
+def _keys(binding_id: str, keymap: Mapping[str, str]) -> list[str]:
+    return named(keymap.get(binding_id, bindings()[binding_id].key))
+
+
+def _works_in_editors(binding_id: str) -> bool:
+    """Whether an action has a key that is no text, or none that is: it must not depend on where the focus is."""
+    own = _keys(binding_id, {})
+    return any(not is_text(key) and key not in _BASIC for key in own) or not any(map(is_text, own))
+
+
+def _together(one: str, other: str) -> bool:
+    topics = {one.partition(".")[0], other.partition(".")[0]}
+    if _EVERYWHERE in topics:
+        return "watch" not in topics
+    return len(topics) == 1 or any(topics <= group for group in TOGETHER)

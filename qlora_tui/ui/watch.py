@@ -60,6 +60,7 @@ class WatchApp(TerminalApp[bool]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
+        self.set_keymap(self._settings.keymap)
         for theme in themes.load_all()[0]:
             self.register_theme(theme)
         if self._settings.theme in self.available_themes:

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.reactive import var
-from textual.widgets import Button, Static
+from textual.widgets import Button, Select, Static
 
 from qlora_tui import atomic
 from qlora_tui.chat import offers, transcript
@@ -182,7 +182,7 @@ conversation stays, and the next question loads the model again.
     @on(Button.Pressed, "#chat-on-cpu")
     def _on_cpu(self) -> None:
         if self.wanted is not None:
-            self.query_one(Prompt).focus()
+            self._to_prompt()
             self.open_run(*self.wanted, device="cpu")
 
     @on(SamplingPanel.Changed)
@@ -223,11 +223,17 @@ conversation stays, and the next question loads the model again.
         self.unload()
 
     def action_stop(self) -> None:
-        """Stop the answer; without one, go to the question."""
+        """Stop the answer; without one, go back to the question."""
         if self.is_answering and self.session is not None:
             self.session.cancel()
         else:
-            self.query_one(Prompt).focus()
+            self._to_prompt()
+
+    def _to_prompt(self) -> None:
+        """Focus the question, which the settings hide in a narrow terminal."""
+        if not self.query_one("#chat-talk").display:
+            self.remove_class("-panel")
+        self.call_after_refresh(self.query_one(Prompt).focus)
 
     async def action_retry(self) -> None:
         """Answer the last question again."""
@@ -248,7 +254,7 @@ conversation stays, and the next question loads the model again.
             prompt = self.query_one(Prompt)
             prompt.load_text(turn.question)
             prompt.move_cursor(prompt.document.end)
-            prompt.focus()
+            self._to_prompt()
 
     def action_side(self) -> None:
         """Let the next ones answer: adapter, base, both."""
@@ -270,8 +276,16 @@ conversation stays, and the next question loads the model again.
             await self.query_one(ConversationView).clear()
 
     def action_panel(self) -> None:
-        """Show or hide sampling and system prompt."""
+        """Show or hide sampling and system prompt, with the focus where it can be seen."""
         self.toggle_class("-panel")
+        self.call_after_refresh(self._focus_panel)
+
+    def _focus_panel(self) -> None:
+        panel = self.query_one(SamplingPanel)
+        if panel.display:
+            panel.query_one(Select).focus()
+        else:
+            self.query_one(Prompt).focus()
 
     @work(exit_on_error=False)
     async def action_open(self) -> None:

@@ -20,29 +20,42 @@ class Terms(OptionList, VimKeys):
 
 
 class Glossary(ModalScreen[None]):
-    """All terms, those that belong to where one was first."""
+    """All terms, those of the focused field or panel first. Letters narrow the list, arrows move in it."""
 
     CSS_PATH = "glossary.tcss"
-    AUTO_FOCUS = "#terms"
+    AUTO_FOCUS = "#term-filter"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,f10", "leave", "Back", id="glossary.leave", tooltip="Back to where you were"),
+        Binding("escape", "leave", "Back", id="glossary.leave", tooltip="Close the glossary"),
         Binding("slash", "filter", "Filter", id="glossary.filter", tooltip="Find a term by its letters"),
+        *(
+            Binding(key, f"move('{action}')", description, id=f"glossary.{key}", tooltip=description, show=False)
+            for key, action, description in (
+                ("up", "cursor_up", "Previous term"),
+                ("down", "cursor_down", "Next term"),
+                ("pageup", "page_up", "A page of terms back"),
+                ("pagedown", "page_down", "A page of terms on"),
+            )
+        ),
     ]
 
-    def __init__(self, near: tuple[glossary.Entry, ...] = ()) -> None:
+    def __init__(self, near: tuple[glossary.Entry, ...] = (), term: str = "") -> None:
         super().__init__()
+        self._term = term
         self._entries = tuple(dict.fromkeys((*near, *glossary.entries())))
 
     def compose(self) -> ComposeResult:
         with Vertical(id="glossary-box") as box:
             box.border_title = "Glossary"
-            yield Input(placeholder="Type to find a term", id="term-filter")
+            yield Input(placeholder="Type to find a term, up and down move", id="term-filter")
             with Horizontal():
                 yield Terms(id="terms")
                 yield Static(id="meaning", markup=False)
 
     def on_mount(self) -> None:
         self._list("")
+        terms = self.query_one(Terms)
+        if self._term in terms._id_to_option:
+            terms.highlighted = terms.get_option_index(self._term)
 
     def _list(self, letters: str) -> None:
         terms = self.query_one(Terms)
@@ -74,4 +87,8 @@ class Glossary(ModalScreen[None]):
 
     def action_filter(self) -> None:
         """Type a filter."""
-        self.query_one("#term-filter").focus()
+        self.set_focus(self.query_one("#term-filter"))
+
+    def action_move(self, action: str) -> None:
+        """Move in the list."""
+        getattr(self.query_one(Terms), f"action_{action}")()

@@ -3,8 +3,10 @@
 import gc
 from typing import ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.events import DescendantFocus
 from textual.screen import Screen
 
 from qlora_tui.ui.widgets.key_line import KeyLine
@@ -27,6 +29,17 @@ class Place(Screen[None]):
         # What is there now lives as long as the app does. To go through all of it, again and again, as the garbage
         # collector would, holds up a key for ten times as long as a drawing does.
         self.call_after_refresh(gc.freeze)
+
+    @on(DescendantFocus)
+    def _look_at_focus(self) -> None:
+        self.call_after_refresh(self._leave_hidden_focus)
+
+    def _leave_hidden_focus(self) -> None:
+        """What nobody sees must not be typed into."""
+        focused = self.focused
+        if focused is not None and not all(node.display for node in focused.ancestors_with_self):
+            self.set_focus(None)
+            self.focus_next()
 
     def compose(self) -> ComposeResult:
         yield PlacesBar(self.NAME)

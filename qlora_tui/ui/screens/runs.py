@@ -153,7 +153,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         """Show and focus the filter."""
         field = self.query_one("#run-filter")
         field.display = True
-        field.focus()
+        self.set_focus(field)  # at once: letters typed right after the key arrive there
 
     def action_clear(self) -> None:
         """One step back: the filter first, then the marks."""

@@ -80,10 +80,8 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
         self._read()
 
     def on_screen_resume(self) -> None:
-        """Themes may have come or gone."""
-        ours = sorted(name for name, theme in self.app.available_themes.items() if "loss" in theme.variables)
-        others = sorted(self.app.available_themes.keys() - set(ours))
-        self.query_one(ThemeList).offer([*ours, *others])
+        """Themes may have come or gone, and another one may have been chosen elsewhere."""
+        self.query_one(ThemeList).offer(self.app.available_themes, self._settings.theme)
 
     @property
     def _settings(self) -> Settings:
@@ -112,13 +110,6 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
                 key=binding_id,
             )
 
-    @on(ThemeList.Previewed)
-    def _theme(self, message: ThemeList.Previewed) -> None:
-        if message.theme in self.app.available_themes:
-            self.app.theme = message.theme
-        if message.keep:
-            self._prefer(theme=message.theme)
-
     @on(Input.Changed, "#refresh-hz")
     def _refresh_rate(self, event: Input.Changed) -> None:
         try:
@@ -144,9 +135,9 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
         key = await self.app.push_screen_wait(AskKey(binding_id))
         if key is None:
             return
-        other = keys.clash(binding_id, key, self._settings.keymap)
-        if other is not None:
-            problem = UsageError(f"{key} is the key of {other} already", hint="Give that one another key first.")
+        reason = keys.refusal(binding_id, key, self._settings.keymap)
+        if reason is not None:
+            problem = UsageError(reason, hint=f"{binding_id} keeps its key.")
             self.post_message(messages.Complained(problem))
         else:
             self._set_key(binding_id, key)

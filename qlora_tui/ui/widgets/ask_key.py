@@ -16,6 +16,8 @@ class AskKey(ModalScreen[str | None]):
     }
     """
 
+    TAKES_EVERY_KEY = True
+
     def __init__(self, what: str) -> None:
         super().__init__()
         self._what = what

@@ -47,12 +47,27 @@ class ModelTable(DataTable[Content], VimKeys):
 ## Models
 
 A base model, its size, its licence, whether it is gated, and whether the draft with it fits. `enter` takes the marked
-one. `/` searches: among the models here and the well-known ones at once, on the hub
-after a moment. A path (`~/models`, `./x`) lists the model folders there. Nothing is downloaded by choosing.
+one. `/` searches among the models here and the well-known ones at once, and on the hub after a moment; `down` goes back
+to the table. A path (`~/models`, `./x`) lists the model folders there. Choosing a model downloads nothing.
 """
 
     def action_search(self) -> None:
-        self.screen.query_one("#model-search", Input).focus()
+        """Type in the search line. The focus moves at once, so that letters typed right after the key arrive there."""
+        self.screen.set_focus(self.screen.query_one("#model-search", Input))
+
+
+class ModelSearch(Input):
+    """Words of a model's name, or a path."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "table", "To the models", id="models.table", tooltip="From the search to the models",
+                show=False),
+    ]  # fmt: skip
+    HELP = ModelTable.HELP
+
+    def action_table(self) -> None:
+        """Go to the models."""
+        self.screen.set_focus(self.screen.query_one(ModelTable))
 
 
 class ModelPicker(Vertical):
@@ -98,7 +113,7 @@ class ModelPicker(Vertical):
         self._chosen = ""
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="search models, or a folder: ~/models", id="model-search", compact=True)
+        yield ModelSearch(placeholder="search models, or a folder: ~/models", id="model-search", compact=True)
         yield Static("", id="model-status", markup=False)
         with Horizontal(id="model-columns"):
             yield ModelTable(cursor_type="row", id="model-table")

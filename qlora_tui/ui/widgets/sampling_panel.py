@@ -32,6 +32,8 @@ class SamplingPanel(VerticalScroll):
 
 **Temperature** 0 always takes the likeliest token. **top_p** keeps the likeliest tokens that hold this share of the
 probability. **top_k** 0 means all. The **system prompt** is sent before the conversation.
+
+**Left** and **right** move a slider by one step; or type a number and press **Enter**.
 """
     DEFAULT_CSS = """
     SamplingPanel {

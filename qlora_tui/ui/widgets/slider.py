@@ -1,27 +1,28 @@
-"""A number between two ends, moved by keys, wheel or mouse."""
+"""A number between two ends, moved by keys, wheel or mouse, or typed."""
 
+from contextlib import suppress
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.events import Click, Key, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
+_NUMBER = frozenset("0123456789.,")
+_LONGEST = 6
+
 
 class Slider(Widget, can_focus=True):
-    """One line: name, bar, value.
-
-    | Key | Effect |
-    |---|---|
-    | left, h | one step down |
-    | right, l | one step up |
-    """
+    """One line: name, bar, value. What is typed takes effect with Enter, or when the focus leaves."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "step(-1)", "Less", id="slider.less", tooltip="One step down", show=False),
         Binding("right,l", "step(1)", "More", id="slider.more", tooltip="One step up", show=False),
+        Binding("enter", "take", "Set", id="slider.take", tooltip="Set the number that was typed", show=False),
+        Binding("backspace", "erase", "Erase", id="slider.erase", tooltip="Take back the last digit", show=False),
+        Binding("escape", "forget", "Forget", id="slider.forget", tooltip="Forget what was typed", show=False),
     ]
     DEFAULT_CSS = """
     Slider {
@@ -31,6 +32,8 @@ class Slider(Widget, can_focus=True):
     """
 
     value: reactive[float] = reactive(0.0)
+    typed: reactive[str] = reactive("")
+    """Digits that are not set yet."""
 
     class Moved(Message):
         """The value was changed by a person."""
@@ -67,7 +70,7 @@ class Slider(Widget, can_focus=True):
         return round(min(self.high, max(self.low, self.low + steps * self.step)), 6)
 
     def render(self) -> Content:
-        name, number = f"{self.label:<18.18} ", f" {self.value:g}"
+        name, number = f"{self.label:<18.18} ", f" {self.typed}_" if self.typed else f" {self.value:g}"
         room = max(1, self._bar_width)
         filled = round(room * (self.value - self.low) / (self.high - self.low))
         return Content.assemble(
@@ -78,8 +81,40 @@ class Slider(Widget, can_focus=True):
     def _bar_width(self) -> int:
         return self.content_size.width - 19 - 6
 
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        """Digits and the decimal point are a number, and no keys of the app."""
+        return character is not None and character in _NUMBER
+
+    def on_key(self, event: Key) -> None:
+        if event.character is not None and event.character in _NUMBER:
+            event.stop()
+            if len(self.typed) < _LONGEST:
+                self.typed += event.character.replace(",", ".")
+
+    def on_blur(self) -> None:
+        self.action_take()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing can be taken back before anything was typed."""
+        return bool(self.typed) if action in ("take", "erase", "forget") else True
+
+    def action_take(self) -> None:
+        """Set what was typed, or the nearest number there is on the slider."""
+        typed, self.typed = self.typed, ""
+        with suppress(ValueError):
+            self._move(float(typed))
+
+    def action_erase(self) -> None:
+        """Take back the last digit."""
+        self.typed = self.typed[:-1]
+
+    def action_forget(self) -> None:
+        """Forget what was typed."""
+        self.typed = ""
+
     def action_step(self, direction: int) -> None:
         """Move by one step."""
+        self.typed = ""
         self._move(self.value + direction * self.step)
 
     def on_click(self, event: Click) -> None:

@@ -1,11 +1,12 @@
 """The themes: the one under the cursor is shown at once, enter keeps it."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from textual import on
 from textual.content import Content
 from textual.events import Blur
 from textual.message import Message
+from textual.theme import Theme
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -17,8 +18,9 @@ class ThemeList(OptionList, VimKeys):
 
     HELP = """
 ### Themes
-Move to see a theme, **enter** keeps it. The first ones are shipped or your own: a TOML file in the themes folder (see
-Folders) becomes a theme of its name at once and is shown again whenever it is saved. The others are Textual's.
+Move to see a theme, **enter** keeps it, **escape** goes back to the one before. The first ones are shipped or your own:
+a TOML file in the themes folder (see Folders) becomes a theme of its name at once and is shown again whenever it is
+saved. The others are Textual's.
 
 *okabe* keeps curves apart for any colour vision, *contrast* dims nothing, *terminal* uses your terminal's 16 colours.
 """
@@ -28,30 +30,39 @@ Folders) becomes a theme of its name at once and is shown again whenever it is s
     """
 
     class Previewed(Message):
-        """This theme is to be shown."""
+        """This theme is to be shown, and to be kept where `keep`."""
 
-        def __init__(self, theme: str, *, keep: bool) -> None:
+        def __init__(self, themes: "ThemeList", theme: str, *, keep: bool) -> None:
             super().__init__()
+            self.themes = themes
             self.theme = theme
             self.keep = keep
+
+        @property
+        def control(self) -> "ThemeList":
+            return self.themes
 
     def __init__(self, kept: str, **kwargs: str) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self._kept = kept
         self.border_title = "Theme"
 
-    def offer(self, names: Iterable[str]) -> None:
-        """Fill the list, with the cursor on the kept theme."""
-        names = list(names)
+    def offer(self, themes: Mapping[str, Theme], kept: str) -> None:
+        """Fill the list, ours first, with the cursor on the kept theme."""
+        self._kept = kept
+        names = sorted(themes, key=lambda name: ("loss" not in themes[name].variables, name))
         self.clear_options()
-        self.add_options([Option(Content(f"{'●' if name == self._kept else ' '} {name}"), id=name) for name in names])
-        self.highlighted = names.index(self._kept) if self._kept in names else None
+        self.add_options([Option(self._line(name), id=name) for name in names])
+        self.highlighted = names.index(kept) if kept in names else None
+
+    def _line(self, name: str) -> Content:
+        return Content(f"{'●' if name == self._kept else ' '} {name}")
 
     @on(OptionList.OptionHighlighted)
     def _preview(self, event: OptionList.OptionHighlighted) -> None:
         event.stop()
         if self.has_focus and event.option_id is not None:
-            self.post_message(self.Previewed(event.option_id, keep=False))
+            self.post_message(self.Previewed(self, event.option_id, keep=False))
 
     @on(OptionList.OptionSelected)
     def _keep(self, event: OptionList.OptionSelected) -> None:
@@ -60,8 +71,8 @@ Folders) becomes a theme of its name at once and is shown again whenever it is s
             before, self._kept = self._kept, event.option_id
             for name in (before, self._kept):
                 if name in self._id_to_option:
-                    self.replace_option_prompt(name, Content(f"{'●' if name == self._kept else ' '} {name}"))
-            self.post_message(self.Previewed(self._kept, keep=True))
+                    self.replace_option_prompt(name, self._line(name))
+            self.post_message(self.Previewed(self, self._kept, keep=True))
 
     def on_blur(self, event: Blur) -> None:
-        self.post_message(self.Previewed(self._kept, keep=False))
+        self.post_message(self.Previewed(self, self._kept, keep=False))

@@ -1,0 +1,41 @@
+"""The themes over the present place: the one under the cursor is shown, enter keeps it, escape goes back."""
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+from qlora_tui.ui.widgets.theme_list import ThemeList
+
+
+class ChooseTheme(ModalScreen[None]):
+    """The app shows and keeps what the list asks for."""
+
+    DEFAULT_CSS = """
+    ChooseTheme {
+        align: right middle; background: $background 0%;
+        ThemeList { width: 30; height: 20; max-height: 90%; margin: 0 2; background: $surface; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Back", id="theme.leave", tooltip="Back to the theme before"),
+    ]
+
+    def __init__(self, kept: str) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def compose(self) -> ComposeResult:
+        themes = ThemeList(self._kept)
+        themes.border_subtitle = "enter keeps, escape goes back"
+        yield themes
+
+    def on_mount(self) -> None:
+        self.query_one(ThemeList).offer(self.app.available_themes, self._kept)
+
+    @on(ThemeList.Previewed)
+    def _kept_one(self, message: ThemeList.Previewed) -> None:
+        if message.keep:
+            self.dismiss()
