@@ -248,6 +248,7 @@ class Workbench(KeyRouting[None]):
         if message.keep:
             self.prefer(theme=message.theme)
             self._preview(message.theme)
+            self.leave_dialogs()
         elif message.themes.is_attached and message.themes.screen is self.screen:
             self._preview(message.theme)
 

@@ -295,3 +295,41 @@ def test_ids_that_are_active_together_are_known_as_such() -> None:
     known = {topic for group in keys.TOGETHER for topic in group}
     alone = {"workbench", "ask", "command", "confirm", "resume", "save", "transcripts"}
     assert {name.partition(".")[0] for name in keys.bindings()} == known | alone
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (160, 45)])
+async def test_what_is_typed_in_chat_can_be_seen(size: tuple[int, int], settle: Settle) -> None:
+    """In a narrow terminal the settings hide the question."""
+    app = Workbench(place="chat")
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        for toggles in (1, 2, 3):
+            for key in ("f8",) * toggles:
+                await pilot.press(key)
+                await pilot.pause()
+                assert_focus_is_seen(app)
+            await pilot.press("escape")
+            await pilot.pause()
+            await pilot.press("h", "i")
+            prompt = app.screen.query_one(Prompt)
+            assert (app.focused, prompt.text) == (prompt, "hi")
+            assert_focus_is_seen(app)
+            prompt.clear()
+
+
+async def test_an_editor_that_is_hidden_loses_the_focus(settle: Settle) -> None:
+    app = Workbench(place="chat")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        app.screen.add_class("-panel")
+        await pilot.pause()
+        app.screen.query_one(Prompt).focus()
+        await pilot.pause()
+        await pilot.press("h", "enter")
+        assert_focus_is_seen(app)
+        assert app.screen.query_one(Prompt).text == ""
+
+
+def assert_focus_is_seen(app: Workbench) -> None:
+    focused = app.focused
+    assert focused is None or (all(node.display for node in focused.ancestors_with_self) and focused.region)

@@ -33,6 +33,39 @@ async def test_a_theme_is_shown_under_the_cursor_and_kept_by_enter(settle: Settl
         assert (app.theme, settings.load().theme) == ("fog", "fog") or settings.load().theme == app.theme
 
 
+@pytest.mark.parametrize("place", ["home", "settings", "chat"])
+async def test_the_theme_chosen_with_f12_is_kept_and_escape_restores(place: str, settle: Settle) -> None:
+    app = Workbench(place=place)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("f12", "down")
+        await pilot.pause()
+        assert app.theme == "fog"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert (app.theme, settings.load().theme, app.current_mode) == ("ember", "ember", place)
+        await pilot.press("f12", "down", "enter")
+        await pilot.pause()
+        assert (app.theme, settings.load().theme, app.current_mode) == ("fog", "fog", place)
+        await pilot.press("f12", "f12", "f7")
+        await settle(pilot)
+        highlighted = app.screen.query_one(ThemeList).highlighted_option
+        assert highlighted is not None and highlighted.id == "fog"
+
+
+@pytest.mark.parametrize("leave", ["escape", "f2", "f10", "q", "right_square_bracket"])
+async def test_a_theme_that_was_only_looked_at_is_gone_when_the_list_is_left(leave: str, settle: Settle) -> None:
+    app = Workbench(place="settings")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("j")
+        await pilot.pause()
+        assert app.theme == "fog"
+        await pilot.press(leave)
+        await settle(pilot)
+        assert (app.theme, settings.load().theme) == ("ember", "ember")
+
+
 async def test_a_key_is_changed_used_and_given_back(settle: Settle) -> None:
     app = Workbench(place="settings")
     async with app.run_test(size=(120, 40)) as pilot:

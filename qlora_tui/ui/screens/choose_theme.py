@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
@@ -11,11 +10,11 @@ from qlora_tui.ui.widgets.theme_list import ThemeList
 
 
 class ChooseTheme(ModalScreen[None]):
-    """The app shows and keeps what the list asks for."""
+    """The app shows and keeps what the list asks for, and closes this when a theme is kept."""
 
     DEFAULT_CSS = """
     ChooseTheme {
-        align: right middle; background: $background 0%;
+        align: right middle;
         ThemeList { width: 30; height: 20; max-height: 90%; margin: 0 2; background: $surface; }
     }
     """
@@ -24,7 +23,7 @@ class ChooseTheme(ModalScreen[None]):
     ]
 
     def __init__(self, kept: str) -> None:
-        super().__init__()
+        super().__init__(classes="-see-through")
         self._kept = kept
 
     def compose(self) -> ComposeResult:
@@ -34,8 +33,3 @@ class ChooseTheme(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.query_one(ThemeList).offer(self.app.available_themes, self._kept)
-
-    @on(ThemeList.Previewed)
-    def _kept_one(self, message: ThemeList.Previewed) -> None:
-        if message.keep:
-            self.dismiss()

@@ -35,9 +35,11 @@ class Place(Screen[None]):
         self.call_after_refresh(self._leave_hidden_focus)
 
     def _leave_hidden_focus(self) -> None:
-        """What nobody sees must not be typed into."""
+        """No text goes into an editor that cannot be seen."""
         focused = self.focused
-        if focused is not None and not all(node.display for node in focused.ancestors_with_self):
+        if focused is None or not focused.check_consume_key("a", "a"):
+            return
+        if not all(node.display for node in focused.ancestors_with_self):
             self.set_focus(None)
             self.focus_next()
 
