@@ -21,7 +21,12 @@ class Suggestion:
     """As `--set` takes them: "training.gradient_checkpointing=on"."""
 
     need_bytes: int
+    high_bytes: int
+    """Upper bound of `need_bytes`, by which it is decided what fits."""
+
     saves_bytes: int
+    """By how much less is needed; never more than the run needs now."""
+
     fits: bool
     why: str
     """What it costs."""
@@ -49,9 +54,10 @@ def suggestions(
     together: Suggestion | None = None
     for ladder in ladders(config, facts, now):
         alone = attempts.best(ladder.steps, ladder.cost)
-        if alone is None or alone.saves_bytes <= 0:
+        if alone is None or alone.high_bytes >= now.high_bytes:
             continue
-        found.append(alone)
+        if alone.fits or alone.saves_bytes > 0:
+            found.append(alone)
         if alone.fits or (together is not None and together.fits):
             continue
         before = together.changes if together else ()
@@ -97,7 +103,7 @@ class _Attempts:
             if fits:
                 found = self._estimate(other, replay=True)
                 high, need, fits = found.high_bytes, found.need_bytes, _fits(found, now.device)
-        return Suggestion(changes, need, now.high_bytes - high, fits, why)
+        return Suggestion(changes, need, high, now.need_bytes - need, fits, why)
 
     def _estimate(self, config: RunConfig, *, replay: bool) -> Estimate:
         return estimate(config, self._facts, self._now.device, longest_tokens=self._longest_tokens, replay=replay)

@@ -151,10 +151,14 @@ def title_of(preset: presets.Preset) -> str:
 
 
 def beginnings() -> list[Beginning]:
-    """Every preset, then every run, the newest first."""
+    """The user's own presets, the shipped ones, then every run, the newest first."""
     from qlora_tui.runs import store
 
-    found = [Beginning("preset", preset.name, title_of(preset)) for preset in presets.presets()]
+    ordered = sorted(presets.presets(), key=lambda preset: preset.origin != "user")
+    found = [
+        Beginning("preset", preset.name, ("yours: " if preset.origin == "user" else "") + title_of(preset))
+        for preset in ordered
+    ]
     return found + [Beginning("run", run.name, "its frozen configuration") for run in store.all_runs()]
 
 

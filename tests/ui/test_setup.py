@@ -19,6 +19,7 @@ from qlora_tui.config.overrides import resolve
 from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import store
 from qlora_tui.runs.fingerprint import read_plan
+from qlora_tui.ui import setup_summary
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ConfigEdited, StartRequested
@@ -26,6 +27,7 @@ from qlora_tui.ui.pricing import Counted
 from qlora_tui.ui.widgets import pricer
 from qlora_tui.ui.widgets.fit_panel import AdviceList, FitPanel
 from qlora_tui.ui.widgets.memory_panel import MemoryPanel
+from qlora_tui.ui.widgets.outline import OutlineEntry
 from qlora_tui.ui.widgets.pricer import Pricer
 from qlora_tui.ui.widgets.setting_field import SettingField
 from qlora_tui.ui.widgets.settings_form import SettingsForm
@@ -438,6 +440,23 @@ async def test_settings_say_what_they_cost() -> None:
         await until(pilot, lambda: not app.draft.quantization.double_quantization)
         assert "X" not in str(box.render())
         assert "trained parameters" in field(app, "adapter.rank").explanation
+
+
+async def test_a_narrow_terminal_shows_section_keys_and_the_warning_of_the_context() -> None:
+    app = workbench()
+    app.draft = resolve()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await priced(pilot, app)
+        await until(pilot, lambda: "max_length_tokens = 1,024 is beyond the 512 tokens" in text(app, "#fit-hint"))
+        assert setup(app).query_one("#fit-hint").region.height == 1
+        tabs = [str(entry.render()) for entry in setup(app).query(OutlineEntry)]
+        assert tabs == ["m Model", "a Adapter", "d Data", "t Training"]
+
+
+async def test_own_presets_come_first_in_the_list() -> None:
+    presets.write("zzz", "# Mine\n[adapter]\nrank = 3\n")
+    names = [one.name for one in setup_summary.beginnings()]
+    assert names[0] == "zzz" and names[1:3] == [one.name for one in presets.presets() if one.origin == "shipped"][:2]
 
 
 async def test_prices_beside_the_fields_use_the_rows_that_were_counted() -> None:

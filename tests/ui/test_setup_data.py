@@ -117,6 +117,21 @@ async def test_other_data_resets_what_described_the_former_and_undo_brings_it_ba
         await until(pilot, lambda: app.draft == presets.find("llama-3.1-8b").config)
 
 
+async def test_nothing_of_the_former_data_is_shown_while_other_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"format": "messages", "confidence": 1, "used_columns": {}, "evidence": ["roles"], "notes": []}
+    looked_into(monkeypatch, {"event": "source", "first_bad_rows": [], "columns": ["messages"], **found})
+    app = workbench(tmp_path / "rows.jsonl", [])
+    async with app.run_test(size=(120, 40)) as pilot:
+        await priced(pilot, app)
+        await pilot.press("d")
+        await until(pilot, lambda: "because roles" in text(app, "#data-evidence"))
+        looked_into(monkeypatch)  # the next look says nothing for now
+        setup(app).edit({"data.source": json.dumps(str(tmp_path / "other.jsonl"))})
+        await until(pilot, lambda: text(app, "#data-evidence") == "")
+
+
 async def test_a_source_that_was_typed_and_not_taken_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         before, self._config = self._config, config
         if before.data.source != config.data.source:
             self._list_choices("")
+            self._forget()
         for form in self.query(SettingsForm):
             form.show(config, pending, reasons)
         self.query_one(DataPicker).show_source(config.data.source)
@@ -211,6 +212,18 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
             if longest
             else self.Measured(config, None)
         )
+
+    def _forget(self) -> None:
+        """Show nothing of the former source while another one is read."""
+        self.workers.cancel_group(self, "inspection")
+        self._format, self._numbers, self._title = ("", ""), None, ""
+        self._stage("", busy=False)
+        self.query_one("#data-evidence", Static).update("")
+        self.query_one(DownloadQuestion).withdraw()
+        self.query_one(ReadingList).offer([])
+        self.query_one(ColumnsForm).offer([])
+        self.query_one(TokenPreview).show([])
+        self.query_one(LengthHistogram).show(None, 0)
 
     def _stage(self, text: str, *, busy: bool) -> None:
         self.query_one("#data-stage", Static).update(Content(printable(text)))

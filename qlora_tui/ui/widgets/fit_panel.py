@@ -145,8 +145,15 @@ tokens; context and allocator are the libraries' own. It fits, is tight or fits 
         self.set_class(bool(others), "-several")
         self.query_one("#fit-legend", Static).update(self._legend(price))
         self.query_one("#fit-more", Static).update(_more(price))
-        hint = f"F8 {self._advice[0].text}" if self._advice else f"largest: {price.largest}; ctrl+l: the whole estimate"
-        self.query_one("#fit-hint", Static).update(Content(hint))
+        self.query_one("#fit-hint", Static).update(self._hint(price))
+
+    def _hint(self, price: Price) -> Content:
+        """What matters most where there is one line: a warning, else advice, else the largest part."""
+        if price.estimate.warnings:
+            return Content.styled(printable(f"! {price.estimate.warnings[0]}", one_line=True), "$text-warning")
+        if self._advice:
+            return Content(f"F8 {self._advice[0].text}")
+        return Content(f"largest: {price.largest}; ctrl+l: the whole estimate")
 
     def _bar(self, price: Price, device: Device) -> Content:
         """Taken by others, then the run's parts, then what stays free, to scale; a stroke where the memory ends."""

@@ -46,7 +46,7 @@ class OutlineEntry(Static, can_focus=True):
         self.tooltip = f"{title} ({key})"
 
     def render(self) -> Content:
-        title = Content.styled(self.title, "bold")
+        title = Content.assemble((self._key, "underline"), " ", (self.title, "bold"))
         if "-narrow" in self.screen.classes:
             return title
         summary = Content(f"  {printable(self.summary, one_line=True)}")
