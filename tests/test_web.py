@@ -1,5 +1,6 @@
 """`qlora-tui web`: on this machine only, answering its own page only."""
 
+import re
 import sys
 
 import pytest
@@ -25,17 +26,57 @@ OWN = "127.0.0.1:8000"
 )
 async def test_another_site_is_refused(headers: dict[str, str], status: int) -> None:
     """A page of another site can send requests to this machine, under its own name or one that resolves to us."""
-    app = await web._server(Server)("true", host="127.0.0.1", port=8000)._make_app()
-    async with TestClient(TestServer(app)) as client:
+    server = web._server(Server)("true", host="127.0.0.1", port=8000)
+    headers = {**headers, "Cookie": f"{server.cookie}={server.token}"}
+    async with TestClient(TestServer(await server._make_app())) as client:
         for path in ("/", "/ws") if status == 403 else ("/",):
             assert (await client.get(path, headers=headers)).status == status, path
+
+
+async def test_only_who_has_the_token_is_answered() -> None:
+    """Page, WebSocket, static files and downloads: another user of this machine reaches the port too."""
+    server = web._server(Server)("true", host="127.0.0.1", port=8000)
+    async with TestClient(TestServer(await server._make_app())) as client:
+        wrong = [{"Host": OWN}, {"Host": OWN, "Cookie": f"{server.cookie}=wrong"}, {"Host": OWN, "Cookie": "other=1"}]
+        for path in ("/", "/ws", "/static/js/textual.js", "/download/1", "/?token=wrong", "/ws?token=" + server.token):
+            for headers in wrong:
+                assert (await client.get(path, headers=headers)).status == 403, path
+        entered = await client.get(f"/?token={server.token}", headers={"Host": OWN}, allow_redirects=False)
+        assert (entered.status, entered.headers["Location"]) == (303, "/")
+        cookie = entered.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        own = {"Host": OWN, "Cookie": cookie.partition(";")[0]}
+        assert (await client.get("/static/js/textual.js", headers=own)).status == 200
+        async with client.ws_connect("/ws", headers=own):
+            pass
+    assert server.token != web._server(Server)("true", host="127.0.0.1", port=8000).token
+
+
+@pytest.mark.parametrize("host", [OWN, "localhost:8000"])
+async def test_the_page_asks_nobody_else_and_cannot_be_framed(host: str) -> None:
+    server = web._server(Server)("true", host="127.0.0.1", port=8000)
+    async with TestClient(TestServer(await server._make_app())) as client:
+        headers = {"Host": host, "Cookie": f"{server.cookie}={server.token}"}
+        response = await client.get("/", headers=headers)
+        text, policy = await response.text(), response.headers["Content-Security-Policy"]
+        static = await client.get("/static/css/xterm.css", headers=headers)
+    assert "https://" not in text and "onClick" not in text
+    assert f'data-session-websocket-url="ws://{host}/ws"' in text
+    assert {url for url in re.findall(r"//[\w.:]+/", text) if host not in url} <= {"//www.w3.org/"}
+    assert "xterm-helper-textarea" in text, "the terminal has the focus without a click"
+    nonce = policy.partition("'nonce-")[2].partition("'")[0]
+    assert nonce and text.count("<script>") == 0 and text.count(nonce) == 2
+    for said in ("default-src 'none'", "frame-ancestors 'none'", f"ws://{host}"):
+        assert said in policy
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
+    assert response.headers["X-Frame-Options"] == static.headers["X-Frame-Options"] == "DENY"
 
 
 def test_it_listens_on_this_machine_only_unless_told(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts: list[str] = []
     monkeypatch.setattr(Server, "serve", lambda self: hosts.append(f"{self.host}:{self.port}"))
     assert "everybody" not in command("web").err
-    assert "everybody who reaches 0.0.0.0" in command("web", "--host", "0.0.0.0", "--port", "80").err
+    assert "everybody who reads the traffic of 0.0.0.0" in command("web", "--host", "0.0.0.0", "--port", "80").err
     assert hosts == ["127.0.0.1:8000", "0.0.0.0:80"]
 
 
