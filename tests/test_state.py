@@ -335,3 +335,10 @@ def test_the_smoothed_loss_is_near_the_end_and_the_mean_is_of_all_steps() -> Non
     assert state.mean_loss == 5.5
     assert state.smoothed_loss is not None and 1.0 <= state.smoothed_loss < 1.01
     assert RunState().smoothed_loss is None
+
+
+def test_a_warning_that_a_resumed_attempt_says_again_is_kept_once() -> None:
+    warned = events.Warned(code="data", message="18 rows are equal")
+    other = events.Warned(code="data", message="19 rows are equal")
+    state = folded([started(1), warned, started(2), warned, other, warned])
+    assert [item.message for item in state.warnings] == [warned.message, other.message]

@@ -24,6 +24,7 @@ from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.regular_files import check, descriptor, open_to_append, open_to_read
 from qlora_tui.runs import control, events, heartbeat, processes
+from qlora_tui.runs.crash_cause import STARTED, crash_cause
 from qlora_tui.runs.event_log import EventReader, EventWriter, end_of_lines
 from qlora_tui.runs.state import RunState, fold_all
 from qlora_tui.runs.store import RunFolder
@@ -182,6 +183,8 @@ def start(
     for text in settings:
         command += ["--set", text]
     with storage_errors(run.stdio), open_to_append(run.stdio) as output:
+        output.write(f"{STARTED}\n".encode())
+        output.flush()
         worker = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -247,7 +250,9 @@ def _last_words(run: RunFolder) -> str:
             lines = file.read(_LAST_WORDS_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return f"Nothing could be read from {run.stdio}."
-    return f"Last line of {run.stdio}: {lines[-1]}" if lines else f"{run.stdio} is empty."
+    if cause := crash_cause(lines):
+        return f"{run.stdio} says: {cause}"
+    return f"What it printed is in {run.stdio}."
 
 
 def ask(run: RunFolder, action: control.Action) -> str:

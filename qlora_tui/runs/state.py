@@ -255,6 +255,9 @@ def _checkpoint(state: RunState, event: events.Checkpoint) -> RunState:
 
 
 def _warning(state: RunState, event: events.Warned) -> RunState:
+    """A resumed attempt says again what the one before it said."""
+    if any((item.code, item.message) == (event.code, event.message) for item in state.warnings):
+        return state
     return state._replace(warnings=(*state.warnings, event)[-_KEPT_WARNINGS:])
 
 

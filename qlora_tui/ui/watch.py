@@ -101,6 +101,10 @@ class WatchApp(TerminalApp[bool]):
         """The panel beside the one that is shown."""
         self.query_one(RunPanel).move(direction)
 
+    def action_samples(self) -> None:
+        """Order the samples by prompt, to compare them between steps, or by step."""
+        self.query_one(RunPanel).turn_samples()
+
     def action_plot(self) -> None:
         """The next curve in the large plot."""
         self.query_one(RunPanel).turn_plot()

@@ -23,6 +23,7 @@ from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.confirm import Confirm
 from qlora_tui.ui.widgets.curve_lines import CurveLines
 from qlora_tui.ui.widgets.run_log import RunLog
+from qlora_tui.ui.widgets.run_progress import RunProgress
 from qlora_tui.ui.widgets.run_texts import SamplesPanel, WarningsPanel
 
 __all__ = ["fake_worker"]
@@ -339,3 +340,59 @@ def test_a_view_waits_until_the_one_before_it_is_on_screen() -> None:
         reader.stop()
         thread.join(timeout=30)
     assert not thread.is_alive()
+
+
+async def test_the_three_losses_are_named_and_explained() -> None:
+    written("one", [*beginning(), *training(), finished()])
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, is_whole)
+        line = next(line for line in head(app).splitlines() if line.startswith("loss "))
+        for name in ("last", "smoothed", "mean"):
+            assert name in line and f"**{name}**" in place(app).HELP
+        assert "mean loss 0.51" in head(app)
+        assert "smoothed: " in str(app.screen.query_one(RunProgress).tooltip)
+
+
+async def test_samples_are_compared_between_steps() -> None:
+    log = [*beginning(), *training(60)]
+    for number, answer in ((20, "Mira sold it."), (40, "Mira owns it."), (60, "Mira owns it.")):
+        log.append(events.Sample(step=number, prompt="Who owns the boat?", answer=answer))
+    written("one", log)
+    app = Workbench(run="one")
+    async with app.run_test(size=WIDE) as pilot:
+        await shown(pilot, app, is_whole)
+        await pilot.press("v")
+        await pilot.pause()
+        text = text_of(app, SamplesPanel)
+        assert "› Who owns the boat?\n  step 20  Mira sold it.\n  step 40  Mira owns it.\n  step 60  Mira" in text
+        visual = app.screen.query_one(SamplesPanel).query_one(Static).visual
+        changed = [text[span.start : span.end] for span in visual.spans if "underline" in str(span.style)]
+        assert changed == ["owns"]
+        await pilot.press("v")
+        await pilot.pause()
+        assert text_of(app, SamplesPanel).startswith("step 60")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 35), WIDE])
+@pytest.mark.parametrize("panel", ["#plot-loss", "#samples", "#log"])
+async def test_one_panel_is_enlarged_and_everything_is_back(size: tuple[int, int], panel: str) -> None:
+    written("one", [*beginning(), *training(), finished()], "loading\n")
+    app = Workbench(run="one")
+    async with app.run_test(size=size) as pilot:
+        await shown(pilot, app, is_whole)
+        await until(pilot, lambda: app.screen.query("#plot-loss.-drawn"))
+        app.screen.query_one(Tabs).active = {"#plot-loss": "tab-plots"}.get(panel, f"tab-{panel[1:]}")
+        await pilot.pause()
+        before = [(one.id, one.region) for one in app.screen.query(".box, Tabs, RunProgress")]
+        app.screen.query_one(panel).focus()
+        await pilot.press("z")
+        await pilot.pause()
+        large = app.screen.query_one(panel).region
+        assert large.width == size[0] and large.height >= size[1] - 10
+        assert [one.id for one in app.screen.query(".box") if one.region] == [panel[1:]]
+        assert "200 of 200 steps" in words(app) and "╱" not in words(app)
+        assert words(app).count("━━━━") > 0, "a whole progress bar"
+        await pilot.press("z")
+        await pilot.pause()
+        assert [(one.id, one.region) for one in app.screen.query(".box, Tabs, RunProgress")] == before

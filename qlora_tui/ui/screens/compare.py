@@ -13,8 +13,9 @@ from textual.widgets import DataTable, Static
 
 from qlora_tui.config.differences import differences
 from qlora_tui.errors import QloraError
-from qlora_tui.runs import jobs, store
+from qlora_tui.runs import store
 from qlora_tui.runs.extension import current_config
+from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.jobs import Job
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
@@ -31,6 +32,10 @@ _LEGEND_CELLS = 20
 
 _VARIABLES = ("loss", "eval", "vram", "error", "accent")
 """Colours of the theme, one for each run."""
+
+
+_EVERY_S = 1.0
+"""Between two looks at runs that are training."""
 
 
 class Differences(DataTable[Text], VimKeys):
@@ -70,6 +75,7 @@ class Compare(Screen[None]):
         super().__init__()
         self._names = names
         self._jobs: list[Job] = []
+        self._followers: dict[str, Follower] = {}
         self._evals = False
 
     def compose(self) -> ComposeResult:
@@ -80,6 +86,12 @@ class Compare(Screen[None]):
 
     def on_mount(self) -> None:
         self._read()
+        self.set_interval(_EVERY_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """Follow the runs that are training."""
+        if any(job.alive for job in self._jobs) and self.app.screen is self:
+            self._read()
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
     def _read(self) -> None:
@@ -87,7 +99,7 @@ class Compare(Screen[None]):
         from qlora_tui.evaluation import comparison
 
         try:
-            looked = [jobs.look(store.find(name)) for name in self._names]
+            looked = [self._look(name) for name in self._names]
             results = comparison.facts_table(comparison.facts(looked))
             differing = differences([current_config(job.run, job.state) for job in looked])
         except QloraError as error:
@@ -95,14 +107,23 @@ class Compare(Screen[None]):
         else:
             self.post_message(Compared(looked, results, differing))
 
+    def _look(self, name: str) -> Job:
+        """The run now. Only what was appended since the last look is read."""
+        follower = self._followers.setdefault(name, Follower(store.find(name)))
+        follower.catch_up()
+        return Job(follower.run, follower.state, follower.alive)
+
     @on(Compared)
     async def _show(self, message: Compared) -> None:
         from qlora_tui.ui.widgets.curve_plot import CurvePlot
 
         self._jobs = message.jobs
-        await self.query_one("#overlay").mount(CurvePlot("loss", id="overlaid"))
+        if not self.query(CurvePlot):
+            await self.query_one("#overlay").mount(CurvePlot("loss", id="overlaid"))
         self._plot()
         table = self.query_one(Differences)
+        cursor = table.cursor_coordinate
+        table.clear(columns=True)
         room = (table.size.width - _LABEL_CELLS) // len(self._names)
         for name in ("", *self._names):
             table.add_column(Text(shortened("name", printable(name), max(room, _LEAST_NAME_CELLS))))
@@ -111,6 +132,7 @@ class Compare(Screen[None]):
             table.add_row(Text(label, style="bold"), *(Text(printable(cell, one_line=True)) for cell in cells))
         if not message.differing:
             table.add_row(Text("same settings"))
+        table.cursor_coordinate = cursor
 
     def _plot(self) -> None:
         from qlora_tui.ui.widgets.curve_plot import CurvePlot

@@ -52,6 +52,12 @@ class RunPlace(Place):
 
 Everything here comes from the folder of the run, so it is the same in every window and after a restart. The run goes
 on when the workbench is left.
+
+Three training losses are shown. **last** is the loss of the newest step, which depends on the rows of that step.
+**smoothed** is its exponential average over the recent 4 % of the steps: watch this one. **mean** is the mean of all
+steps so far. **eval** is the **evaluation loss**.
+
+The time left includes evaluations, checkpoints and samples to come, each as long as it took in this run.
 """
 
     app = getters.app(Workbench)
@@ -278,14 +284,15 @@ on when the workbench is left.
 
     def action_enlarge(self) -> None:
         """The focused panel alone, and back."""
-        if self.maximized is not None:
-            self.minimize()
-        elif self.focused is not None:
-            self.maximize(self.focused, container=False)
+        self.query_one(RunPanel).enlarge(self.focused)
 
     def action_panel(self, direction: int) -> None:
         """The panel beside the one that is shown."""
         self.query_one(RunPanel).move(direction)
+
+    def action_samples(self) -> None:
+        """Order the samples by prompt, to compare them between steps, or by step."""
+        self.query_one(RunPanel).turn_samples()
 
     def action_plot(self) -> None:
         """The next curve in the large plot."""

@@ -4,11 +4,15 @@ from textual.content import Content
 from textual.reactive import var
 
 from qlora_tui.runs import events, narration
+from qlora_tui.runs.crash_cause import crash_cause
 from qlora_tui.runs.narration import short
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.run_static import RunStatic
+
+_METRICS = {"train_loss": "mean loss"}
+"""Metrics that have another name on the screen."""
 
 
 class RunOutcome(RunStatic):
@@ -79,7 +83,7 @@ def _finished(view: RunView) -> Content:
     if finished is None:
         return Content("")
     words = [f"{finished.step:,} steps in {narration.duration(finished.train_seconds)}"]
-    words += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in finished.metrics.items()]
+    words += [f"{_METRICS.get(name, name.replace('_', ' '))} {value:.4g}" for name, value in finished.metrics.items()]
     if finished.adapter_bytes:
         words.append(f"adapter {gib(finished.adapter_bytes)}")
     first = Content.assemble(("Finished: ", "bold $success"), ", ".join(words) + ". ")
@@ -119,8 +123,9 @@ def _failed(view: RunView) -> Content:
 
 def _crashed(view: RunView) -> Content:
     stage = f" while {view.state.stage.stage}" if view.state.stage else ""
-    said = [f"The worker died at step {view.state.step_number}{stage} without a last word."]
-    last_words = next((line.strip() for line in reversed(view.log.lines) if line.strip()), "")
-    if last_words:
-        said.append(f" Its output ends with: {last_words[:200]}")
+    said = [f"The worker died at step {view.state.step_number}{stage} without a final event."]
+    if cause := crash_cause(view.log.lines):
+        said.append(f" Its output says: {cause}")
+    else:
+        said.append(" Its output does not say why: the system may have ended it, as when memory runs out.")
     return Content.assemble(("".join(said), "$error"), "\n", _way_back(view))

@@ -13,6 +13,7 @@ from textual.containers import Vertical
 from textual.events import Resize
 from textual.message import Message
 from textual.reactive import var
+from textual.widget import Widget
 from textual.widgets import Tab, Tabs
 
 from qlora_tui.ui.curves import Curves, Detail, is_coarse
@@ -51,6 +52,8 @@ PANEL_BINDINGS: list[BindingType] = [
             tooltip="Show the panel to the right"),
     Binding("p", "plot", "Plot", id="run.plot", show=False,
             tooltip="Loss, learning rate or gradient norm in the large plot"),
+    Binding("v", "samples", "Samples by prompt", id="run.samples", show=False,
+            tooltip="Samples by prompt, to compare them between steps, or by step"),
 ]  # fmt: skip
 """Keys of whatever holds the panel, which works without the focus: `panel` and `plot` are the panel's own methods."""
 
@@ -149,6 +152,24 @@ class RunPanel(Vertical):
             tabs.action_next_tab()
         else:
             tabs.action_previous_tab()
+
+    def turn_samples(self) -> None:
+        """Samples by prompt, or by step."""
+        panel = self.query_one(SamplesPanel)
+        panel.by_prompt = not panel.by_prompt
+
+    def enlarge(self, focused: Widget | None) -> None:
+        """Show one panel alone below the progress, or everything again: the focused one, else the large plot."""
+        was_enlarged = self.has_class("-enlarged")
+        self.query(".-large, .-holds").remove_class("-large", "-holds")
+        self.set_class(not was_enlarged, "-enlarged")
+        if was_enlarged:
+            return
+        around = focused.ancestors_with_self if focused is not None else []
+        chosen = next((node for node in around if isinstance(node, Widget) and node.has_class("box")), None)
+        panel = chosen or self.query(".panel.-here, #plot-loss").last(Widget)
+        panel.add_class("-large")
+        self.query_one("#plots" if panel.has_class("curve-plot") else "#side").add_class("-holds")
 
     def turn_plot(self) -> None:
         """The next curve in the large plot."""

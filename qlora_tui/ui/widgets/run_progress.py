@@ -13,12 +13,21 @@ from qlora_tui.ui.widgets.run_static import RunStatic
 _SEPARATOR = "  ·  "
 
 
+LOSSES = (
+    "last: the loss of the newest step. smoothed: its exponential average over the recent 4 % of the steps. "
+    "mean: over all steps so far. eval: on rows that are not trained on."
+)
+
+
 class RunProgress(RunStatic):
     """Three lines: name, state and stage; a bar; the numbers."""
 
     DEFAULT_CSS = """
     RunProgress { height: 3; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
+
+    def on_mount(self) -> None:
+        self.tooltip = LOSSES
 
     def content_of(self, view: RunView) -> Content:
         return Content("\n").join([_title(view), self._bar(view), _numbers(view)])
@@ -31,6 +40,9 @@ class RunProgress(RunStatic):
         text = f" {done:,} of {total:,} {unit}  {share:.0%}"
         if unit == "bytes":
             text = f" {gib(done)} of {gib(total)}  {share:.0%}"
+        last = view.state.steps.last
+        if unit == "steps" and last is not None and last.epoch:
+            text += f"{_SEPARATOR}epoch {last.epoch:.2f}"
         color = MARKS[view.shown_status][1]
         width = min(self.content_size.width - len(text), 60)
         return gauge(width, [Part(share, color, "━")]) + Content(text)
@@ -44,6 +56,8 @@ def _title(view: RunView) -> Content:
     elif view.is_live and state.stage is not None:
         doing = "training" if state.stage.stage == "training" else narration.stage(state.stage)
         pieces.append(_SEPARATOR + printable(doing, one_line=True))
+    if view.is_live and (left := narration.left(state)):
+        pieces.append(_SEPARATOR + left)
     if state.attempt > 1:
         pieces.append((f"{_SEPARATOR}attempt {state.attempt}", "$foreground 70%"))
     return Content.assemble(*pieces)
@@ -58,22 +72,27 @@ def _progress(view: RunView) -> tuple[int, int, str]:
     return state.step_number, state.plan.total_steps if state.plan else 0, "steps"
 
 
+def _losses(view: RunView, last: float | None) -> Content:
+    """The loss of the last step, smoothed over the recent ones, and the mean of all steps."""
+    found = Content.assemble("loss ", (narration.number(last), "bold $loss"))
+    smoothed, mean = view.curves.smoothed.values, view.state.mean_loss
+    if smoothed and mean is not None:
+        found += Content(f" last, {narration.number(smoothed[-1])} smoothed, {narration.number(mean)} mean")
+    return found
+
+
 def _numbers(view: RunView) -> Content:
     state, last = view.state, view.state.steps.last
     pieces: list[Content] = []
     if last is not None:
-        pieces.append(Content.assemble("loss ", (narration.number(last.loss), "bold $loss")))
+        pieces.append(_losses(view, last.loss))
         if state.evals.last is not None:
             evaluated = Content.assemble("eval ", (narration.number(state.evals.last.loss), "bold $eval"))
             if state.best_eval is not None and state.best_eval is not state.evals.last:
                 evaluated += Content(f" (best {narration.number(state.best_eval.loss)})")
             pieces.append(evaluated)
-        if last.epoch:
-            pieces.append(Content(f"epoch {last.epoch:.2f}"))
         if view.is_live:
             pieces.append(Content(f"{last.tokens_per_s:,.0f} tokens/s"))
-    if view.is_live and (left := narration.left(state)):
-        pieces.append(Content(left))
     if state.first_event_s and state.last_event_s > state.first_event_s and not view.is_live:
         pieces.append(Content(f"{last.tokens:,} tokens" if last else ""))
     return Content(_SEPARATOR).join([piece for piece in pieces if piece])

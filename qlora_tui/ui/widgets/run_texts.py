@@ -1,5 +1,6 @@
 """Longer texts of a run, all of them foreign: its samples and its warnings."""
 
+from difflib import SequenceMatcher
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -54,12 +55,26 @@ class SamplesPanel(RunTexts):
 
     BORDER_TITLE = "Samples"
     EMPTY = "Answers to the sample prompts appear here during training."
-    HELP = "## Samples\n\nAnswers of the model to fixed prompts, newest first: the same prompts each time."
+    HELP = """## Samples
 
-    def items(self, view: RunView) -> tuple[events.Sample, ...]:
-        return view.state.samples
+Answers of the model to fixed prompts, newest first: the same prompts each time. `v` puts the answers to one prompt
+below each other, in the order of the steps; words that differ from the step before are underlined.
+"""
+
+    by_prompt: var[bool] = var(False)
+
+    def watch_by_prompt(self) -> None:
+        self.border_title = "Samples by prompt" if self.by_prompt else "Samples"
+        self.watch_view(self.view)
+
+    def items(self, view: RunView) -> object:
+        return (self.by_prompt, view.state.samples) if view.state.samples else ()
 
     def lines(self, view: RunView) -> list[Content]:
+        return _by_prompt(view.state.samples) if self.by_prompt else self._by_step(view)
+
+    @staticmethod
+    def _by_step(view: RunView) -> list[Content]:
         found: list[Content] = []
         step = None
         for sample in view.state.samples[: -_SAMPLES_SHOWN - 1 : -1]:
@@ -69,6 +84,33 @@ class SamplesPanel(RunTexts):
             found.append(Content.assemble(("› ", "$foreground 60%"), (printable(sample.prompt), "$foreground 70%")))
             found.append(Content(f"  {printable(sample.answer).strip()}"))
         return found
+
+
+def _by_prompt(samples: tuple[events.Sample, ...]) -> list[Content]:
+    """Each prompt with its answers in the order of the steps."""
+    width = len(str(max(sample.step for sample in samples)))
+    found: list[Content] = []
+    for prompt in dict.fromkeys(sample.prompt for sample in samples):
+        found.append(Content.styled(f"› {printable(prompt)}", "bold $primary"))
+        before: list[str] = []
+        for sample in (sample for sample in samples if sample.prompt == prompt):
+            words = printable(sample.answer).split()
+            found.append(Content(f"  step {sample.step:>{width}}  ") + _changed(before, words))
+            before = words
+    return found
+
+
+def _changed(before: list[str], words: list[str]) -> Content:
+    """An answer, its words underlined where they differ from those of the step before."""
+    same = set[int]()
+    if before:
+        blocks = SequenceMatcher(None, before, words, autojunk=False).get_matching_blocks()
+        same = {index for block in blocks for index in range(block.b, block.b + block.size)}
+    styled = [
+        Content(word) if not before or index in same else Content.styled(word, "underline $success")
+        for index, word in enumerate(words)
+    ]
+    return Content(" ").join(styled)
 
 
 class WarningsPanel(RunTexts):
