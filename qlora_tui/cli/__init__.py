@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from qlora_tui import __version__, crash
+from qlora_tui import __version__, crash, encoding
 from qlora_tui.cli import (
     arena,
     chat,
@@ -95,6 +95,7 @@ def main() -> None:
 
     With --json the error is a JSON document on stdout as well.
     """
+    encoding.adapt_streams()
     output.begin()
     try:
         _refuse_what_is_no_text(sys.argv[1:])
