@@ -11,6 +11,7 @@ from qlora_tui.runs.heartbeat import Silence
 from qlora_tui.runs.jobs import Status
 from qlora_tui.runs.state import RunState
 from qlora_tui.ui.curves import Curves
+from qlora_tui.ui.load_history import Load
 
 
 class LogTail(NamedTuple):
@@ -31,6 +32,8 @@ class RunView(NamedTuple):
     curves: Curves = Curves()
     log: LogTail = LogTail()
     machine: Machine | None = None
+    loads: tuple[Load, ...] = ()
+    """How busy the machine was, the newest reading last."""
     worker_bytes: int | None = None
     """Main memory of the worker, while it lives."""
     silence: Silence | None = None

@@ -12,6 +12,7 @@ from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import events
 from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.state import RunState, fold_all
+from qlora_tui.ui.load_history import load_of, sparkline
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.memory_panel import MemoryPanel
 
@@ -55,3 +56,12 @@ async def test_a_runs_memory_is_drawn_on_the_card_that_it_works_on(
     bars = [lines[3 * number + 1] for number in range(cards)]
     assert ["█" in bar for bar in bars] == expected
     assert ["│" in bar for bar in bars] == expected
+
+
+def test_the_load_before_now_is_drawn_in_the_width_there_is() -> None:
+    assert sparkline([0.0, 0.5, 1.0], 10) == "▁▅█"
+    long = [0.0] * 500 + [1.0] + [0.0] * 99
+    drawn = sparkline(long, 40)
+    assert len(drawn) <= 40 and drawn.count("█") == 1, "a peak stays in view"
+    assert load_of(MACHINE).vram == (pytest.approx(7 / 24),)
+    assert load_of(MACHINE).cpu == 0.25

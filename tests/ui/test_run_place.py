@@ -396,3 +396,21 @@ async def test_one_panel_is_enlarged_and_everything_is_back(size: tuple[int, int
         await pilot.press("z")
         await pilot.pause()
         assert [(one.id, one.region) for one in app.screen.query(".box, Tabs, RunProgress")] == before
+
+
+async def test_compared_runs_are_followed_while_they_train() -> None:
+    from qlora_tui.ui.screens.compare import Compare
+
+    written("old", [*beginning(), *training(), finished()])
+    run = written("young", [*beginning(), *training(20)])
+    app = Workbench(place="runs")
+    async with app.run_test(size=WIDE) as pilot:
+        with jobs.hold(run):
+            app.push_screen(Compare(["old", "young"]))
+            await until(pilot, lambda: isinstance(app.screen, Compare) and app.screen.query("#overlaid.-drawn"))
+            plot: Any = app.screen.query_one("#overlaid")
+            assert [line.curve.steps[-1] for line in plot.drawn] == [200, 20]
+            with run.events.open("a") as file:
+                for event in training()[20:40]:
+                    file.write(event.model_dump_json() + "\n")
+            await until(pilot, lambda: [line.curve.steps[-1] for line in plot.drawn] == [200, 40])

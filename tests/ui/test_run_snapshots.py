@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from qlora_tui import hardware, settings
 from qlora_tui.runs import events, jobs
 from qlora_tui.settings import Settings
+from qlora_tui.ui import run_reader
 from qlora_tui.ui.app import Workbench
 
 Snap = Callable[..., bool]
@@ -21,7 +22,10 @@ THEMES = ["ember", "paper"]
 
 @pytest.fixture(autouse=True)
 def same_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sensors are read once: how many readings there are is no matter of time."""
     monkeypatch.setattr(hardware, "snapshot", lambda: MACHINE)
+    monkeypatch.setattr(run_reader, "_SENSORS_S", 1e9)
+    monkeypatch.setattr(run_reader, "_RESTING_SENSORS_S", 1e9)
 
 
 def looks_right(snap_compare: Snap, size: tuple[int, int], theme: str, *keys: str) -> bool:

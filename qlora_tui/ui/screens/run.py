@@ -19,6 +19,7 @@ from qlora_tui.ui import run_actions
 from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.curves import Detail
+from qlora_tui.ui.load_history import READINGS, History
 from qlora_tui.ui.messages import ChatRequested
 from qlora_tui.ui.run_reader import RunReader
 from qlora_tui.ui.run_view import RunView
@@ -95,6 +96,7 @@ The time left includes evaluations, checkpoints and samples to come, each as lon
     def __init__(self) -> None:
         super().__init__()
         self._reader: RunReader | None = None
+        self._history = History(maxlen=READINGS)
 
     def compose_place(self) -> ComposeResult:
         yield Static("Reading the runs...", id="run-missing", markup=False)
@@ -134,7 +136,7 @@ The time left includes evaluations, checkpoints and samples to come, each as lon
             if run is None:
                 self.post_message(self.RunMissing(_NO_RUNS))
                 return
-            reader = RunReader(run, self.app.settings.refresh_hz)
+            reader = RunReader(run, self.app.settings.refresh_hz, self._history)
             self.app.call_from_thread(self._take, reader)
             if not worker.is_cancelled:
                 reader.follow(lambda view: self.post_message(self.RunAdvanced(view, reader)))

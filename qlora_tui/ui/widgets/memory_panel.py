@@ -5,6 +5,7 @@ from textual.content import Content
 from qlora_tui.hardware import Gpu
 from qlora_tui.terminal import printable
 from qlora_tui.ui.amounts import gib
+from qlora_tui.ui.load_history import sparkline
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.gauge import Part, gauge
 from qlora_tui.ui.widgets.run_static import RunStatic
@@ -54,6 +55,7 @@ def _card(view: RunView, gpu: Gpu, width: int, *, is_ours: bool) -> Content:
         None if gpu.temperature_c is None else f"{gpu.temperature_c} °C",
         None if gpu.power_w is None else f"{gpu.power_w:.0f} W",
     ]
+    before = [load.vram[gpu.index] for load in view.loads if gpu.index < len(load.vram)]
     name = printable(gpu.name, one_line=True).removeprefix("NVIDIA ")
     title = f"{gpu.index} {name}  {'  '.join(item for item in load if item)}"
     return Content("\n").join(
@@ -61,6 +63,7 @@ def _card(view: RunView, gpu: Gpu, width: int, *, is_ours: bool) -> Content:
             Content.styled(title, "bold"),
             gauge(width, parts, mark=mark),
             Content(f"{gib(used_bytes)} of {gib(gpu.total_bytes)} used, {gib(gpu.free_bytes)} free"),
+            Content.styled(sparkline(before, width), "$vram"),
         ]
     )
 
