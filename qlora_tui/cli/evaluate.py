@@ -164,15 +164,19 @@ def quant(
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Compare ways to store the weights: bits per parameter, error per layer, perplexity."""
+    """Compare ways to store the weights: bits per parameter, error per layer, perplexity.
+
+    The result is kept, and shown where Setup asks how to store the weights of this model.
+    """
     from qlora_tui.cli.output import write_json
-    from qlora_tui.evaluation import process
+    from qlora_tui.evaluation import process, quantization_errors
 
     found: dict[str, Any] = {}
     for message in process.study_quantization(model, text.absolute() if text else None, allow_download=yes):
         if message["kind"] == "stage":
             narrate(message["text"])
         found = message
+    quantization_errors.write(model, found)
     if as_json:
         write_json({key: value for key, value in found.items() if key != "kind"})
     else:

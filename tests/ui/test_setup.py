@@ -16,6 +16,7 @@ from textual.widgets._footer import FooterKey
 from qlora_tui.config import presets
 from qlora_tui.config.fields import fields
 from qlora_tui.config.overrides import resolve
+from qlora_tui.evaluation import quantization_errors
 from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import store
 from qlora_tui.runs.fingerprint import read_plan
@@ -451,6 +452,24 @@ async def test_a_narrow_terminal_shows_section_keys_and_the_warning_of_the_conte
         assert setup(app).query_one("#fit-hint").region.height == 1
         tabs = [str(entry.render()) for entry in setup(app).query(OutlineEntry)]
         assert tabs == ["m Model", "a Adapter", "d Data", "t Training"]
+
+
+async def test_the_measured_quantization_error_of_the_model_is_shown_before_choosing() -> None:
+    app = workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await priced(pilot, app)
+        await pilot.press("a")
+        await until(pilot, lambda: "eval quant starter measures it" in text(app, "#quantization-error"))
+        schemes = [
+            {"scheme": "nf4", "relative_error": 0.0091, "perplexity": 12.5},
+            {"scheme": "8-bit", "relative_error": 0.00012, "perplexity": 12.1},
+        ]
+        quantization_errors.write("starter", {"perplexity": 12.0, "schemes": schemes})
+        setup(app).edit({"adapter.rank": "8"})
+        told = "nf4 0.910%, perplexity 12.5; 8bit 0.012%, perplexity 12.1; exact weights: perplexity 12"
+        await until(pilot, lambda: told in text(app, "#quantization-error"))
+        setup(app).adopt("meta-llama/Llama-3.1-8B", None)
+        await until(pilot, lambda: "not measured" in text(app, "#quantization-error"))
 
 
 async def test_own_presets_come_first_in_the_list() -> None:

@@ -191,6 +191,10 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
         self.query_one(TrainingForm).show_effects(message.effects)
         self._show_help()
 
+    @on(Pricer.Studied)
+    def _studied(self, message: Pricer.Studied) -> None:
+        self.query_one(AdapterForm).show_quantization_errors(message.model_id, message.errors)
+
     @on(Pricer.Badged)
     def _badged(self, message: Pricer.Badged) -> None:
         self.query_one(ModelSection).show_badges(message.badges)

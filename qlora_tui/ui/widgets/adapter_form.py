@@ -1,6 +1,7 @@
 """The second section of Setup: how the base model is stored and what is trained beside it."""
 
 import json
+import shlex
 from collections.abc import Mapping
 
 from textual import on
@@ -12,6 +13,7 @@ from textual.widgets.selection_list import Selection
 
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.evaluation.quantization_errors import QuantizationErrors
 from qlora_tui.memory.targets import targets as targeted
 from qlora_tui.memory.trainable import parameters, tensors
 from qlora_tui.models.facts import ModelFacts
@@ -51,6 +53,7 @@ class AdapterForm(VerticalScroll):
     DEFAULT_CSS = """
     AdapterForm {
         height: 1fr;
+        #quantization-error { padding: 0 1; color: $text-muted; height: auto; }
         #targets-title { padding: 0 1; color: $text-muted; height: auto; }
         TargetList { height: auto; max-height: 9; border: none; background: $surface; padding: 0 1; }
     }
@@ -61,6 +64,7 @@ class AdapterForm(VerticalScroll):
         self._seen: tuple[str, AdapterSpec] | None = None
 
     def compose(self) -> ComposeResult:
+        yield Static("", id="quantization-error", markup=False)
         yield SettingsForm(_FIRST)
         yield Static("targets: the model's linear layers are not known yet", id="targets-title", markup=False)
         yield TargetList(compact=True)
@@ -75,6 +79,10 @@ class AdapterForm(VerticalScroll):
         """Say beside each setting what it costs."""
         for form in self.query(SettingsForm):
             form.show_effects(effects)
+
+    def show_quantization_errors(self, model_id: str, errors: QuantizationErrors | None) -> None:
+        """Show what storing the model's weights in fewer bits costs, as it was measured, or how to measure it."""
+        self.query_one("#quantization-error", Static).update(Content(printable(_told(model_id, errors))))
 
     def show_targets(self, config: RunConfig, facts: ModelFacts | None) -> None:
         """The checklist: each linear layer of the model, what it adds in trained parameters, ticked when targeted."""
@@ -117,6 +125,24 @@ class AdapterForm(VerticalScroll):
             self.notify("At least one layer has to be trained.", severity="warning")
         text = '"all-linear"' if everything or not names else json.dumps(names)
         self.post_message(ConfigEdited({"adapter.target_modules": text}))
+
+
+_SCHEMES = {"nf4": "nf4", "nf4, double quantization": "nf4 double", "fp4": "fp4", "8-bit": "8bit"}
+"""Of the ways to store weights that were measured, those that can be chosen."""
+
+
+def _told(model_id: str, errors: QuantizationErrors | None) -> str:
+    if errors is None:
+        return f"quantization error: not measured; qlora-tui eval quant {shlex.quote(model_id)} measures it"
+    shown = []
+    for scheme, name in _SCHEMES.items():
+        if scheme not in errors.relative_errors:
+            continue
+        perplexity = errors.perplexities.get(scheme)
+        beside = f", perplexity {perplexity:.4g}" if perplexity is not None else ""
+        shown.append(f"{name} {errors.relative_errors[scheme]:.3%}{beside}")
+    exact = f"; exact weights: perplexity {errors.exact_perplexity:.4g}" if errors.exact_perplexity is not None else ""
+    return f"quantization error: {'; '.join(shown)}{exact}"
 
 
 def module_parameters(facts: ModelFacts, spec: AdapterSpec) -> dict[str, int]:

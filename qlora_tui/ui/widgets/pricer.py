@@ -13,6 +13,8 @@ from qlora_tui import hardware
 from qlora_tui.config import adoption, presets
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import EnvironmentProblem, QloraError
+from qlora_tui.evaluation import quantization_errors
+from qlora_tui.evaluation.quantization_errors import QuantizationErrors
 from qlora_tui.hardware import Machine
 from qlora_tui.memory.advisor import suggestions
 from qlora_tui.models.choices import Choice
@@ -63,6 +65,14 @@ class Pricer(Widget):
         def __init__(self, effects: Mapping[str, str]) -> None:
             super().__init__()
             self.effects = effects
+
+    class Studied(Message):
+        """What is known of the quantization error of the draft's model."""
+
+        def __init__(self, model_id: str, errors: QuantizationErrors | None) -> None:
+            super().__init__()
+            self.model_id = model_id
+            self.errors = errors
 
     class Badged(Message):
         """Whether models fit, by id."""
@@ -119,6 +129,8 @@ class Pricer(Widget):
         counted, base = self._counted, self._base
         try:
             facts = self._described(config)
+            if everything:
+                self._post(worker, self.Studied(config.model.id, quantization_errors.read(config.model.id)))
             machine = hardware.snapshot()
             usual = price(config, facts, machine, counted)
             if not everything and self._told is not None and _alike(usual, self._told):
