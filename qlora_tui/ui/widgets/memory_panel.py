@@ -63,7 +63,7 @@ def _card(view: RunView, gpu: Gpu, width: int, *, is_ours: bool) -> Content:
             Content.styled(title, "bold"),
             gauge(width, parts, mark=mark),
             Content(f"{gib(used_bytes)} of {gib(gpu.total_bytes)} used, {gib(gpu.free_bytes)} free"),
-            Content.styled(sparkline(before, width), "$vram"),
+            *([Content.styled(sparkline(before, width), "$vram")] if before else []),
         ]
     )
 
