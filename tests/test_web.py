@@ -38,10 +38,10 @@ async def test_only_who_has_the_token_is_answered() -> None:
     server = web._server(Server)("true", host="127.0.0.1", port=8000)
     async with TestClient(TestServer(await server._make_app())) as client:
         wrong = [{"Host": OWN}, {"Host": OWN, "Cookie": f"{server.cookie}=wrong"}, {"Host": OWN, "Cookie": "other=1"}]
-        for path in ("/", "/ws", "/static/js/textual.js", "/download/1", "/?token=wrong", "/ws?token=" + server.token):
+        for path in ("/", "/ws", "/static/js/textual.js", "/download/1", "/?enter=wrong", "/ws?enter=" + server.token):
             for headers in wrong:
                 assert (await client.get(path, headers=headers)).status == 403, path
-        entered = await client.get(f"/?token={server.token}", headers={"Host": OWN}, allow_redirects=False)
+        entered = await client.get(f"/?enter={server.token}", headers={"Host": OWN}, allow_redirects=False)
         assert (entered.status, entered.headers["Location"]) == (303, "/")
         cookie = entered.headers["Set-Cookie"]
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
@@ -50,6 +50,16 @@ async def test_only_who_has_the_token_is_answered() -> None:
         async with client.ws_connect("/ws", headers=own):
             pass
     assert server.token != web._server(Server)("true", host="127.0.0.1", port=8000).token
+
+
+async def test_the_printed_url_opens_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no secret that the printing leaves out."""
+    server = web._server(Server)("true", host="127.0.0.1", port=8000)
+    async with TestClient(TestServer(await server._make_app())) as client:
+        said = capsys.readouterr().err
+        assert server.address in said
+        query = server.address.partition(":8000")[2]
+        assert (await client.get(query, headers={"Host": OWN}, allow_redirects=False)).status == 303
 
 
 @pytest.mark.parametrize("host", [OWN, "localhost:8000"])

@@ -1,6 +1,7 @@
 """`web`: the workbench in a browser of this machine, through textual-serve."""
 
 import hmac
+import logging
 import re
 import secrets
 import shlex
@@ -60,11 +61,15 @@ def _server(base: Any) -> Any:
             self.token = secrets.token_urlsafe(32)
             self.cookie = f"qlora-tui-{self.port}"
 
+        def initialize_logging(self) -> None:
+            """Log no requests: their lines hold the token."""
+            logging.basicConfig(level=logging.WARNING)
+
         @property
         def address(self) -> str:
             """The URL to open."""
             host = f"[{self.host}]" if ":" in self.host else self.host
-            return f"http://{host}:{self.port}/?token={self.token}"
+            return f"http://{host}:{self.port}/?enter={self.token}"
 
         async def _make_app(self) -> Any:
             app = await super()._make_app()
@@ -130,7 +135,7 @@ def _guard(server: Any) -> "Callable[[Any, Any], Awaitable[Any]]":
     @http.middleware
     async def check(request: Any, handler: Any) -> Any:
         check_site(request)
-        if request.path == "/" and known(request.query.get("token")):
+        if request.path == "/" and known(request.query.get("enter")):
             response = http.HTTPSeeOther("/")
             response.set_cookie(server.cookie, server.token, httponly=True, samesite="Strict", path="/")
             raise response
