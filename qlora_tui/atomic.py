@@ -98,8 +98,14 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 def _remedy(error: OSError) -> str:
     import errno
 
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return "Check that the folder exists and is writable."
+    if error.errno == errno.EDQUOT:
+        return f"Your quota on this disk is used up: free some space, or set another folder {_FOLDERS}."
+    if error.errno == errno.ENOSPC:
         return f"The disk is full: free some space, or set another folder {_FOLDERS}."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"The folder is not writable: change its permissions, or set another folder {_FOLDERS}."
-    return "Check that the folder exists and is writable."
+    if error.errno == errno.EFBIG:
+        return "The file would exceed the largest size that is allowed: see `ulimit -f`."
+    return f"The disk or its connection may be failing: check it, and `dmesg`, or set another folder {_FOLDERS}."

@@ -1,21 +1,26 @@
 """A worker's ears and last words: signals, control messages and a full disk, whatever its main thread is doing."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine import worker
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.runs import control, events, jobs, store
 from qlora_tui.runs.control import Control, ControlReader
 from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.events import AnyEvent
+from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
@@ -129,6 +134,34 @@ def test_on_a_full_disk_a_message_that_cannot_be_acknowledged_is_obeyed(full_dis
         full_disk._obey(Control("2", "stop_and_save"))
     assert full_disk.save_now.is_set()
     assert full_disk.stop_reason == "stop_and_save"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EDQUOT])
+def test_a_log_that_takes_no_event_any_more_does_not_hide_why(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """As on a disk that became read-only: the worker ends with a reason, which every reader of the run sees."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    session = Session(run, RunState())
+    session.emit(events.Started(attempt=1, pid=1, process_start_s=1.0))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", fail)
+        broken.setattr(os, "ftruncate", fail)
+        broken.setattr(Path, "unlink", fail)
+        code = worker._fail(session, worker._explained(OSError(number, os.strerror(number)), run))
+    assert code == ExitCode.STORAGE
+    job = jobs.look(run)
+    assert job.status == "failed" and job.state.failed is not None
+    assert os.strerror(number) in job.state.failed.message and job.state.failed.exit_code == ExitCode.STORAGE
+    follower = Follower(run)
+    follower.catch_up()
+    assert follower.status == "failed"
+    session.emit(events.Started(attempt=2, pid=1, process_start_s=1.0))
+    assert jobs.look(run).status == "crashed", "what an earlier attempt said is not said of the next"
 
 
 def test_a_message_after_the_control_file_was_emptied_is_read(run: RunFolder) -> None:

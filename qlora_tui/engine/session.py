@@ -6,12 +6,13 @@ import select
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import Literal
 
 from qlora_tui import atomic
 from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.redaction import redacted
-from qlora_tui.runs import control, events
+from qlora_tui.runs import control, events, last_words
 from qlora_tui.runs.control import Control, ControlReader
 from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.events import AnyEvent
@@ -84,14 +85,27 @@ class Session:
         return self._control.offset
 
     def emit_last(self, event: AnyEvent) -> None:
-        """Append the final event, on a full disk in the room reserved for it, and make the whole log durable."""
+        """Append the final event, on a full disk in the room reserved for it, and make the whole log durable.
+
+        Where the log takes no event any more, as on a disk that became read-only, the reason is kept elsewhere.
+        """
+        try:
+            self._emit_in_reserve(event)
+            self._writer.sync()
+        except StorageError as error:
+            print(f"{error.message}. {error.hint}", file=sys.stderr, flush=True)
+            if isinstance(event, events.Failed):
+                last_words.leave(self.run, self.state.attempt, event)
+        with suppress(OSError):
+            self.run.reserve.unlink(missing_ok=True)
+
+    def _emit_in_reserve(self, event: AnyEvent) -> None:
         try:
             self.emit(event)
         except StorageError:
-            self.run.reserve.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.run.reserve.unlink(missing_ok=True)
             self.emit(event)
-        self._writer.sync()
-        self.run.reserve.unlink(missing_ok=True)
 
     def stage(
         self,

@@ -8,6 +8,8 @@ import errno
 import os
 import re
 import sys
+import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -27,7 +29,10 @@ from qlora_tui.runs.fingerprint import check_base, check_plan
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.runs.versions import LIBRARIES, library_versions
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENXIO,
+    errno.ENODEV, errno.ESTALE, errno.EREMOTEIO, errno.ENOTCONN,
+)  # fmt: skip
 _FULL_BYTES = 1 << 20
 """A disk with less than this free has failed a write for want of space."""
 
@@ -156,17 +161,31 @@ def _explained(error: Exception, run: RunFolder) -> QloraError:
 
 def _failed_write(text: str, run: RunFolder) -> OSError | None:
     """The OSError behind an error of safetensors or PyTorch, which hide it in a text or lose it."""
-    if number := re.search(r"os error (\d+)", text):
+    if number := re.search(r"(?:os error|[Ee]rrno) (\d+)", text):
         return OSError(int(number[1]), os.strerror(int(number[1])))
     if not any(words in text for words in ("PytorchStreamWriter", "inline_container", "iostream error")):
         return None
-    full = hardware.free_disk_bytes(run.path) < _FULL_BYTES
-    return OSError(errno.ENOSPC if full else errno.EIO, text.splitlines()[0])
+    if hardware.free_disk_bytes(run.path) < _FULL_BYTES:
+        return OSError(errno.ENOSPC, text.splitlines()[0])
+    return _probed(run) or OSError(errno.EIO, text.splitlines()[0])
+
+
+def _probed(run: RunFolder) -> OSError | None:
+    """What the disk says to another write, as that a quota is used up; None when it takes it."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=run.path, prefix=".probe-") as file:
+            file.write(bytes(_FULL_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def _fail(session: Session, error: QloraError) -> int:
     """Say why. A half-written checkpoint goes first: on a full disk it makes the room for the last event."""
-    checkpoints.discard_unwritten(session.run.checkpoints)
+    with suppress(OSError):
+        checkpoints.discard_unwritten(session.run.checkpoints)
     stage = session.state.stage.stage if session.state.stage else "starting"
     session.emit_last(
         events.Failed(

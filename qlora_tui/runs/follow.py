@@ -78,6 +78,7 @@ class Follower:
             if batch:
                 return batch
             began = self._reader.offset
+        self.state = jobs.with_last_words(self.run, self.state, alive=self.alive)
         return []
 
     def catch_up(self) -> None:

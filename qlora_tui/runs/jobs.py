@@ -23,7 +23,7 @@ from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.regular_files import check, descriptor, open_to_append, open_to_read
-from qlora_tui.runs import control, events, heartbeat, processes
+from qlora_tui.runs import control, events, heartbeat, last_words, processes
 from qlora_tui.runs.crash_cause import STARTED, crash_cause
 from qlora_tui.runs.event_log import EventReader, EventWriter, end_of_lines
 from qlora_tui.runs.state import RunState, fold_all
@@ -111,7 +111,14 @@ def replay(run: RunFolder) -> RunState:
 def look(run: RunFolder) -> Job:
     """The run now. Liveness is read first: a worker that ends in between leaves its final event behind."""
     alive = is_alive(run)
-    return Job(run, replay(run), alive)
+    return Job(run, with_last_words(run, replay(run), alive=alive), alive)
+
+
+def with_last_words(run: RunFolder, state: RunState, *, alive: bool) -> RunState:
+    """The state with the end of a worker that could not write it into the run's folder."""
+    if alive or state.phase not in UNFINISHED or (event := last_words.find(run, state.attempt)) is None:
+        return state
+    return fold_all(state, [event.model_copy(update={"seq": state.last_seq, "time_s": state.last_event_s})])
 
 
 def is_alive(run: RunFolder) -> bool:
