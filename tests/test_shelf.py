@@ -127,3 +127,11 @@ def test_only_settings_that_differ_are_differences() -> None:
     one, two = resolve("starter"), resolve("starter", None, ["adapter.rank=3", "data.columns.text=t"])
     assert differences([one, two]) == {"adapter.rank": [one.adapter.rank, 3], "data.columns.text": [None, "t"]}
     assert differences([one, one]) == {}
+
+
+def test_a_spike_of_one_step_stays_in_the_small_curve() -> None:
+    from qlora_tui.runs.shelf import _highest
+
+    curve = _highest([1.0] * 500 + [9.0] + [1.0] * 499)
+    assert len(curve) <= 120 and curve.count(9.0) == 1
+    assert _highest([]) == ()

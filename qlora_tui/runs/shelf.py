@@ -116,9 +116,15 @@ def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:
         last_event_s=state.last_event_s or None,
         left=left(state) if status == "running" else "",
         doing=_doing(state, status),
-        curve=tuple(losses[:: max(1, -(-len(losses) // _CURVE_POINTS))]),
+        curve=_highest(losses),
         tags=labels.tags(run),
     )
+
+
+def _highest(losses: list[float]) -> tuple[float, ...]:
+    """At most 120 losses, each the highest of its part of the run: a spike of one step stays."""
+    size = max(1, -(-len(losses) // _CURVE_POINTS))
+    return tuple(max(losses[start : start + size]) for start in range(0, len(losses), size))
 
 
 def _doing(state: RunState, status: jobs.Status) -> str:
