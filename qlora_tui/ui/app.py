@@ -23,6 +23,8 @@ from qlora_tui.ui.key_routing import KeyRouting
 from qlora_tui.ui.widgets.places_bar import PLACES
 
 if TYPE_CHECKING:
+    from textual.command import Provider
+
     from qlora_tui.config.run import RunConfig
     from qlora_tui.ui.widgets.theme_list import ThemeList
 
@@ -42,6 +44,12 @@ def _place(name: str) -> Callable[[], Screen[None]]:
     return make
 
 
+def _everything() -> "type[Provider]":
+    """Imported when the palette is opened."""
+    provider: type[Provider] = import_module("qlora_tui.ui.palette").Everything
+    return provider
+
+
 class Workbench(KeyRouting[None]):
     """Pick a model, see that it fits, train, chat."""
 
@@ -49,7 +57,7 @@ class Workbench(KeyRouting[None]):
     CSS_PATH = "app.tcss"
     MODES = {name: _place(name) for name, _, _ in PLACES}
     DEFAULT_MODE = "home"
-    COMMANDS = {Commands}
+    COMMANDS = {Commands, _everything}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(

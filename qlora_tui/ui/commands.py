@@ -43,16 +43,16 @@ def declared(kind: type[DOMNode]) -> Iterator[Binding]:
         yield from Binding.make_bindings(base.__dict__.get("BINDINGS", ()))
 
 
-def _offered(node: DOMNode, binding: Binding) -> bool:
+def offered_by_class(binding: Binding) -> bool:
+    """Whether a binding makes sense by name: no movement, no answer, no parameter that is a place."""
     topic = (binding.id or "").partition(".")[0]
-    if (
-        topic in _SILENT_TOPICS
-        or binding.action == "command_palette"
-        or ("(" in binding.action and ":" in binding.action)
-    ):
-        return False
+    parametrized = "(" in binding.action and ":" in binding.action
+    return topic not in _SILENT_TOPICS and binding.action != "command_palette" and not parametrized
+
+
+def _offered(node: DOMNode, binding: Binding) -> bool:
     name = binding.action.partition("(")[0]
-    return "." in name or node.check_action(name, ()) is not False
+    return offered_by_class(binding) and ("." in name or node.check_action(name, ()) is not False)
 
 
 class Commands(Provider):

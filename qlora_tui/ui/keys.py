@@ -29,6 +29,16 @@ TOGETHER = (
 )
 """First parts of the ids of bindings that can be active at the same time."""
 
+PLACES_OF = {
+    "home": ("home",),
+    "setup": ("setup", "models", "data", "rows"),
+    "run": ("run", "plot"),
+    "runs": ("runs",),
+    "chat": ("chat",),
+    "settings": ("settings",),
+}
+"""First parts of the ids of the actions of each place."""
+
 _MOVES = ("up", "down", "left", "right", "home", "end", "pageup", "pagedown")
 _BASIC = {
     *("enter", "escape", "tab", "shift+tab", "backspace", "delete", "ctrl+c"),

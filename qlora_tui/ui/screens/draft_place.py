@@ -129,7 +129,8 @@ class DraftPlace(Place):
         self.app.draft_source = source
         self.app.draft = config
 
-    def _begin_from(self, config: RunConfig, source: str) -> None:
+    def begin_from(self, config: RunConfig, source: str) -> None:
+        """Replace the draft by a preset or a run, which can be undone."""
         self._remember()
         self.end_typing()
         self.edits.clear()
@@ -177,7 +178,7 @@ class DraftPlace(Place):
         if chosen is None:
             return
         try:
-            self._begin_from(setup_summary.load(chosen), f"{chosen.kind} {chosen.name}")
+            self.begin_from(setup_summary.load(chosen), f"{chosen.kind} {chosen.name}")
         except QloraError as error:
             self.app.complain(error)
 

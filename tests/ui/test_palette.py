@@ -1,0 +1,47 @@
+"""The command palette finds everything by name, from any place."""
+
+import pytest
+from run_material import beginning, finished, training, written
+from run_screen import until
+from screen_material import Settle
+from textual.widgets import Input
+
+from qlora_tui.config.fields import fields
+from qlora_tui.ui import glossary, palette
+from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.screens.glossary import Glossary
+
+pytestmark = pytest.mark.usefixtures("machine")
+
+
+def test_everything_has_a_name() -> None:
+    written("alpha", [*beginning(), *training(50), finished()])
+    names = {one.name for one in palette.everything("home")}
+    assert {f"setting: {key}" for key in fields()} <= names
+    assert {f"term: {entry.term}" for entry in glossary.entries()} <= names
+    for name in ("run: alpha", "chat: alpha",
+                 "model: starter", "preset: starter", "setting: theme", "runs: delete",
+                 "setup: start", "run: stop and save", "chat: retry", "plot: log scale",
+                 "data: count all"):  # fmt: skip
+        assert name in names
+
+
+@pytest.mark.parametrize(
+    ("typed", "reached"),
+    [
+        ("setting: adapter.rank", lambda app: app.focused is not None and "rank" in str(app.focused.parent.id)),
+        ("run: alpha", lambda app: app.current_mode == "run" and app.run_name == "alpha"),
+        ("model: google/gemma-2b-it", lambda app: app.draft.model.id == "google/gemma-2b-it"),
+        ("preset: guanaco-7b", lambda app: app.draft_source == "preset guanaco-7b"),
+        ("term: NF4", lambda app: isinstance(app.screen, Glossary)),
+        ("runs: filter", lambda app: app.current_mode == "runs" and isinstance(app.focused, Input)),
+    ],
+)  # fmt: skip
+async def test_a_name_leads_to_what_it_names(typed: str, reached: object, settle: Settle) -> None:
+    written("alpha", [*beginning(), *training(50), finished()])
+    app = Workbench(place="settings")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        [one] = [one for one in palette.everything("settings") if one.name == typed]
+        app.run_worker(one.act(app))
+        await until(pilot, lambda: reached(app))  # type: ignore[operator]
