@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,10 @@ from command_line import PROGRAM, Cli, Result, command
 from hub_server import HubServer
 
 from qlora_tui import paths
-from qlora_tui.runs import jobs, store
+from qlora_tui.config.overrides import resolve
+from qlora_tui.data.downloads import Download
+from qlora_tui.errors import StorageError
+from qlora_tui.runs import jobs, precheck, store
 
 __all__ = ["command"]
 WEIGHTS = bytes(2_500_000)
@@ -31,6 +36,15 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
         home.mkdir(parents=True)
         for name in names:
             (home / name).write_bytes(b"{}" if name.endswith(".json") else WEIGHTS)
+    for repo_id, config in {
+        "seq/model": {"model_type": "mt5", "architectures": ["MT5ForConditionalGeneration"]},
+        "masked/model": {"model_type": "bert", "architectures": ["BertForMaskedLM"]},
+        "encoder/model": {"model_type": "roberta", "architectures": ["RobertaModel"]},
+    }.items():
+        home = folder / "models" / repo_id
+        home.mkdir(parents=True)
+        (home / "config.json").write_text(json.dumps(config))
+        (home / "model.safetensors").write_bytes(WEIGHTS)
     rows = folder / "datasets" / "open" / "rows" / "train.jsonl"
     rows.parent.mkdir(parents=True)
     rows.write_text('{"prompt": "a", "response": "b"}\n')
@@ -118,6 +132,9 @@ def test_trusted_pickles_that_are_here_need_no_hub_either(typed: Typed) -> None:
         ("closed/model", {}, "is gated"),
         ("old/model", {}, "only as pickle (pytorch_model.bin)"),
         ("lora/model", {}, "holds an adapter"),
+        ("seq/model", {}, "is an encoder-decoder model"),
+        ("masked/model", {}, "is saved as BertForMaskedLM, which does not write text"),
+        ("encoder/model", {}, "is an encoder (roberta), which does not write text"),
         ("nothing", {}, "nothing"),
     ],
 )
@@ -142,3 +159,78 @@ def test_a_broken_model_folder_is_one_error(command: Cli, tmp_path: Path) -> Non
     assert result.code == 9
     assert "architectures" in result.err
     assert not paths.runs().exists()
+
+
+UNCLEAR = '{"a": "one", "b": "two", "c": "three"}\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "code", "said"),
+    [
+        (("--data", "rows.jsonl"), UNCLEAR, 10, "format"),
+        (("--data", "rows.jsonl"), "<html>", 10, "rows.jsonl"),
+        (("--data", "rows.jsonl"), "", 10, "rows.jsonl"),
+        (("--data", "nothing.jsonl"), "", 4, "nothing.jsonl"),
+        (("--set", "data.eval_source=rows.jsonl"), UNCLEAR, 10, "format"),
+        (("--set", 'training.trackers=["swanlab"]'), "", 12, "swanlab, which is not installed"),
+        (("--set", "training.keep_checkpoints=100000000"), "", 11, "checkpoints need up to"),
+        (("--name", "a/b"), "", 2, "not a legal run name"),
+        (("--name", "taken"), "", 5, "exists already"),
+        (("--replace",), "", 2, "--replace needs --name"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_a_download(
+    typed: Typed,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    rows: str,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "swanlab" in said and find_spec("swanlab"):
+        pytest.skip("swanlab is installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(rows)
+    (paths.runs() / "taken").mkdir(parents=True)
+    model = ("--set", "model.id=open/model")
+    if "checkpoints" in said:  # the size of this model is known, and the rows are missing
+        model = ("--set", "data.source=open/rows")
+    result = typed("train", "starter", "--yes", *model, *words)
+    assert result.code == code, result.err
+    assert said in result.err
+    assert typed.hub.file_requests() == []
+    assert [run.name for run in store.all_runs()] == []
+
+
+@pytest.mark.parametrize(("words", "code"), [(("--set", "data.source=rows.jsonl"), 10), (("--name", "taken"), 5)])
+def test_the_queue_refuses_before_a_download_as_well(
+    typed: Typed, tmp_path: Path, words: tuple[str, ...], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(UNCLEAR)
+    (paths.runs() / "taken").mkdir(parents=True)
+    result = typed("queue", "add", "starter", "--set", "model.id=open/model", "--yes", *words)
+    assert result.code == code, result.err
+    assert typed.hub.file_requests() == [] and store.all_runs() == []
+
+
+def test_a_download_that_does_not_fit_on_the_disk_is_refused_before_the_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(StorageError, match=r"no room for the download: 3\.0 kB needed"):
+        precheck.check(resolve(), [Download("a model", 1000, tmp_path), Download("rows", 2000, tmp_path)])
+
+
+@pytest.mark.parametrize("extra", [(), ("--table",), ("--explain",), ("--fit", "batch"), ("--json",)])
+def test_the_estimate_of_a_model_that_cannot_be_trained_is_an_error(
+    command: Cli, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    config = {
+        "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True,
+        "vocab_size": 96, "d_model": 48, "d_kv": 10, "d_ff": 80, "num_layers": 2, "num_heads": 6,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    result = command("estimate", str(tmp_path), "--gpu", "24GB", *extra)
+    assert result.code == 9 and "encoder-decoder" in result.err

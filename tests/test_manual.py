@@ -16,7 +16,7 @@ from hub_server import HubServer
 
 from qlora_tui import cli
 from qlora_tui.cli import manual
-from qlora_tui.runs import jobs, queue, store
+from qlora_tui.runs import jobs, precheck, queue, store
 from qlora_tui.starter import MODEL_DIR
 
 __all__ = ["command", "fake_worker"]
@@ -47,6 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Cli, fake_wo
     """Runs a command where nothing else is; workers train nothing, and with --detach they wait to be told something."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(queue, "ensure_running", lambda: None)
+    monkeypatch.setattr(precheck, "check_trackers", lambda names: None)  # workers that train nothing need no tracker
     models = tmp_path / "hub-server" / "models" / "Qwen" / "Qwen3-0.6B"
     shutil.copytree(MODEL_DIR, models)
 

@@ -121,7 +121,9 @@ def _local_judge(text: str, device: "Device", max_tokens: int, *, yes: bool) -> 
         from qlora_tui.cli.consent import allow_downloads
 
         config = judge_local.config_of(rest)
-        return judge_local.of_model(config, device, max_tokens, allow_download=allow_downloads(config, yes=yes))
+        return judge_local.of_model(
+            config, device, max_tokens, allow_download=allow_downloads(config, yes=yes, to_train=False)
+        )
     name, colon, side = rest.partition(":")
     if kind != "run" or not name or (colon and side not in {"adapter", "base"}):
         raise UsageError(

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
 
 
-def allow_downloads(config: "RunConfig", *, yes: bool) -> bool:
+def allow_downloads(config: "RunConfig", *, yes: bool, to_train: bool = True) -> bool:
     """Whether the worker may download: what is missing was named with its size and agreed to.
 
-    False when nothing is missing. Raises ModelError, DataError or NotFoundError for what cannot be had, UsageError
-    when there is nobody to ask, CancelledError for a no.
+    False when nothing is missing. With `to_train` a run that could not train is refused first.
+
+    Raises ModelError, DataError or NotFoundError for what cannot be had, what the checks raise, UsageError when there
+    is nobody to ask, CancelledError for a no.
     """
     from qlora_tui.runs.missing import missing_downloads, sentence
 
-    downloads = missing_downloads(config)
+    downloads = missing_downloads(config, to_train=to_train)
     if not downloads:
         return False
     for download in downloads:

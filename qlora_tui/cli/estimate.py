@@ -66,7 +66,7 @@ def estimate(
 ) -> None:
     """Estimate a run's peak memory and whether it fits. Downloads a few kilobytes at most.
 
-    Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does not fit.
+    Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does not fit, 9 the model cannot be trained.
     """
     from qlora_tui.cli import estimate_measure, estimate_view
 
@@ -119,11 +119,13 @@ def _config(target: str | None, settings: list[str]) -> "RunConfig":
 
 
 def _facts(config: "RunConfig") -> "ModelFacts":
-    from qlora_tui.models import describe
+    from qlora_tui.models import describe, untrainable
 
     facts = describe(config.model.id, config.model.revision)
     for note in facts.notes:
         narrate(f"note: {note}")
+    named = {"architectures": [facts.architecture], "model_type": facts.model_type}
+    untrainable.refuse({**named, "is_encoder_decoder": facts.encoder_decoder}, f"model {facts.id}")
     return facts
 
 

@@ -117,7 +117,7 @@ def _may_download(run: "RunFolder", task: "Task", *, yes: bool) -> bool:
         wanted["data"] = DataSpec()
     if config.adapter.kind == "full":
         wanted["model"] = ModelSpec()  # its own weights are in the run
-    allowed = allow_downloads(config.model_copy(update=wanted), yes=yes)
+    allowed = allow_downloads(config.model_copy(update=wanted), yes=yes, to_train=False)
     # Which files lm-eval's own tasks need is known to lm-eval alone.
     return allowed or (yes and isinstance(task, HarnessTask))
 

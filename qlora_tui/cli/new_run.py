@@ -9,18 +9,29 @@ if TYPE_CHECKING:
     from qlora_tui.runs.store import RunFolder
 
 
+def check_name(name: str | None, *, replace: bool) -> None:
+    """Refuse a name before anything is asked or downloaded. Raises UsageError, RunConflictError."""
+    from qlora_tui.errors import UsageError
+    from qlora_tui.runs import store
+
+    if replace and name is None:
+        raise UsageError("--replace needs --name", hint="Without a name, a run gets one that is free.")
+    if name is not None and replace:
+        store.check_name(name)
+    elif name is not None:
+        store.check_free(name)
+
+
 def new_run(config: "RunConfig", name: str | None, preset: str | None, *, replace: bool) -> "RunFolder":
     """Create a run; with `replace`, a run of the same name goes to the bin.
 
-    Raises UsageError for `replace` without a name, and what `creation.create` raises.
+    Raises what `check_name` and `creation.create` raise.
     """
-    from qlora_tui.errors import UsageError
     from qlora_tui.runs import creation
 
-    if not replace:
+    check_name(name, replace=replace)
+    if name is None or not replace:
         return creation.create(config, name, preset)
-    if name is None:
-        raise UsageError("--replace needs --name", hint="Without a name, a run gets one that is free.")
     run, before = creation.replace(config, name, preset)
     if before is not None:
         narrate(f"the earlier {name} is in the bin for 7 days: qlora-tui runs restore {name} --name NEW")

@@ -22,12 +22,13 @@ def add(
     """Add a run to the queue. It starts when the runs before it have ended and enough memory is free."""
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.consent import allow_downloads
-    from qlora_tui.cli.new_run import new_run
+    from qlora_tui.cli.new_run import check_name, new_run
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.presets import split_target
     from qlora_tui.runs import queue
     from qlora_tui.runs.freeze import frozen
 
+    check_name(name, replace=replace)
     preset, file = split_target(target)
     config = frozen(configured(preset, file, settings or []))
     allow_download = allow_downloads(config, yes=yes)

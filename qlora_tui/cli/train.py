@@ -45,9 +45,10 @@ def train(
     second Ctrl-C cancels it.
     """
     from qlora_tui.cli.consent import allow_downloads
-    from qlora_tui.cli.new_run import new_run
+    from qlora_tui.cli.new_run import check_name, new_run
     from qlora_tui.config.contradictions import without_effect
 
+    check_name(name, replace=replace)
     preset, config = _configure(target, model, data, settings or [])
     for sentence in without_effect(config) if detach else ():  # in the foreground the worker says it
         narrate(f"warning: {sentence}")

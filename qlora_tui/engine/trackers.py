@@ -1,6 +1,5 @@
 """Experiment trackers: each gets the run's name and configuration, its steps and evaluations, and how it ended."""
 
-import importlib.util
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from qlora_tui.errors import EnvironmentProblem
 from qlora_tui.runs import events, labels
 from qlora_tui.runs.fingerprint import read_plan, record
 from qlora_tui.runs.freeze import published
+from qlora_tui.runs.precheck import check_trackers
 from qlora_tui.runs.store import RunFolder
 
 DEFAULT_PROJECT = "qlora-tui"
@@ -235,7 +235,7 @@ def started(session: Session, config: RunConfig) -> Iterator[Trackers]:
 
     Raises EnvironmentProblem for one that is not installed, not logged in or not reachable.
     """
-    _check_installed(config)
+    check_trackers(config.training.trackers)
     trackers = Trackers(session)
     try:
         for name in config.training.trackers:
@@ -246,15 +246,6 @@ def started(session: Session, config: RunConfig) -> Iterator[Trackers]:
         yield trackers
     finally:
         trackers.finish("failed")  # nothing is left to finish when the run has ended as it should
-
-
-def _check_installed(config: RunConfig) -> None:
-    for name in config.training.trackers:
-        if importlib.util.find_spec(name) is None:
-            raise EnvironmentProblem(
-                f"training.trackers names {name}, which is not installed",
-                hint=f"Install it with `pip install {name}`, or remove it from training.trackers.",
-            )
 
 
 def _start(name: Tracker, run: RunFolder, config: RunConfig) -> Log:

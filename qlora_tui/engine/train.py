@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import set_seed
 
-from qlora_tui import hardware
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
@@ -20,7 +19,7 @@ from qlora_tui.engine.resolve import Settings, resolve_to_train
 from qlora_tui.engine.session import Session
 from qlora_tui.engine.trackers import Trackers, started
 from qlora_tui.engine.trainer import ExactTrainer, make_trainer
-from qlora_tui.errors import DataError, ModelError, StorageError
+from qlora_tui.errors import DataError, ModelError
 from qlora_tui.memory.stored_estimate import BEFORE_START, OF_ROWS, Longest, longest_of
 from qlora_tui.models.download import download
 from qlora_tui.models.folder import location
@@ -29,6 +28,7 @@ from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.fingerprint import check_data, identity, pinned, pinned_data, read_plan, record
+from qlora_tui.runs.precheck import check_disk
 from qlora_tui.runs.store import RunFolder
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
@@ -36,9 +36,6 @@ _READ_IN_BYTES = ("hashing", "reading", "downloading")
 
 _TELL_EVERY_S = 0.25
 """Between two events about the progress of a download."""
-
-_OPTIMIZER_BYTES = 8
-"""State per trained weight that a checkpoint may hold: two float32 moments."""
 
 
 @dataclass(slots=True)
@@ -297,16 +294,13 @@ def _warn_of_base(work: Training, base: Any, row_tokens: int) -> None:
 def _check_disk(work: Training, model: Any) -> None:
     """Refuse to start when the checkpoints to be kept, one more and the adapter do not fit on the disk."""
     _, trainable, _, trainable_bytes = adapters.parameter_counts(model)
-    checkpoint_bytes = trainable_bytes + trainable * _OPTIMIZER_BYTES
-    need_bytes = checkpoint_bytes * (work.config.training.keep_checkpoints + 1) + trainable_bytes
-    need_bytes -= finish.folder_bytes(work.session.run.checkpoints)
-    free_bytes = hardware.free_disk_bytes(work.session.run.path)
-    if free_bytes < need_bytes:
-        raise StorageError(
-            f"{work.session.run.path} has {free_bytes / 2**20:.0f} MiB free, but the checkpoints need up to "
-            f"{need_bytes / 2**20:.0f} MiB",
-            hint="Free some space, lower training.keep_checkpoints, or set QLORA_TUI_RUNS to another disk.",
-        )
+    check_disk(
+        work.session.run.path,
+        trainable,
+        trainable_bytes,
+        work.config.training.keep_checkpoints,
+        there_bytes=finish.folder_bytes(work.session.run.checkpoints),
+    )
 
 
 def _steps_per_epoch(config: RunConfig, data: Prepared) -> int | None:

@@ -12,13 +12,13 @@ from qlora_tui.models.facts import DTYPE_BYTES, LatentAttention, ModelFacts, Mod
 from qlora_tui.models.families import Family
 from qlora_tui.models.layers import moe_layer_count, sliding_window
 from qlora_tui.models.tensors import Tensors
+from qlora_tui.models.untrainable import OTHER_HEADS
 
 _CONTEXT_KEYS = ("context", "max_position_embeddings", "n_positions", "seq_length")
 _ROPE_KEYS = ("rope_scaling", "rope_parameters")
 _ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
 _DTYPE_UNSAID = "float32"
 _ENCODER_DECODER = "An encoder-decoder model: what is known of it is shown, but causal fine-tuning cannot load it."
-_OTHER_HEADS = ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _size_bytes(modules: list[ModuleGroup]) -> int:
 
 def _remarks(source: Source, family: Family | None, dimensions: Dimensions, architecture: str) -> list[str]:
     notes = [_ENCODER_DECODER] if _is_encoder_decoder(source, dimensions.family) else []
-    if architecture.endswith(_OTHER_HEADS):
+    if architecture.endswith(OTHER_HEADS):
         notes.append(f"Saved as {architecture}, which does not write text: a head that does would start untrained.")
     if family is None:
         model_type = source.config["model_type"]

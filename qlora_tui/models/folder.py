@@ -9,6 +9,7 @@ from typing import Any
 from qlora_tui import regular_files
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.errors import ModelError
+from qlora_tui.models import untrainable
 from qlora_tui.models.location import local_folder
 from qlora_tui.models.tensors import Tensors, read_headers
 from qlora_tui.regular_files import read_bytes
@@ -32,7 +33,9 @@ def location(spec: ModelSpec) -> str:
 
 def check_folder(path: Path, spec: ModelSpec) -> None:
     """Refuse a folder that is no loadable model, saying why. Raises ModelError."""
-    check_config(read_config(path), path)
+    config = read_config(path)
+    check_config(config, path)
+    untrainable.refuse(config, path)
     check_files(path)
     check_weights(path, spec)
 

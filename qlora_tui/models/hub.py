@@ -12,6 +12,7 @@ from qlora_tui.data.hub_errors import Repositories
 from qlora_tui.data.hub_errors import hub_errors as translated
 from qlora_tui.data.hub_repository import Repository, repository
 from qlora_tui.errors import ModelError
+from qlora_tui.models import untrainable
 from qlora_tui.models.folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, no_config, refuse_quantized
 from qlora_tui.models.location import local_folder
 from qlora_tui.regular_files import read_text
@@ -95,6 +96,7 @@ def missing_files(spec: ModelSpec) -> MissingFiles | None:
     sizes = found.sizes_bytes
     wanted = wanted_files(list(sizes), spec)
     refuse_quantized(found.config, spec.id)
+    untrainable.refuse(found.config, f"model {spec.id}")
     if found.gated:
         _check_access(spec.id, found.commit)
     missing = {name: sizes[name] for name in wanted if _cached(spec, name, found.commit) is None}

@@ -13,17 +13,21 @@ from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.downloads import Download
 from qlora_tui.data.splits import Purpose
+from qlora_tui.runs import precheck
 
 
-def missing_downloads(config: RunConfig) -> list[Download]:
+def missing_downloads(config: RunConfig, *, to_train: bool = True) -> list[Download]:
     """The model and the data that are not on this machine, with size and destination; nothing is downloaded here.
 
-    Raises ModelError, DataError or NotFoundError for what cannot be had.
+    With `to_train` a run that could not train after its downloads is refused. Raises ModelError, DataError or
+    NotFoundError for what cannot be had, and what the checks raise.
     """
     from qlora_tui.data.sources import find_source
     from qlora_tui.models.folder import location
     from qlora_tui.models.hub import missing_download
 
+    if to_train:
+        precheck.check_trackers(config.training.trackers)
     location(config.model)
     model = missing_download(config.model)
     found = [] if model is None else [model]
@@ -42,6 +46,8 @@ def missing_downloads(config: RunConfig) -> list[Download]:
         with suppress(Asked):
             streaming = config.data.streaming and purpose == "train"
             find_source(spec, purpose, streaming=streaming, consent=ask, on_progress=None)
+    if to_train and found:
+        precheck.check(config, found)
     return found
 
 

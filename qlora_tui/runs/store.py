@@ -127,6 +127,20 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_free(name: str) -> None:
+    """Raise UsageError for an illegal name, RunConflictError for one that is taken."""
+    check_name(name)
+    if os.path.lexists(paths.runs() / name):
+        raise _taken(name)
+
+
+def _taken(name: str) -> RunConflictError:
+    return RunConflictError(
+        f"a run named {name!r} exists already",
+        hint="Choose another --name, or move that run to the bin first with --replace.",
+    )
+
+
 def free_name(stem: str) -> str:
     """The first of `stem-1`, `stem-2`, ... that no run has."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:60] or "run"
@@ -169,10 +183,7 @@ def _rename(draft: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
-        raise RunConflictError(
-            f"a run named {target.name!r} exists already",
-            hint="Choose another --name, or move that run to the bin first with --replace.",
-        ) from error
+        raise _taken(target.name) from error
 
 
 def find(name: str) -> RunFolder:

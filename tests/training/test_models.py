@@ -90,6 +90,6 @@ def test_a_disk_too_small_for_the_checkpoints_stops_the_run_before_training(runs
     state = runs.train(runs.create("big", "training.keep_checkpoints=100000000"))
     assert state.failed is not None
     assert state.failed.exit_code == ExitCode.STORAGE
-    assert "MiB" in state.failed.message
+    assert "checkpoints need up to" in state.failed.message
     assert state.step_number == 0
     assert not jobs.look(runs.made[0]).alive
