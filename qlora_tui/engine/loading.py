@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.quantization import QuantizationSpec
 from qlora_tui.config.run import RunConfig
-from qlora_tui.engine import foreign_tokenizer
+from qlora_tui.engine import eight_bit, foreign_tokenizer
 from qlora_tui.engine.oom import is_out_of_memory
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import ConfigError, EnvironmentProblem, ModelError, QloraError
@@ -76,6 +76,8 @@ def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
     `added_rows` of the model says how many rows it lacked. Raises ModelError naming the model and what to do.
     """
     spec = config.model
+    if config.quantization.kind == "8bit":
+        eight_bit.drop_inputs()
     try:
         model = _pretrained(config, settings)
     except QloraError:

@@ -23,6 +23,9 @@ _PROGRAM_BAND = 0.02
 _UNPADDED_BAND = 0.05
 """Of a program where an attention kernel of its own takes the padding out of each row, which was not recorded."""
 
+_INT8_PRODUCT_BYTES = 6
+"""Of one element of an 8-bit product: int32, and float16 once it is scaled."""
+
 _OWN_KERNELS = frozenset({"flash_attention_2", "flash_attention_3", "flex_attention"})
 """Kinds of attention that need no mask of rows by columns."""
 
@@ -214,7 +217,7 @@ def _closed(
         materialized=not choices.on_gpu and (facts.heads != facts.kv_heads or has_mask),
         on_cpu=not choices.on_gpu,
         checkpointing=checkpointing,
-        dequantized_bytes=_dequantized(config, facts, choices),
+        dequantized_bytes=_dequantized(config, facts, choices, batch.tokens),
         gradient_bytes=trainable.total_bytes(trained, charged=choices.on_gpu),
         gradients_kept=batch.accumulate,
         experts_per_token=moe.experts_per_token if moe else 0,
@@ -225,7 +228,7 @@ def _closed(
     )
 
 
-def _dequantized(config: RunConfig, facts: ModelFacts, choices: Choices) -> int:
+def _dequantized(config: RunConfig, facts: ModelFacts, choices: Choices, tokens: int) -> int:
     """The largest quantized weight in the compute dtype, with its absmax in float32; adapted experts as a whole."""
     quantized = [group for group in facts.modules if group.quantized]
     largest = max((group.weight_elements // group.count for group in quantized), default=0)
@@ -235,7 +238,9 @@ def _dequantized(config: RunConfig, facts: ModelFacts, choices: Choices) -> int:
             largest * choices.compute_bytes + 4 * -(-largest // stored.BLOCK) * config.quantization.double_quantization
         )
     elif config.quantization.kind == "8bit":
-        found = 2 * largest * choices.compute_bytes
+        # The gradient of an input needs a copy of the weight, scaled; a product comes in int32 before it is float16.
+        outputs = max((group.out_features for group in quantized), default=0)
+        found = max(2 * largest * choices.compute_bytes, _INT8_PRODUCT_BYTES * tokens * outputs * choices.on_gpu)
     experts = [target.group for target in targets(facts, config.adapter) if target.group.kind == "expert"]
     if experts:
         # PEFT adds the adapter of fused experts to all of them and keeps both for the backward pass of the layer.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import ExitCode, ModelError
+from qlora_tui.errors import ExitCode
 from qlora_tui.memory.program import ProgramKey, evaluate, find, named
 from qlora_tui.memory.recorded import to_json
 
@@ -88,6 +88,7 @@ def allocations(event: Any) -> Iterator[Any]:
     "training",
     [
         {},
+        {"kind": "8bit"},
         pytest.param({"gradient_checkpointing": "off"}, marks=pytest.mark.long),
         pytest.param({"recipe": "original"}, marks=pytest.mark.long),
         pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.long),
@@ -97,7 +98,8 @@ def test_tensors_without_data_take_what_real_ones_take(training: dict[str, Any])
     """The ledger of both, and the trace of the allocator beneath the real ones."""
     import torch
 
-    config = configured(**training)
+    kind, training = training.get("kind", "nf4"), {name: value for name, value in training.items() if name != "kind"}
+    config = with_kind(configured(**training), kind)
     fake = grown_bytes(config, real=False)
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
     real = grown_bytes(config, real=True, observe=lambda: profiler)
@@ -113,14 +115,22 @@ def test_tensors_without_data_take_what_real_ones_take(training: dict[str, Any])
     assert abs(real - traced) <= 0.01 * MIB
 
 
-def test_an_8_bit_base_is_refused() -> None:
+def with_kind(config: RunConfig, kind: str) -> RunConfig:
+    return config.model_copy(update={"quantization": config.quantization.model_copy(update={"kind": kind})})
+
+
+def test_an_8_bit_base_keeps_no_more_than_a_4_bit_one_with_checkpointing() -> None:
+    """The inputs of its products least of all, which bitsandbytes keeps where checkpointing cannot drop them."""
     from qlora_tui.engine.simulation.simulate import Workload, simulate
 
-    config = configured().model_copy(
-        update={"quantization": configured().quantization.model_copy(update={"kind": "8bit"})}
-    )
-    with pytest.raises(ModelError, match="8-bit"):
-        simulate(config, hf_config(TINY), Workload(tokens=64))
+    deep = TINY | {"num_hidden_layers": 12}
+    grown = {}
+    for kind in ("nf4", "8bit"):
+        found = simulate(with_kind(configured(), kind), hf_config(deep), Workload(tokens=256))
+        grown[kind] = found.peak_bytes - found.stored_bytes
+        assert found.by_category["packed weights"] > 0
+    inputs_bytes = 12 * 2 * 256 * 2 * (6 * 256 + 704)
+    assert grown["8bit"] < grown["nf4"] + inputs_bytes // 4
 
 
 @pytest.mark.parametrize("model", ["google/gemma-3-4b-pt", "meta-llama/Llama-4-Scout-17B-16E"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import bitsandbytes.functional
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.quantizers.auto import AutoHfQuantizer
@@ -13,18 +13,13 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.loading import keep_training_layout, name_parts_for_trl, quantization_config
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.engine.simulation.tracking import Tracker
-from qlora_tui.errors import ModelError
 
 _DYNAMIC_MAP = "dynamic"
 """Name under which bitsandbytes keeps the code book of the second quantization."""
 
 
 def on_meta(hf_config: Any, config: RunConfig, settings: Settings) -> Any:
-    """The model on the meta device, its linear layers replaced. Raises ModelError for a kind that has no dry run."""
-    if config.quantization.kind == "8bit":
-        raise ModelError(
-            "an 8-bit base cannot be simulated", hint="The estimate without --simulate covers it, in closed form."
-        )
+    """Return the model on the meta device, its linear layers replaced."""
     attention = "eager" if settings.attention == "eager" else "sdpa"
     with torch.device("meta"):
         try:
@@ -71,6 +66,8 @@ def materialize(model: Any, config: RunConfig, settings: Settings, tracker: Trac
 def _stored(
     module: nn.Module, name: str, parameter: nn.Parameter, config: RunConfig, settings: Settings, tracker: Tracker
 ) -> nn.Parameter:
+    if name == "weight" and isinstance(module, Linear8bitLt):
+        return _eight_bit(module, settings, tracker)
     if not (isinstance(module, Linear4bit) and name == "weight"):
         trained = config.adapter.kind == "full"
         made = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=trained)
@@ -95,4 +92,16 @@ def _stored(
         constants += [state.offset, state.state2.absmax, state.state2.code]
     for constant in constants:
         tracker.label(constant, "quantization constants")
+    return made
+
+
+def _eight_bit(module: Linear8bitLt, settings: Settings, tracker: Tracker) -> nn.Parameter:
+    """As `Int8Params` quantizes while it moves to the GPU, in the state that the first forward pass would leave."""
+    weight = torch.empty(module.out_features, module.in_features, dtype=settings.dtype)
+    packed, absmax, _ = bitsandbytes.functional.int8_vectorwise_quant(weight.to(torch.float16))
+    made = nn.Parameter(packed, requires_grad=False)
+    made.CB, made.SCB, made.has_fp16_weights = None, None, False
+    module.state.CB, module.state.SCB = packed, absmax
+    tracker.label(made, "packed weights")
+    tracker.label(absmax, "quantization constants")
     return made

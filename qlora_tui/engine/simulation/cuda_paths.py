@@ -15,6 +15,7 @@ import torch.nn.functional
 import torch.utils.checkpoint
 import transformers.masking_utils
 import trl.trainer.utils
+from bitsandbytes.autograd import _functions
 
 aten = torch.ops.aten
 _FLASH_HEAD_LIMIT = 256
@@ -114,8 +115,10 @@ def _sequence_numbers(position_ids: Any) -> Any:
 
 
 def _dequantized(module: Any) -> Any:
-    """PEFT's `dequantize_module_weight`, which knows a 4-bit weight by the name of its class."""
+    """PEFT's `dequantize_module_weight`, which knows a quantized weight by the name of its class."""
     weight, state = module.weight, getattr(module.weight, "quant_state", None)
+    if weight.dtype == torch.int8:
+        return bitsandbytes.functional.int8_vectorwise_dequant(weight.data, module.state.SCB)
     return weight if state is None else bitsandbytes.functional.dequantize_4bit(weight.data, state)
 
 
@@ -149,6 +152,7 @@ def _replaced(padded: bool, packed: bool) -> list[tuple[Any, str, Any]]:
     """What stands in the place of what: module or class, name, value."""
     loss, masking = sys.modules["trl.kernels.chunked_logprob"], transformers.masking_utils
     return [
+        (_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
         (torch.nn.functional, "scaled_dot_product_attention", scaled_dot_product_attention),
         (torch.nn.functional, "dropout", _dropout),
         (torch.nn.Module, "_apply", _apply),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ def of_operation(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], gpu: 
     """Scratch that lives while the operator runs."""
     if name == "bitsandbytes::gemm_4bit":
         return _gemm_4bit(args, kwargs, gpu)
+    if name in ("bitsandbytes::int8_vectorwise_quant", "bitsandbytes::int8_mixed_scaled_mm"):
+        return _eight_bit(name, args, kwargs)
     if name == "aten::_scaled_dot_product_flash_attention_backward":
         return _flash_backward(args)
     if name == "aten::_scaled_dot_product_efficient_attention_backward":
@@ -60,6 +63,26 @@ def _gemm_4bit(args: tuple[Any, ...], kwargs: dict[str, Any], gpu: Gpu) -> list[
         found += [(constants * 4, "absmax", (constants,), "dequantization")] * 2
     item = activation.element_size()
     return [*found, (elements * item, "dequantized", (out_features, in_features), "dequantization")]
+
+
+def _eight_bit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Scratch]:
+    """The kernels in bitsandbytes/backends/cuda/ops.py; the outliers themselves are few."""
+    if name.endswith("quant"):
+        if not kwargs.get("threshold", args[1] if len(args) > 1 else 0.0):
+            return []
+        shape = tuple(args[0].shape)
+        elements = args[0].numel()
+        return [
+            (elements * args[0].element_size(), "magnitudes", shape, "activations"),
+            (elements, "outliers", shape, "activations"),
+        ]
+    shape = (*args[1].shape[:-1], args[2].shape[0])
+    elements = prod(shape)
+    found: list[Scratch] = [(elements * 4, "product", shape, "activations")]
+    if args[0].dtype != torch.float16:
+        # The kernel that scales the product writes float16 alone.
+        found.append((elements * 2, "scaled", shape, "activations"))
+    return found
 
 
 def _flash_backward(args: tuple[Any, ...]) -> list[Scratch]:

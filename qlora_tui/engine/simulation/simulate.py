@@ -18,6 +18,7 @@ from transformers import Trainer
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine import adapters
+from qlora_tui.engine.eight_bit import keep_no_inputs
 from qlora_tui.engine.simulation import base_model, optimizer
 from qlora_tui.engine.simulation.cuda_paths import cuda_paths
 from qlora_tui.engine.simulation.ledger import Ledger
@@ -101,6 +102,7 @@ def simulate(
         # Attention kernels with the rows' lengths as an argument, such as flash-attn's, need no mask.
         masks = config.model.attention in ("auto", "eager", "sdpa")
         padded, packed = workload.padded and masks, workload.packed and masks
+        stack.enter_context(keep_no_inputs())
         stack.enter_context(cuda_paths(padded=padded, packed=packed, autocast=_autocast(settings)))
         stack.enter_context(quiet_collector())
         model = base_model.on_meta(hf_config, config, settings)
@@ -190,9 +192,9 @@ class Run:
         self._tracker.summed = _trained_twice(model)
         adapted = self._config.adapter.kind == "lora"
         for weight in model.parameters():
-            four_bit = getattr(weight, "quant_state", None) is not None
+            packed = getattr(weight, "quant_state", None) is not None or weight.dtype == torch.int8
             added = adapted and weight.requires_grad
-            self._tracker.label(weight, "adapter" if added else "packed weights" if four_bit else "weights")
+            self._tracker.label(weight, "adapter" if added else "packed weights" if packed else "weights")
         self._ledger.category = "optimizer"
         self.states = optimizer.states(self._settings.optimizer, self.weights, _embeddings(model))
         self._ledger.category = None

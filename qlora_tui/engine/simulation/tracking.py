@@ -65,9 +65,10 @@ class Tracker(TorchDispatchMode):
         if self._gpu.multiprocessors:
             taken = self._take_scratch(name, args, kwargs)
         result = func(*args, **kwargs)
+        dequantizing = name == "aten::_to_copy" and args[0].dtype == torch.int8
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                self._watch(tensor, name)
+                self._watch(tensor, "dequantize" if dequantizing else name)
         for number in reversed(taken):
             self.ledger.free(number)
         return result
@@ -109,6 +110,8 @@ def _without_data(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         mask = args[1][0]
         kept = args[0].shape[mask.dim() :]
         return torch.ops.aten.clone.default, (args[0].reshape(mask.numel(), *kept),), {}, None
+    if name in _EIGHT_BIT:
+        return _EIGHT_BIT[name], args, kwargs, None
     if name == "aten::_grouped_mm" and args[0].dtype != torch.bfloat16:
         # PyTorch's own shape function refuses what a GPU multiplies group by group (ATen/native/GroupedMMUtils.h).
         return _grouped_product, args, kwargs, None
@@ -117,3 +120,24 @@ def _without_data(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 def _grouped_product(first: torch.Tensor, second: torch.Tensor, offsets: torch.Tensor, *_: Any) -> torch.Tensor:
     return _create_grouped_mm_output_tensor(first, second, offsets, first.dtype)
+
+
+def _quantized_rows(first: torch.Tensor, threshold: float = 0.0) -> tuple[torch.Tensor, ...]:
+    """bitsandbytes' `int8_vectorwise_quant` where no column lies beyond the threshold."""
+    rows = first.numel() // first.shape[-1]
+    outliers = first.new_empty(0, dtype=torch.int64)
+    return torch.empty(first.shape, dtype=torch.int8), torch.empty(rows, dtype=torch.float32), outliers
+
+
+def _eight_bit_product(
+    first: torch.Tensor, packed: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """bitsandbytes' `int8_mixed_scaled_mm` for the same rows."""
+    return first.new_empty(*packed.shape[:-1], weight.shape[0]), first.new_empty(0)
+
+
+_EIGHT_BIT = {
+    "bitsandbytes::int8_vectorwise_quant": _quantized_rows,
+    "bitsandbytes::int8_mixed_scaled_mm": _eight_bit_product,
+}
+"""Their own shape functions leave the number of outliers open, which a mode without symbols refuses."""
