@@ -55,7 +55,7 @@ def test_what_a_plan_keeps_adds_up_when_the_optimizer_steps_at_the_peak() -> Non
     found = of("Qwen/Qwen3-0.6B", "adapter.kind=full", "quantization.kind=none", "training.optimizer=adamw_torch",
                "training.micro_batch_size=1", "training.max_length_tokens=128")  # fmt: skip
     kept = [term.bytes for term in found.terms if term.key == "optimizer"]
-    terms = entry(found, card(80))["terms"]
+    terms = entry(found, card(80), None)["terms"]
     assert len(kept) == 2 and terms["optimizer"] == sum(kept)
     assert sum(terms.values()) == found.full_bytes
 
