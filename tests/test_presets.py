@@ -292,7 +292,7 @@ def test_a_preset_with_other_data_checks_and_lies_anywhere(home: Path, monkeypat
     (home / "mine.jsonl").write_text(ROWS)
     monkeypatch.chdir(home)
     result = _run("new", "mine", "--from", "llama-3.1-8b", "--set", "data.source=mine.jsonl")
-    assert "reset to the default" in result.stderr
+    assert "Reset to the default" in result.stderr
     assert "data.format = guanaco-turns" in result.stderr
     config = find("mine").config
     assert (config.data.source, config.data.format, config.data.eval_rows) == (str(home / "mine.jsonl"), "auto", 0)
