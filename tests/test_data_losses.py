@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qlora_tui.config.data import ColumnMap, SourceSpec
+from qlora_tui.data import xlsx_reader
 from qlora_tui.data.detect import UnclearFormatError
 from qlora_tui.data.load import Loaded, load_source, to_example
 from qlora_tui.errors import DataError, QloraError
@@ -214,6 +218,59 @@ def test_an_excel_workbook_is_read_by_its_first_sheet(tmp_path: Path) -> None:
         load(str(path))
 
 
+def _book() -> Any:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    assert book.active is not None
+    for line in [("question", "answer"), ("q0?", "a0")]:
+        book.active.append(line)
+    return book
+
+
+def _encrypted(content: bytearray) -> None:
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        for match in re.finditer(re.escape(mark), bytes(content)):
+            content[match.start() + flags] |= 1
+
+
+def _of_an_unknown_compression(content: bytearray) -> None:
+    for match in re.finditer(re.escape(b"PK\1\2"), bytes(content)):
+        content[match.start() + 10] = 97
+
+
+def _with_broken_compression(content: bytearray) -> None:
+    start = content.index(b"xl/worksheets/sheet1.xml") + len(b"xl/worksheets/sheet1.xml")
+    content[start : start + 40] = bytes(byte ^ 0xFF for byte in content[start : start + 40])
+
+
+@pytest.mark.parametrize("damage", [_encrypted, _of_an_unknown_compression, _with_broken_compression])
+def test_a_workbook_that_cannot_be_unpacked_is_damaged(tmp_path: Path, damage: Callable[[bytearray], None]) -> None:
+    path = tmp_path / "rows.xlsx"
+    _book().save(path)
+    content = bytearray(path.read_bytes())
+    damage(content)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"rows.xlsx: .*damaged"):
+        load(str(path))
+
+
+def test_a_workbook_with_more_lines_than_excel_has_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xlsx_reader, "_MAX_LINES", 1000)
+    sheet = (
+        '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+        '<row r="1"><c r="A1" t="inlineStr"><is><t>question</t></is></c></row>'
+        '<row r="999999999"><c r="A999999999" t="inlineStr"><is><t>q?</t></is></c></row></sheetData></worksheet>'
+    )
+    path = tmp_path / "rows.xlsx"
+    _book().save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as whole, zipfile.ZipFile(path, "w") as changed:
+        for name in whole.namelist():
+            changed.writestr(name, sheet if name.endswith("sheet1.xml") else whole.read(name))
+    with pytest.raises(DataError, match=r"rows.xlsx: damaged workbook: more than 1,000 lines"):
+        load(str(path))
+
+
 def test_rows_skipped_as_bad_are_a_warning_with_their_reasons(tmp_path: Path) -> None:
     from qlora_tui.data.report import source_warnings
 
@@ -290,6 +347,40 @@ def test_rows_of_other_programs_become_conversations(tmp_path: Path, row: Row, e
     loaded = load(str(path))
     assert said(loaded) == expected
     assert any(note.startswith("rows are read as") for note in loaded.notes)
+
+
+MESSAGE = {"author": {"role": "user"}, "content": {"parts": ["q?"]}}
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        *(
+            ({"current_node": "a", "mapping": {"a": {"message": {**MESSAGE, **wrong}}}}, problem)
+            for wrong, problem in [
+                ({"author": "user"}, "'author' is no object"),
+                ({"metadata": [1]}, "'metadata' is no object"),
+                ({"content": {"parts": 1}}, "'parts' of a message is no list"),
+            ]
+        ),
+        (
+            {"contents": [{"parts": [{"text": "q?"}]}, {"role": "model", "parts": [{"functionCall": "live"}]}]},
+            "'functionCall' is no object",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_in_an_export_is_a_bad_row(tmp_path: Path, row: Row, problem: str) -> None:
+    path = written(tmp_path / "rows.jsonl", [CHATGPT, row])
+    with pytest.raises(DataError, match=f"rows.jsonl:2: looks like .*, but {problem}"):
+        load(path)
+    assert said(load(path, skip_bad_rows=True)) == ASKED
+
+
+@pytest.mark.parametrize("role", [[], {}, 1])
+def test_a_role_of_another_kind_in_a_chatgpt_export_is_no_turn(tmp_path: Path, role: Any) -> None:
+    nodes = {**CHATGPT["mapping"], "s": {"message": {**MESSAGE, "author": {"role": role}}, "parent": "root"}}
+    path = written(tmp_path / "rows.jsonl", [{**CHATGPT, "mapping": nodes}])
+    assert said(load(path)) == ASKED
 
 
 def test_tool_sets_become_tool_calls(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from qlora_tui.data.bad_rows import RowError
+
 Row = dict[str, Any]
 
 _LIST_KEYS = ("conversations", "conversation", "messages", "dialogue", "dialog", "turns")
@@ -33,7 +35,7 @@ class Shape:
 
     fits: Callable[[Row], bool]
     reshape: Callable[[Row], Iterator[Row]]
-    """The rows inside one such row."""
+    """The rows inside one such row. Raises RowError for a value of another kind than the layout has."""
 
 
 def shape_of(row: Row) -> Shape | None:
@@ -47,6 +49,15 @@ def _rest(row: Row, *used: str) -> Row:
 
 def _is_list_of(value: Any, kind: type) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
+
+
+def _object(holder: Row, key: str) -> Row:
+    """The object under `key`; an empty one where it is missing or null. Raises RowError."""
+    if (value := holder.get(key)) is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RowError(f"{key!r} is no object")
+    return value
 
 
 # ChatGPT: conversations.json of a data export; the messages are a tree, and the shown branch ends at current_node.
@@ -72,11 +83,13 @@ def _chatgpt_turn(message: Any) -> Row | None:
     """A turn that a person saw; hidden system texts, browsing and code of tools are no part of the conversation."""
     if not isinstance(message, dict) or not isinstance(message.get("content"), dict):
         return None
-    role = (message.get("author") or {}).get("role")
-    hidden = (message.get("metadata") or {}).get("is_visually_hidden_from_conversation")
-    if hidden or role not in {"system", "user", "assistant"} or message.get("recipient", "all") != "all":
+    role = _object(message, "author").get("role")
+    hidden = _object(message, "metadata").get("is_visually_hidden_from_conversation")
+    if hidden or role not in ("system", "user", "assistant") or message.get("recipient", "all") != "all":
         return None
     parts = message["content"].get("parts") or []
+    if not isinstance(parts, list):
+        raise RowError("'parts' of a message is no list")
     if not any(parts):
         return None
     content = [
@@ -122,7 +135,7 @@ def _gemini(row: Row) -> Iterator[Row]:
 
 def _gemini_turns(item: Row) -> Iterator[Row]:
     parts = item["parts"] if isinstance(item["parts"], list) else [item["parts"]]
-    calls = [part["functionCall"] for part in parts if isinstance(part, dict) and "functionCall" in part]
+    calls = [_object(part, "functionCall") for part in parts if isinstance(part, dict) and "functionCall" in part]
     for part in parts:
         if isinstance(part, dict) and isinstance(answer := part.get("functionResponse"), dict):
             content = json.dumps(answer.get("response"), ensure_ascii=False)

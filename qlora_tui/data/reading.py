@@ -146,5 +146,8 @@ def _unfolded(
             continue
         if shapes is not None:
             shapes[shape.name] = None
-        for inner in shape.reshape(row):
-            yield where, inner
+        try:
+            for inner in shape.reshape(row):
+                yield where, inner
+        except RowError as error:
+            yield BadRow(where, f"looks like {shape.name}, but {error}")

@@ -2,6 +2,7 @@
 
 import datetime
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,17 @@ from qlora_tui.data.files import OpenFile
 from qlora_tui.data.json_reader import RawRow
 from qlora_tui.errors import DataError, EnvironmentProblem
 
-_MAX_UNPACKED_BYTES = 2 << 30
+_MAX_UNPACKED_BYTES = 512 << 20
+"""All texts of a workbook are in memory at once, several times as large."""
+
+_MAX_LINES = 1 << 20
+"""Of a sheet in Excel. A line may name its own number, and all before it count."""
+
+_DAMAGE = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, OverflowError, EOFError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zipfile and openpyxl raise: RuntimeError for an encrypted or otherwise compressed one."""
 
 
 def xlsx_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
@@ -32,19 +43,12 @@ def xlsx_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
         _, first = next(lines, (1, ()))
         header = _header(first, name)
         for number, cells in lines:
+            if number > _MAX_LINES:
+                raise ValueError(f"more than {_MAX_LINES:,} lines")
             row = dict(zip(header, map(_value, cells[: len(header)]), strict=False))
             if any(value not in (None, "") for value in row.values()):
                 yield f"{name}:{number}", row
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        SyntaxError,
-    ) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{name}: damaged workbook: {str(error).partition(chr(10))[0] or type(error).__name__}",
             hint="Save it again, or as csv.",
