@@ -101,11 +101,11 @@ def _remedy(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return "Check that the folder exists and is writable."
     if error.errno == errno.EDQUOT:
-        return f"Your quota on this disk is used up: free some space, or set another folder {_FOLDERS}."
+        return f"The disk quota is exceeded. Free some space, or set another folder {_FOLDERS}."
     if error.errno == errno.ENOSPC:
         return f"The disk is full: free some space, or set another folder {_FOLDERS}."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"The folder is not writable: change its permissions, or set another folder {_FOLDERS}."
     if error.errno == errno.EFBIG:
-        return "The file would exceed the largest size that is allowed: see `ulimit -f`."
-    return f"The disk or its connection may be failing: check it, and `dmesg`, or set another folder {_FOLDERS}."
+        return "The file would exceed the size limit of this shell. See `ulimit -f`."
+    return f"The disk or its connection may be failing. Check it and `dmesg`, or set another folder {_FOLDERS}."

@@ -59,7 +59,7 @@ def test_a_program_gets_the_answer_as_json():
         (["drawn", "--temperature", "9"], ExitCode.USAGE, "temperature should be less than or equal to 5"),
         (["drawn", "--device", "gpu"], ExitCode.USAGE, "no such device"),
         (["unfinished"], ExitCode.CONFLICT, "no finished adapter yet: it is created"),
-        (["unfinished", "--checkpoint", "5"], ExitCode.CONFLICT, "not whole: it was not written to the end"),
+        (["unfinished", "--checkpoint", "5"], ExitCode.CONFLICT, "not whole: it is incomplete"),
     ],
 )
 def test_what_cannot_be_chatted_with_is_said_before_anything_is_loaded(arguments, code, says):

@@ -44,7 +44,7 @@ def test_damaged_settings_without_a_copy_are_refused_and_a_changed_file_can_be_u
     run.config.write_text(text.replace("seed = 42", "seed = 43", 1))
     with pytest.raises(ConfigError, match="checksum") as raised:
         run.load_config()
-    assert "remove its last line" in raised.value.hint
+    assert "remove the checksum in its last line" in raised.value.hint
     run.config.write_text("".join(run.config.read_text().splitlines(keepends=True)[:-1]))
     assert run.load_config() != RunConfig()
 

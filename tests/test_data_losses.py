@@ -102,7 +102,7 @@ def test_the_choices_offered_for_unused_text_work(tmp_path: Path) -> None:
 def test_a_format_given_by_hand_names_the_text_that_it_leaves_out(tmp_path: Path) -> None:
     columns = {"prompt": "instruction", "response": "answer"}
     loaded = load(written(tmp_path / "rows.jsonl", INSTRUCTED), format="alpaca", columns=columns)
-    assert any("column 'question' holds text that is not trained" in warning for warning in loaded.warnings)
+    assert any("column 'question' contains text that is not trained" in warning for warning in loaded.warnings)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_metadata_and_copies_do_not_stop_detection(tmp_path: Path, extra: Row) -
 def test_one_prompt_for_many_answers_stops_detection(tmp_path: Path) -> None:
     rows = [{"prompt": "Write a line.", "completion": f"Line {at}."} for at in range(6)]
     source = written(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(UnclearFormatError, match="6 of 6 sampled rows have a prompt that also stands before") as caught:
+    with pytest.raises(UnclearFormatError, match="6 of 6 sampled rows share their prompt with a row") as caught:
         load(source)
     assert caught.value.choices[0]["data.format"] == "prompt-completion"
     assert len(load(source, format="prompt-completion").dataset) == 6

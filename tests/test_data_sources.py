@@ -136,7 +136,7 @@ BAD_LINES = {
     "extra": ('{"prompt": "a", "completion": "b"} x', "column 36: broken JSON: Extra data", "x"),
     "list": ("[1, 2]", "bad.jsonl:3: holds a list of 2 where an object", ""),
     "duplicate": ('{"prompt": "a", "prompt": "c", "completion": "b"}', "key 'prompt' appears twice", ""),
-    "number": ('{"prompt": "c", "completion": NaN}', "column 'completion' holds nan, which is no number", ""),
+    "number": ('{"prompt": "c", "completion": NaN}', "column 'completion' contains nan, which is not a number", ""),
     "texts": ('{"prompt": "a", "completion": {"x": 1}}', "column 'completion' holds an object", ""),
     "null": ('{"prompt": "a", "completion": null}', "column 'completion' is empty (null)", ""),
     "missing": ('{"prompt": "a"}', "no column 'completion'", ""),

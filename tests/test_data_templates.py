@@ -162,7 +162,7 @@ def test_a_template_that_marks_the_wrong_text_is_refused() -> None:
 
 
 def test_a_broken_template_is_refused_with_its_reason() -> None:
-    with pytest.raises(DataError, match="cannot render a plain conversation: no thanks") as refused:
+    with pytest.raises(DataError, match="cannot render a simple conversation: no thanks") as refused:
         resolve("auto", with_template("{{ raise_exception('no thanks') }}"))
     assert "data.template" in refused.value.hint
 
@@ -235,10 +235,10 @@ def test_a_template_whose_prompts_begin_no_row_is_refused_with_both_strings() ->
         "{% generation %}{{ m['content'] + eos_token }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}{{ '\nassistant: ' }}{% endif %}"
     )
-    with pytest.raises(DataError, match="asks in another way than it is trained") as refused:
+    with pytest.raises(DataError, match="do not match its training format") as refused:
         resolve("auto", with_template(counting))
     assert (
-        "'1\\nuser: q1q\\nassistant: ' is asked, '2\\nuser: q1q\\nassistant: a1a</s>' is trained"
+        "prompt '1\\nuser: q1q\\nassistant: ', training text '2\\nuser: q1q\\nassistant: a1a</s>'"
         in refused.value.message
     )
     assert "data.template" in refused.value.hint

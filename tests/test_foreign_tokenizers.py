@@ -272,4 +272,4 @@ def test_a_class_that_splits_text_in_another_way_than_its_file_is_named(model: P
     changed = foreign_tokenizer.load(model, name="m")
     said = foreign_tokenizer.difference_from_file(changed, model)
     assert said is not None
-    assert said.startswith("Qwen2Tokenizer splits text in another way than the tokenizer.json")
+    assert said.startswith("Qwen2Tokenizer splits text differently from the tokenizer.json")

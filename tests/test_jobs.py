@@ -151,7 +151,7 @@ def test_a_worker_that_says_nothing_does_not_go_on_unattended(
     monkeypatch.setattr(subprocess, "Popen", Noted)
     monkeypatch.setattr(jobs, "FIRST_EVENT_S", 0.2)
     fake_worker("idle")
-    with pytest.raises(EnvironmentProblem, match="did nothing for 0 s and was ended"):
+    with pytest.raises(EnvironmentProblem, match="made no progress for 0 s and was terminated"):
         jobs.start(run)
     assert [process.returncode for process in began] == [-signal.SIGKILL]
     assert not jobs.is_alive(run)

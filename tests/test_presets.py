@@ -308,7 +308,7 @@ def test_a_preset_with_other_data_checks_and_lies_anywhere(home: Path, monkeypat
     [
         ("source = 'mine.jsonl'\nformat = 'guanaco-turns'", DataError, "no column fits format 'guanaco-turns'"),
         ("source = 'mine.jsonl'\ncolumns = {prompt = 'nope'}", DataError, "has no column 'nope'"),
-        ("source = 'mine.jsonl'\neval_rows = 4", DataError, "data.eval_rows = 4 leaves nothing to train on"),
+        ("source = 'mine.jsonl'\neval_rows = 4", DataError, "data.eval_rows = 4 leaves no rows to train on"),
         ("source = 'mine.jsonl'\neval_source = 'none.jsonl'", NotFoundError, "presets/none.jsonl"),
         ("source = 'mine.jsonl'\nmix = [{source = 'none.jsonl'}]", NotFoundError, "presets/none.jsonl"),
         ("source = 'none.jsonl'", NotFoundError, "presets/none.jsonl"),

@@ -97,7 +97,7 @@ def test_a_key_that_no_header_can_hold_is_refused_by_name(
     from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with pytest.raises(EnvironmentProblem, match="OPENAI_API_KEY holds a line break") as raised:
+    with pytest.raises(EnvironmentProblem, match="OPENAI_API_KEY contains a line break") as raised:
         EndpointJudge(EndpointSettings(base_url="http://127.0.0.1:9/v1", model="x"))
     assert not any(part in str(raised.value) for part in PARTS)
 

@@ -85,8 +85,8 @@ async def test_the_page_asks_nobody_else_and_cannot_be_framed(host: str) -> None
 def test_it_listens_on_this_machine_only_unless_told(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts: list[str] = []
     monkeypatch.setattr(Server, "serve", lambda self: hosts.append(f"{self.host}:{self.port}"))
-    assert "everybody" not in command("web").err
-    assert "everybody who reads the traffic of 0.0.0.0" in command("web", "--host", "0.0.0.0", "--port", "80").err
+    assert "not encrypted" not in command("web").err
+    assert "the connection to 0.0.0.0 is not encrypted" in command("web", "--host", "0.0.0.0", "--port", "80").err
     assert hosts == ["127.0.0.1:8000", "0.0.0.0:80"]
 
 

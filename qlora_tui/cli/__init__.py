@@ -161,7 +161,7 @@ def _refuse_what_is_no_text(words: list[str]) -> None:
         if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
             raise UsageError(
                 f"this argument is not UTF-8 text: {os.fsencode(word)!r}",
-                hint="Rename the file or folder; the program stores and shows its name as text.",
+                hint="Rename the file or folder so that its name is valid UTF-8.",
             )
 
 

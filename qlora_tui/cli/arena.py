@@ -108,7 +108,7 @@ def agreement(
         typer.Option(
             "--judge",
             metavar="NAME",
-            help="Compare this annotator with the majority of those who are no judges. Repeatable. "
+            help="Compare this annotator with the majority of the annotators that are not judges. Repeatable. "
             "Default: everyone with the majority of the others.",
         ),
     ] = None,
@@ -119,7 +119,7 @@ def agreement(
     answers: Owners = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how far a judge agrees with the majority of people, and people with each other."""
+    """Measure the agreement of a judge with the human majority, and of the human annotators with each other."""
     from dataclasses import asdict
 
     from qlora_tui.cli import arena_tables
@@ -157,8 +157,10 @@ def csv(
 @app.command()
 def vote(
     answers: AnswerFiles,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File of votes. Votes that it holds are not asked again.")],
-    annotator: Annotated[str, typer.Option("--annotator", "-a", help="Name of the person who votes.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File of votes. Comparisons already in the file are skipped.")
+    ],
+    annotator: Annotated[str, typer.Option("--annotator", "-a", help="Name of the voter.")],
     questions: Questions = None,
     question_set: QuestionSet = USUAL_SET,
 ) -> None:

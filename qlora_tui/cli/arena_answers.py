@@ -15,7 +15,9 @@ AnswerFiles = Annotated[
 Questions = Annotated[
     Path | None, typer.Option("--questions", help="Question file. Default: the questions in the answer files.")
 ]
-QuestionSet = Annotated[str, typer.Option("--set", help="Question set whose answers of a RUN are used.")]
+QuestionSet = Annotated[
+    str, typer.Option("--set", help="Question set. For each RUN, its answers to this set are used.")
+]
 USUAL_SET = "vicuna"
 
 

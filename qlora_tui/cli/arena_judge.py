@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from qlora_tui.evaluation.judge_local import LocalJudge
 
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="File of verdicts. Verdicts that it holds are not requested again.")
+    Path, typer.Option("--out", "-o", help="File of verdicts. Comparisons already in the file are skipped.")
 ]
 Protocol = Annotated[
     Literal["three-class", "ten-point"], typer.Option("--protocol", help="Which is better, or two scores.")
 ]
 MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", min=1, max=1_000_000, help="Maximum number of tokens of one verdict.")
+    int, typer.Option("--max-tokens", min=1, max=1_000_000, help="Maximum number of tokens per verdict.")
 ]
 
 LocalName = Annotated[
@@ -77,7 +77,7 @@ def judge(
 ) -> None:
     """Let a judge compare answers, each pair in both orders.
 
-    Every verdict is stored as it arrives. After an interruption the same command continues and pays for nothing twice.
+    Every verdict is stored as it arrives. After an interruption, the same command continues without repeating requests.
     """
     from qlora_tui.cli import arena_judging
     from qlora_tui.evaluation.judge_endpoint import EndpointSettings

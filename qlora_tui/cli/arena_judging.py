@@ -188,7 +188,7 @@ def _conclude(tally: "Tally", prices: Prices) -> None:
         verdicts, are = ("verdict", "is") if tally.unparsed == 1 else ("verdicts", "are")
         narrate(f"{tally.unparsed:,} {verdicts} could not be read and {are} stored as unparsed")
     if tally.absurd_counts:
-        narrate(f"{tally.absurd_counts:,} replies have impossible token counts, which are not added up")
+        narrate(f"{tally.absurd_counts:,} replies have impossible token counts and are left out of the totals")
     for model, count in tally.empty.items():
         if count:
             narrate(f"{model}: {count:,} empty answers")

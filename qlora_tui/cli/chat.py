@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Checkpoint = Annotated[
     int | None,
-    typer.Option("--checkpoint", metavar="STEP", help="Use this checkpoint instead of the finished adapter."),
+    typer.Option("--checkpoint", metavar="STEP", help="Checkpoint step to use instead of the finished adapter."),
 ]
 Base = Annotated[bool, typer.Option("--base", help="Ask the base model, without the adapter.")]
 System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System prompt.")]

@@ -81,14 +81,14 @@ def resume(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Train longer, also a finished run: training.epochs or training.max_steps. Nothing else can change.",
+            help="New value of training.epochs or training.max_steps, to train a run longer.",
         ),
     ] = None,
     yes: Yes = False,
 ) -> None:
     """Continue a run from its latest complete checkpoint, or from the start when it has none.
 
-    A finished run is trained further with --set training.epochs=N or --set training.max_steps=N.
+    To train a finished run longer, use --set training.epochs=N or --set training.max_steps=N.
     """
     from qlora_tui.cli.consent import allow_downloads
     from qlora_tui.cli.train import launch
@@ -99,7 +99,7 @@ def resume(
     follower = _caught_up(run)
     status = follower.status
     if status == "finished" and not settings:
-        hint = f"Talk to it: `qlora-tui chat {run.name}`, or train it further with --set training.epochs=N."
+        hint = f"Talk to it: `qlora-tui chat {run.name}`, or train it longer with --set training.epochs=N."
         raise RunConflictError(f"{run.name} has finished", hint=hint)
     if status in ("running", "starting"):
         raise RunConflictError(f"{run.name} is {status}", hint=f"Watch it: `qlora-tui watch {run.name}`.")

@@ -1,4 +1,4 @@
-"""`qlora-tui data check`: each row beside what of it is trained and how it will be asked, with an exit code for CI."""
+"""`qlora-tui data check`: show rows as read, as trained and as prompted, with an exit code for CI."""
 
 import sys
 from typing import Any
@@ -43,13 +43,13 @@ def check(
     max_length: MaxLength = None,
     loss_on: LossOn = None,
     settings: Settings = None,
-    rows: int = typer.Option(20, "--rows", min=1, max=1000, help="Number of rows to check, from the start."),
+    rows: int = typer.Option(20, "--rows", min=1, max=1000, help="Number of rows to check, counted from the first."),
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Check that rows are trained as they stand and asked as they are trained.
+    """Check that rows are trained completely and that prompts match the training format.
 
-    Exits with 10 when a row is refused, loses trained text, or would be asked in another way than it is trained.
+    The exit code is 10 when a row is refused, loses trained text, or its prompt differs from the training format.
     """
     given = {
         "model.id": model,
@@ -72,7 +72,7 @@ def check(
         raise DataError(
             f"{len(failed)} of {len(found['rows'])} rows fail; the first: {first['origin']}: {first['status']}"
             + (f", {first['problem']}" if first["problem"] else ""),
-            hint="Change the rows, or choose another template with data.template.",
+            hint="Fix the rows, or choose another template with data.template.",
         )
 
 

@@ -27,10 +27,10 @@ Event = dict[str, Any]
 
 Source = Annotated[
     str | None,
-    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Default: the starter's."),
+    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Default: the starter dataset."),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Model whose tokenizer and template are used.")]
-FormatName = Annotated[str | None, typer.Option("--format", help="Shape of the rows. Default: detected.")]
+FormatName = Annotated[str | None, typer.Option("--format", help="Format of the rows. Default: detected.")]
 Template = Annotated[str | None, typer.Option("--template", help="Chat template.")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")]
 LossOn = Annotated[

@@ -13,6 +13,6 @@ Columns = Annotated[
 ]
 IgnoreColumns = Annotated[
     list[str] | None,
-    typer.Option("--ignore-column", metavar="NAME", help="Column with text that is not to be used. Repeatable."),
+    typer.Option("--ignore-column", metavar="NAME", help="Column to ignore. Repeatable."),
 ]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Skip unusable rows and count them.")]

@@ -80,9 +80,7 @@ def convert(
     revision: Revision = None,
     skip_bad_rows: SkipBadRows = False,
     yes: Yes = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write what was done as JSON to stdout. Needs --out.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a summary as JSON to stdout. Needs --out.")] = False,
 ) -> None:
     """Write any data source as clean messages jsonl."""
     from qlora_tui.cli.output import JsonLines, write_json
@@ -91,7 +89,7 @@ def convert(
     from qlora_tui.errors import UsageError
 
     if as_json and out is None:
-        raise UsageError("--json needs --out: without a file, stdout gets the rows", hint="Add --out FILE.")
+        raise UsageError("--json needs --out: without it, the rows are written to stdout", hint="Add --out FILE.")
     spec = source_spec(source, format_name, column, config, split, revision)
     spec = spec.model_copy(update={"ignore_columns": ignore_column or []})
     target = out if out is not None else JsonLines()

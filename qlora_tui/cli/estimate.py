@@ -25,9 +25,7 @@ Gpu = Annotated[
 ]
 Strategy = Annotated[
     str | None,
-    typer.Option(
-        "--strategy", metavar="|".join(_STRATEGIES), help="How the model is split across GPUs, in another trainer."
-    ),
+    typer.Option("--strategy", metavar="|".join(_STRATEGIES), help="How another trainer splits the model across GPUs."),
 ]
 Longest = Annotated[int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, if known.")]
 Fit = Annotated[
@@ -38,7 +36,8 @@ Table = Annotated[
 ]
 Explain = Annotated[bool, typer.Option("--explain", help="Show every formula with its values.")]
 Simulate = Annotated[
-    bool, typer.Option("--simulate", help="Dry-run a step of the installed libraries without weights (takes seconds).")
+    bool,
+    typer.Option("--simulate", help="Dry-run one step of the installed libraries without weights (takes seconds)."),
 ]
 Probe = Annotated[
     bool, typer.Option("--probe", help="Run two real training steps on this machine and measure peak memory.")

@@ -62,7 +62,7 @@ def show_history(*, as_json: bool) -> None:
         for each in checked
     ]
     write_table(["run", "model", "device", "before the start", "for its rows", "measured", "error"], rows)
-    narrate("The error is that of the estimate for the rows that were trained.")
+    narrate("The error is that of the estimate made for the trained rows.")
 
 
 def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: int | None, *, as_json: bool) -> None:

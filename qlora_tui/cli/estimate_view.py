@@ -118,7 +118,7 @@ def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
         write_line(_bar_line(term, whole))
     write_line(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
     if found.paged_bytes:
-        write_line("* leaves the card when the room is needed")
+        write_line("* can be paged to CPU memory")
     write_line()
     _write_phases(found)
 

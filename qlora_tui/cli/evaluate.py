@@ -54,7 +54,7 @@ def mmlu(
     common: Common,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with subject, input and output (A to D).")],
 ) -> None:
-    """Multiple-choice accuracy per subject, from the logits of the four letters. The file holds the prompts."""
+    """Multiple-choice accuracy per subject, from the logits of the four letters. The file contains the prompts."""
     from qlora_tui.evaluation.tasks import MmluTask
 
     measure(common, MmluTask(file=str(file.absolute()), **common.task(f"mmlu-{stem(str(file))}")))
@@ -93,7 +93,7 @@ def question_sets(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a question set of the QLoRA paper from the hub as a file for `eval generate`, or list the sets."""
+    """Download a question set of the QLoRA paper as a file for `eval generate`, or list the sets."""
     from qlora_tui.cli.data_sources import consent
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.errors import NotFoundError, nearest
@@ -132,7 +132,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and settings, same answers.")] = 0,
     split: Split = None,
 ) -> None:
-    """Write answers to a question file, for a judge. Continues where it was interrupted."""
+    """Generate answers to a question file, for a judge. An interrupted command continues where it stopped."""
     from qlora_tui.chat.protocol import Sampling
     from qlora_tui.evaluation.tasks import GenerateTask
 
@@ -160,13 +160,13 @@ def harness(
 def quant(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="starter, a folder or a hub id.")],
     text: Annotated[Path | None, typer.Option("--text", help="Also measure the perplexity of this text.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Also show the error of every layer.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also show the quantization error of every layer.")] = False,
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Compare ways to store the weights: bits per parameter, error per layer, perplexity.
+    """Compare quantization schemes: bits per parameter, error per layer, perplexity.
 
-    The result is kept, and shown where Setup asks how to store the weights of this model.
+    The result is stored and shown in Setup next to the quantization setting of this model.
     """
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation import process, quantization_errors

@@ -20,7 +20,7 @@ _SILENCE_LOOK_S = 1.0
 """Between two looks whether the worker responds."""
 
 
-_TERMINATED = "stopping with a checkpoint, because this process was asked to end"
+_TERMINATED = "stopping with a checkpoint after SIGTERM"
 
 
 class Interrupts:

@@ -30,14 +30,16 @@ class Common:
     side: Annotated[Literal["both", "base", "adapter"], typer.Option("--side", help="Which model to measure.")] = "both"
     checkpoint: Annotated[
         int | None,
-        typer.Option("--checkpoint", metavar="STEP", help="Use this checkpoint instead of the finished adapter."),
+        typer.Option("--checkpoint", metavar="STEP", help="Checkpoint step to use instead of the finished adapter."),
     ] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to load the model.")] = (
         "auto"
     )
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of rows.")] = None
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows per forward pass.")] = 8
-    name: Annotated[str | None, typer.Option("--name", help="Name of the result. Default: made from the task.")] = None
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the result. Default: generated from the task.")
+    ] = None
     as_json: Json = False
     yes: Yes = False
 
@@ -76,7 +78,7 @@ def measurement(**defaults: Any) -> Callable[[Callable[Concatenate[Common, Own],
 
 
 def measure(common: Common, task: "Task") -> None:
-    """Measure in a child process; show the results next to those of the base and of the last run."""
+    """Measure in a child process and show the results next to those of the base model and the previous measurement."""
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation import comparison, process, results
     from qlora_tui.runs import store

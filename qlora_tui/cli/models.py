@@ -20,8 +20,8 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help='"starter", a folder
 HubModel = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id (owner/name).")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="Maximum number of matches.")]
-Known = Annotated[bool, typer.Option("--known", help="List the models whose shapes are shipped.")]
-Modules = Annotated[bool, typer.Option("--modules", help="Also list every group of weights.")]
+Known = Annotated[bool, typer.Option("--known", help="List the models of the built-in catalogue.")]
+Modules = Annotated[bool, typer.Option("--modules", help="Also list the weights by group.")]
 
 
 @app.command()
@@ -125,7 +125,7 @@ def download(
     model: HubModel,
     revision: Revision = None,
     pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Download weights stored as pickle, which can run code when loaded.")
+        bool, typer.Option("--allow-pickle", help="Allow weights stored as pickle, a format that can contain code.")
     ] = False,
     yes: Yes = False,
     as_json: Json = False,

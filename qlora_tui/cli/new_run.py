@@ -15,7 +15,7 @@ def check_name(name: str | None, *, replace: bool) -> None:
     from qlora_tui.runs import store
 
     if replace and name is None:
-        raise UsageError("--replace needs --name", hint="Without a name, a run gets one that is free.")
+        raise UsageError("--replace needs --name", hint="Without --name, an unused name is generated.")
     if name is not None and replace:
         store.check_name(name)
     elif name is not None:

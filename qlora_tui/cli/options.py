@@ -13,14 +13,14 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as training.learning_rate=1e-4. Repeatable."),
 ]
 RunName = Annotated[
-    str | None, typer.Option("--name", "-n", help="Name of the run. Default: made from the preset or the model.")
+    str | None, typer.Option("--name", "-n", help="Run name. Default: generated from the preset or the model.")
 ]
 Replace = Annotated[
-    bool, typer.Option("--replace", help="Move a run that has this name to the bin first. Needs --name.")
+    bool, typer.Option("--replace", help="Move an existing run with this name to the bin first. Needs --name.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run has started.")]
 ReplanOnOom = Annotated[
-    bool, typer.Option("--replan-on-oom", help="Continue with a smaller micro batch size when memory runs out.")
+    bool, typer.Option("--replan-on-oom", help="Retry with a smaller micro batch size when memory runs out.")
 ]
 AcceptChangedData = Annotated[
     bool, typer.Option("--accept-changed-data", help="Resume although the dataset has changed since the start.")

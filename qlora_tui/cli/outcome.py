@@ -39,7 +39,7 @@ def _removed(follower: Follower) -> StorageError:
     if moved is None:
         return StorageError(
             f"the folder of {name} was moved or deleted while it was followed: {follower.run.path} is gone",
-            hint="Its worker ends. If the folder was moved, move it back and resume the run.",
+            hint="The worker is ending. If the folder was moved, move it back and resume the run.",
         )
     return StorageError(
         f"the folder of {name} was moved to {moved.path} while it was followed, which ends its worker",

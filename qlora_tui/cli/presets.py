@@ -30,7 +30,7 @@ def list_presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     name: str,
-    full: Annotated[bool, typer.Option("--full", help="Write every setting, with the defaults.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Write every setting, including defaults.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a preset to stdout: the file, every setting (--full), or JSON."""
@@ -54,10 +54,12 @@ def new(
     base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to start from.")] = None,
     settings: Settings = None,
     model: Annotated[str | None, typer.Option("--model", help="Base model: a hub id or a folder.")] = None,
-    force: Annotated[bool, typer.Option("--replace", "--force", help="Replace your preset of that name.")] = False,
+    force: Annotated[
+        bool, typer.Option("--replace", "--force", help="Replace an existing preset with this name.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a preset of your own and its path to stdout."""
+    """Create a preset and write its path to stdout."""
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.config.presets import split_target, user_path, write
@@ -82,9 +84,9 @@ def new(
 def check(
     targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|FILE]...")] = None, as_json: Json = False
 ) -> None:
-    """Check presets or files: every setting, and that local models and data exist and fit. Default: all presets.
+    """Check the settings of presets or files, and that local models and data exist and match. Default: all presets.
 
-    The first rows of local data are read and held against the format and the columns. Nothing is asked on the hub.
+    The first rows of local data are checked against the format and the columns. The hub is not contacted.
     """
     from qlora_tui.cli.output import write_json
     from qlora_tui.config.overrides import resolve
@@ -149,7 +151,9 @@ def _check_files(target: str, config: "RunConfig") -> list[str]:
         location(config.model)
         on_hub = check_data(config.data)
         if questions is not None and paths.existing(questions) is None:
-            raise NotFoundError(f"training.mmlu_file: no file {questions}", hint="`eval mmlu-file` fetches it.")
+            raise NotFoundError(
+                f"training.mmlu_file: no file {questions}", hint="Download it with `qlora-tui eval mmlu-file`."
+            )
     except QloraError as error:
         error.message = f"{target}: {error.message}"
         raise

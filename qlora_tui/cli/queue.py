@@ -44,7 +44,7 @@ def add(
 
 @app.command("list")
 def list_queue(as_json: Json = False) -> None:
-    """List the waiting runs, the next one first."""
+    """List the queued runs in starting order."""
     from qlora_tui.cli.output import write_json, write_table
     from qlora_tui.runs import queue
     from qlora_tui.runs.waiting import waiting
@@ -76,7 +76,7 @@ def remove(
 
 @app.command("run")
 def run_queue() -> None:
-    """Run the queue in this terminal. `queue add` does it in the background."""
+    """Run the queue in the foreground. `queue add` runs it in the background."""
     from qlora_tui.runs import queue
 
     queue.work_off(narrate)

@@ -34,7 +34,7 @@ def list_runs(as_json: Json = False) -> None:
     else:
         narrate(f"no runs yet in {paths.runs()}; `qlora-tui train starter` makes one")
     for name in store.unusable_names():
-        narrate(f"warning: {paths.runs() / name} is not listed: a run cannot have this name. Rename the folder.")
+        narrate(f"warning: {paths.runs() / name} is not listed: its name is not a legal run name. Rename the folder.")
 
 
 @app.command()

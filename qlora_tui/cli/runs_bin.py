@@ -24,7 +24,7 @@ _Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of run
 
 
 def delete(names: _Runs, as_json: Json = False) -> None:
-    """Move runs to the bin, from which `runs restore` brings them back for 7 days."""
+    """Move runs to the bin. `runs restore` can restore them for 7 days."""
     from qlora_tui.cli.output import write_json
     from qlora_tui.runs import deleted
 
@@ -36,7 +36,7 @@ def delete(names: _Runs, as_json: Json = False) -> None:
 
 
 def rm(names: _Runs, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete runs for good, without the bin: events, checkpoints and adapters. Asks first."""
+    """Delete runs permanently, without the bin: events, checkpoints and adapters. Asks for confirmation."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
     from qlora_tui.data.downloads import size
@@ -45,7 +45,7 @@ def rm(names: _Runs, yes: Yes = False, as_json: Json = False) -> None:
     runs = _idle(names)
     sizes = {run.name: store.size_bytes(run) for run in runs}
     total = size(sum(sizes.values()))
-    confirmed(f"Delete {', '.join(str(run.path) for run in runs)} with {total} for good?", yes=yes)
+    confirmed(f"Delete {', '.join(str(run.path) for run in runs)} ({total}) permanently?", yes=yes)
     for run in runs:
         with jobs.hold(run), queue.removing(run.name):
             store.remove(run)
@@ -69,11 +69,11 @@ def _idle(names: list[str]) -> "list[RunFolder]":
 def restore(
     name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a deleted run; `qlora-tui runs bin` lists them.")],
     new_name: Annotated[
-        str | None, typer.Option("--name", "-n", help="Restore it under this name. Default: its own.")
+        str | None, typer.Option("--name", "-n", help="Name of the restored run. Default: its original name.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Restore a deleted run from the bin; of several with this name the one deleted last."""
+    """Restore a deleted run from the bin. If several have this name, the one deleted last."""
     from qlora_tui.cli.output import write_json
     from qlora_tui.runs import deleted
 
@@ -84,7 +84,7 @@ def restore(
 
 
 def list_bin(as_json: Json = False) -> None:
-    """List the deleted runs that can be restored, and until when."""
+    """List the deleted runs that can be restored, with their expiry dates."""
     from qlora_tui.cli.output import moment, write_json, write_table
     from qlora_tui.data.downloads import size
     from qlora_tui.runs import deleted
@@ -104,7 +104,7 @@ def list_bin(as_json: Json = False) -> None:
 
 
 def empty_bin(yes: Yes = False, as_json: Json = False) -> None:
-    """Free the disk space of all deleted runs. They cannot be restored afterwards."""
+    """Delete all runs in the bin permanently."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
     from qlora_tui.data.downloads import size
@@ -114,7 +114,7 @@ def empty_bin(yes: Yes = False, as_json: Json = False) -> None:
     freed_bytes = sum(each["size_bytes"] for each in found)
     if found:
         count = f"{len(found)} {'run' if len(found) == 1 else 'runs'}"
-        confirmed(f"Delete {count} with {size(freed_bytes)} for good?", yes=yes)
+        confirmed(f"Delete {count} with {size(freed_bytes)} permanently?", yes=yes)
         deleted.purge(older_than_s=0)
     if as_json:
         write_json({"deleted": [each["name"] for each in found], "freed_bytes": freed_bytes})

@@ -24,7 +24,7 @@ def train(
         str | None,
         typer.Argument(
             metavar="[PRESET|FILE]",
-            help="A preset's name or a .toml file; flags win over it. Default with --data or --set alone: starter.",
+            help="Preset name or .toml file; flags override it. Default with only --data or --set: starter.",
         ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Base model: a hub id or a folder.")] = None,

@@ -26,12 +26,14 @@ def web(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on. Whoever has the printed URL can do what you can on this machine."),
+        typer.Option(
+            help="Address to listen on. Anyone with the printed URL can use this machine with your permissions."
+        ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the workbench to a browser, on this machine only unless --host says otherwise. Ctrl-C ends it.
+    """Serve the workbench to a browser, by default only on this machine (see --host). Press Ctrl-C to stop.
 
-    Open the printed URL: its random token is needed once and becomes a cookie.
+    Open the printed URL. Its random token is needed once and is then stored in a cookie.
     """
     from qlora_tui.errors import EnvironmentProblem, StorageError
 
@@ -42,7 +44,10 @@ def web(
             "the package textual-serve is not installed", hint="pip install 'qlora-tui[web]'"
         ) from error
     if host not in _LOOPBACK:
-        narrate(f"warning: everybody who reads the traffic of {host} can use this machine as you: it is not encrypted")
+        narrate(
+            f"warning: the connection to {host} is not encrypted; "
+            "anyone who can read the traffic can use this machine as you"
+        )
     command = shlex.join([sys.executable, "-m", "qlora_tui.ui"])
     try:
         _server(textual_serve.server.Server)(command, host=host, port=port, title="qlora-tui").serve()
@@ -84,7 +89,7 @@ def _server(base: Any) -> Any:
             return response
 
         async def on_startup(self, app: Any) -> None:
-            narrate(f"the workbench is at {self.address}\nCtrl-C ends it; runs continue")
+            narrate(f"the workbench is at {self.address}\nPress Ctrl-C to stop it; runs continue")
 
     return Server
 
@@ -140,7 +145,7 @@ def _guard(server: Any) -> "Callable[[Any, Any], Awaitable[Any]]":
             response.set_cookie(server.cookie, server.token, httponly=True, samesite="Strict", path="/")
             raise response
         if not known(request.cookies.get(server.cookie)):
-            raise http.HTTPForbidden(text="open the URL that `qlora-tui web` has printed")
+            raise http.HTTPForbidden(text="open the URL printed by `qlora-tui web`")
         response = await handler(request)
         if not response.prepared:
             response.headers.setdefault("X-Frame-Options", "DENY")

@@ -173,7 +173,7 @@ def _idle(config: RunConfig) -> Iterator[Idle]:
     yield from _idle_rows(config)
     if not config.training.trackers:
         for name in ("tracker_project", "tracker_tags"):
-            yield Idle(f"training.{name}", "training.trackers", "there is no tracker")
+            yield Idle(f"training.{name}", "training.trackers", "training.trackers is empty")
 
 
 def _idle_weights(config: RunConfig) -> Iterator[Idle]:
@@ -211,7 +211,7 @@ def _idle_evaluation(config: RunConfig) -> Iterator[Idle]:
         ):  # fmt: skip
             yield Idle(key, "data.eval_rows", "there is no evaluation data")
     elif training.prediction_rows == 0:
-        yield Idle("training.prediction_max_tokens", "training.prediction_rows", "no row is answered")
+        yield Idle("training.prediction_max_tokens", "training.prediction_rows", "training.prediction_rows is 0")
     for key in ("data.eval_source", "data.eval_split"):
         if value(config, key) is not None:
             yield Idle("data.eval_rows", key, "nothing is cut from the training rows")

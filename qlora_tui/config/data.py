@@ -26,7 +26,7 @@ KNOWN_SETS = (
     STARTER, "oasst1", "hh-rlhf", "alpaca", "alpaca-clean", "self-instruct", "longform", "chip2",
     "unnatural-instructions", "flan-v2",
 )  # fmt: skip
-"""Names that mean a data set even where there is a file or folder of that name; `data.registry` describes them."""
+"""Names of known data sets. They take precedence over files and folders of the same name. See `data.registry`."""
 
 Template = Literal["auto", "chatml", "llama-2", "llama-3", "mistral", "gemma", "phi", "alpaca", "guanaco", "plain"]
 
@@ -44,7 +44,7 @@ class ColumnMap(Spec):
     """Column with text that belongs to the prompt (Alpaca's "input")."""
 
     response: str | None = None
-    """Column with the answer to learn. Numbers and truth values are trained as text."""
+    """Column with the answer to train on. Numbers and booleans are trained as text."""
 
     history: str | None = None
     """Column with the earlier turns of a conversation, as a list of [prompt, answer] pairs."""
@@ -65,7 +65,7 @@ class ColumnMap(Spec):
     """Column with the tools the assistant may call, as JSON."""
 
     label: str | None = None
-    """Column that marks the answer of a row as good (true) or bad (false). Rows with a bad answer are not trained."""
+    """Column that marks the answer of a row as good (true) or bad (false). Rows with a bad answer are skipped."""
 
 
 class SourceSpec(Spec):
@@ -88,7 +88,7 @@ class SourceSpec(Spec):
     """Column mapping given by hand; wins over detection."""
 
     ignore_columns: list[str] = Field(default_factory=list)
-    """Columns that are not trained on purpose. A column with text that no format uses stops detection until it is
+    """Columns to ignore. A column with text that no format uses is an error until it is
     named here or in `columns`."""
 
 

@@ -26,7 +26,7 @@ class ModelSpec(Spec):
 
     allow_pickle: bool = False
     """Load weights stored as pickle (pytorch_model.bin) where there are no safetensors. Only tensors are read: code in
-    the file never runs, and a file with other objects is refused. Off: such models are refused."""
+    the file never runs, and a file with other objects is refused. If false, models without safetensors are refused."""
 
     attention: Attention = "auto"
     """Attention implementation. "auto" takes the fastest one that is installed and works for the model."""

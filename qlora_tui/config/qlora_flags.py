@@ -134,12 +134,12 @@ INHERITED = (
     Flag("no_cuda", False),
     Flag("adafactor", False),
 )
-_UPLOADS = "nothing is uploaded from a run"
-_LOGGED = "progress goes to the screen and to the run's events.jsonl"
+_UPLOADS = "runs do not upload anything"
+_LOGGED = "progress is written to the screen and to events.jsonl"
 _ONE_DEVICE = "a run uses one device"
 _PREPARED = "rows are tokenized before training and read from a memory-mapped file"
 _MEASURED = "every run measures its peak memory and speed"
-_PRECISION = "the dtypes follow --bf16, --fp16 and model.dtype"
+_PRECISION = "the dtypes are set by --bf16, --fp16 and model.dtype"
 _RESUME = "`qlora-tui resume` continues a run from its latest complete checkpoint"
 _EVALUATION = "evaluation measures the loss over every evaluation row with the dtypes of training"
 _IGNORED: dict[str, dict[str, Any]] = {
@@ -181,7 +181,7 @@ _IGNORED: dict[str, dict[str, Any]] = {
         "torch_compile": False, "torch_compile_backend": None, "torch_compile_mode": None, "torchdynamo": None,
     },
     "a run with the same settings on the same machine gives the same losses": {"full_determinism": False},
-    "evaluation comes after the given number of steps": {"eval_delay": 0.0},
+    "evaluation runs every given number of steps": {"eval_delay": 0.0},
 }  # fmt: skip
 """Flags that change nothing of the trained weights here, with their defaults, by the reason."""
 
@@ -191,15 +191,15 @@ IGNORED = tuple(
 CHANGING = (
     Flag("adam_epsilon", 1e-8, refusal="AdamW's epsilon is 1e-8 here"),
     Flag("label_smoothing_factor", 0.0, refusal="the loss here is cross-entropy without label smoothing"),
-    Flag("optim_args", None, refusal="optimizers here have no further arguments than their settings"),
-    Flag("past_index", -1, refusal="no model here keeps a state from one batch to the next"),
-    Flag("per_gpu_train_batch_size", None, refusal="it is --per_device_train_batch_size today", kind=int),
+    Flag("optim_args", None, refusal="optimizers have no arguments other than their settings"),
+    Flag("past_index", -1, refusal="models do not keep state between batches"),
+    Flag("per_gpu_train_batch_size", None, refusal="use --per_device_train_batch_size", kind=int),
     Flag(
         "auto_find_batch_size",
         False,
-        refusal="`train --replan-on-oom` retries with a smaller batch of the same size in all",
+        refusal="`train --replan-on-oom` retries with a smaller micro batch and the same effective batch size",
     ),
-    Flag("deepspeed", None, refusal="DeepSpeed is not used: `qlora-tui estimate` tells what fits on one device"),
+    Flag("deepspeed", None, refusal="DeepSpeed is not supported; `qlora-tui estimate` shows what fits on one device"),
     Flag("fsdp", "", refusal=_ONE_DEVICE),
     Flag("fsdp_min_num_params", 0, refusal=_ONE_DEVICE),
     Flag("fsdp_config", None, refusal=_ONE_DEVICE),

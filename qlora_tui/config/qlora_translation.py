@@ -28,17 +28,17 @@ _OPTIMIZERS = {
     "paged_lion": "paged_lion_32bit",
 }
 _SCHEDULES = {
-    "polynomial": ("linear", "its power is 1 in qlora.py, so it falls linearly, to 1e-7 there and to 0 here"),
-    "cosine_with_restarts": ("cosine", "it has one cycle in qlora.py, so it never restarts"),
+    "polynomial": ("linear", "with power 1, as in qlora.py, it decays linearly (to 1e-7 there, to 0 here)"),
+    "cosine_with_restarts": ("cosine", "with one cycle, as in qlora.py, it never restarts"),
 }
 """Schedules under another name here, and why they are the same."""
 
 _REASONS = {
-    ("report_to", "all"): "it means whatever is installed on the machine; name the trackers instead",
-    ("lr_scheduler_type", "reduce_lr_on_plateau"): "schedules here follow the step, not the evaluation loss",
-    ("optim", "adamw_torch_xla"): "it is for TPUs",
-    ("optim", "adamw_anyprecision"): "it keeps its states in bfloat16, which no optimizer here does",
-    ("optim", "adagrad"): "it is not among the optimizers here",
+    ("report_to", "all"): "it selects whatever is installed on the machine; name the trackers instead",
+    ("lr_scheduler_type", "reduce_lr_on_plateau"): "schedules depend on the step, not on the evaluation loss",
+    ("optim", "adamw_torch_xla"): "it is only for TPUs",
+    ("optim", "adamw_anyprecision"): "it keeps its states in bfloat16, which is not supported",
+    ("optim", "adagrad"): "it is not a supported optimizer",
 }
 _ROWS: Mapping[str, Settings] = {
     "alpaca": {"data.format": "alpaca", "data.template": "alpaca"},
@@ -73,8 +73,8 @@ def _refuse(flags: Mapping[str, Any]) -> None:
     """Raise ConfigError for what cannot be a run, and for what would train something else here."""
     if not flags["do_train"]:
         raise ConfigError(
-            "--do_train False: nothing would be trained, and a preset describes a training",
-            hint=f"A run is evaluated with {' and '.join(_evaluations(flags))}.",
+            "--do_train False: nothing would be trained, and a preset describes a training run",
+            hint=f"To evaluate a run, use {' and '.join(_evaluations(flags))}.",
         )
     if flags["bf16"] and flags["fp16"]:
         raise ConfigError("--bf16 and --fp16 exclude each other", hint="Leave one of them out.")
@@ -180,10 +180,10 @@ def _interval(name: str, value: float, flags: Mapping[str, Any]) -> int:
     if value >= 1 and value == int(value):
         return int(value)
     if not 0 < value < 1:
-        raise ConfigError(f"--{name} {value:g}: expected a whole number of steps, or a share of all steps below 1")
+        raise ConfigError(f"--{name} {value:g}: expected a whole number of steps, or a fraction of all steps below 1")
     if flags["max_steps"] <= 0:
         raise ConfigError(
-            f"--{name} {value:g}: a share of all steps, whose number depends on the rows without --max_steps",
+            f"--{name} {value:g}: a fraction of all steps, whose number is unknown without --max_steps",
             hint=f"Give --max_steps, or --{name} as a whole number of steps.",
         )
     return math.ceil(value * int(flags["max_steps"]))

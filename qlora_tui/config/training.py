@@ -116,10 +116,10 @@ class TrainingSpec(Spec):
     """Longest sample answer in tokens."""
 
     prediction_rows: int = Field(default=16, ge=0)
-    """Evaluation rows that the finished model answers into predictions.jsonl. 0: none."""
+    """Number of evaluation rows that the finished model answers in predictions.jsonl. 0 disables it."""
 
     prediction_max_tokens: int = Field(default=64, ge=1)
-    """Longest predicted answer in tokens."""
+    """Maximum number of tokens per predicted answer."""
 
     mmlu_file: str | None = None
     """Multiple-choice rows answered at each evaluation; `eval mmlu-file` fetches them. Needs evaluation rows."""
@@ -128,7 +128,8 @@ class TrainingSpec(Spec):
     """Experiment trackers to report to; each needs its own package installed. None by default."""
 
     tracker_project: str | None = Field(default=None, min_length=1)
-    """Project (MLflow: experiment) that the run is logged to. Empty: WANDB_PROJECT or the like, else "qlora-tui"."""
+    """Project (MLflow: experiment) that the run is logged to. Default: the tracker's environment variable such as
+    WANDB_PROJECT, else "qlora-tui"."""
 
     tracker_tags: list[str] = Field(default_factory=list)
-    """Tags of the run in the trackers, beside the run's own tags."""
+    """Tags of the run in the trackers, in addition to the run's own tags."""

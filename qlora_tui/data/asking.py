@@ -45,7 +45,7 @@ def asking_template(tokenizer: Tokenizer, jinja: str, own: str, *, system: bool,
                 return template
     difference = _difference(tokenizer, jinja, candidates[0], dialogues)
     raise DataError(
-        f"the model's chat template asks in another way than it is trained: {difference}",
+        f"the prompts of the model's chat template do not match its training format: {difference}",
         hint='Choose a named template, such as data.template = "chatml".',
     )
 
@@ -83,7 +83,7 @@ def _difference(tokenizer: Tokenizer, jinja: str, template: str, dialogues: Sequ
             trained = render(tokenizer, jinja, [Conversation(turns)], last_only=True)[0]
             (prompt,) = render_text(tokenizer, template, [Conversation(turns[:-1])], add_generation_prompt=True)
         except _REFUSALS as error:
-            return f"it refuses a plain question: {error}"
+            return f"it rejects a plain question: {error}"
         row = encode_rendered(tokenizer, [trained])[0].ids
         asked = encode(tokenizer, [prompt])[0].ids
         if not trained.text.startswith(prompt) or row[: len(asked)] != asked:
@@ -96,4 +96,4 @@ def _shown(prompt: str, row: str, turns: Sequence[Turn]) -> str:
     same = next((at for at, (a, b) in enumerate(zip(prompt, row, strict=False)) if a != b), min(len(prompt), len(row)))
     start = max(0, same - _SHOWN_CHARACTERS // 2)
     asked, trained = prompt[start : start + _SHOWN_CHARACTERS], row[start : start + _SHOWN_CHARACTERS]
-    return f"{asked!r} is asked, {trained!r} is trained (turn {len(turns)})"
+    return f"prompt {asked!r}, training text {trained!r} (turn {len(turns)})"

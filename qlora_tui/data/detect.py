@@ -151,7 +151,7 @@ def _check_prompts(best: Candidate, rows: list[Row], columns: dict[str, ColumnPr
         return
     shown = example if len(example) <= 60 else f"{example[:59]}…"
     message = (
-        f"{label}: {repeated:,} of {len(rows):,} sampled rows have a prompt that also stands before another answer, "
+        f"{label}: {repeated:,} of {len(rows):,} sampled rows share their prompt with a row that has another answer, "
         f"such as {shown!r} in column {mapped.prompt!r}; columns: {_described(columns)}"
     )
     raise _asking(message, columns, [best.settings()])
@@ -159,7 +159,7 @@ def _check_prompts(best: Candidate, rows: list[Row], columns: dict[str, ColumnPr
 
 def _asking(message: str, columns: dict[str, ColumnProfile], choices: Sequence[Settings]) -> UnclearFormatError:
     ways = "; or ".join(map(_written, choices))
-    start = "Choose one" if len(choices) > 1 else "If that is meant"
+    start = "Choose one" if len(choices) > 1 else "If this is intended"
     return UnclearFormatError(message, columns, hint=f"{start}: {ways}.", choices=choices)
 
 

@@ -116,7 +116,7 @@ def _answer_text(value: Any, what: str) -> str:
     """Text, or a number or truth value as JSON writes it."""
     if isinstance(value, bool | int | float):
         if isinstance(value, float) and not math.isfinite(value):
-            raise RowError(f"{what} holds {value}, which is no number")
+            raise RowError(f"{what} contains {value}, which is not a number")
         return json.dumps(value)
     return clean_text(value, what)
 
@@ -128,7 +128,7 @@ def _earlier_turns(row: Row, columns: ColumnMap) -> list[StoredTurn]:
         return []
     what = f"column {columns.history!r}"
     if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
-        raise RowError(f"{what} must hold a list of [prompt, answer] pairs")
+        raise RowError(f"{what} must be a list of [prompt, answer] pairs")
     roles: tuple[Role, Role] = ("user", "assistant")
     return [turn(role, _answer_text(text, what)) for pair in value for role, text in zip(roles, pair, strict=True)]
 

@@ -55,7 +55,8 @@ class Reading:
         if detection.unused:
             notes.append(f"columns that are not trained: {', '.join(detection.unused)}")
         warnings = [
-            f"column {name!r} holds text that is not trained; data.ignore_columns = {json.dumps([name])} accepts that"
+            f"column {name!r} contains text that is not trained; to accept this, set "
+            f"data.ignore_columns = {json.dumps([name])}"
             for name in detection.unused_text
         ]
         if source.commit is None:
@@ -96,7 +97,7 @@ class Reading:
         name, kind = found[0]
         use = f"data.columns.{kind} = {json.dumps(name)}, or " if kind is not None else ""
         raise DataError(
-            f"{where}: column {name!r} first appears here, after the rows that the format was found from; "
+            f"{where}: column {name!r} first appears here, after the rows used to detect the format; "
             "its content would not be trained",
             hint=f"Set {use}data.ignore_columns = {json.dumps([name for name, _ in found])}.",
         )

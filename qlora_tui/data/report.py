@@ -228,7 +228,7 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
         found.append(f"{tally.too_long_rows:,} {of_all} dropped for their length")
     if tally.lossy_rows:
         found.append(
-            f"{tally.lossy_rows:,} {of_all} lose a part in the chat template, such as {tally.first_loss} "
+            f"{tally.lossy_rows:,} {of_all} lose content in the chat template, such as {tally.first_loss} "
             f"in {tally.first_lossy_origin}"
         )
     found += _fitted(tally, of_all)

@@ -27,7 +27,7 @@ from qlora_tui.errors import DataError
 Batch = dict[str, list[Any]]
 _SHOWN_LOSSES = 3
 _LOSS_HINT = (
-    'Choose a template that keeps it, such as data.template = "chatml", or leave such rows out with '
+    'Choose a template that keeps it, such as data.template = "chatml", or skip such rows with '
     "data.skip_bad_rows = true."
 )
 Dropped = Literal["", "too long", "no answer", "not marked", "cut away", "refused"]
@@ -181,7 +181,7 @@ class RowEncoder:
             if self.rules.loss_on == "last-response":
                 replies = replies[-len(whole.answers) :]
             if len(replies) != len(whole.answers):
-                problem = f"{origin}: the chat template joins an answer that is trained with one that is not"
+                problem = f"{origin}: the chat template merges a trained answer with an untrained one"
                 self._refuse(DataError(problem, hint=_LOSS_HINT), origin)
                 return None
             untrained = frozenset(at for at, turn in enumerate(replies) if turn.get("untrained"))

@@ -177,7 +177,7 @@ def refuse_too_many_eval_rows(data: DataSpec, distinct_rows: int) -> None:
     """Raise DataError when cutting `data.eval_rows` from so many distinct rows leaves none to train on."""
     if data.eval_rows >= distinct_rows:
         raise DataError(
-            f"data.eval_rows = {data.eval_rows} leaves nothing to train on: "
+            f"data.eval_rows = {data.eval_rows} leaves no rows to train on: "
             f"{data.source} has {distinct_rows} distinct rows",
             hint=f"Choose fewer than {distinct_rows} evaluation rows.",
         )

@@ -90,7 +90,7 @@ def _first_rows(loaded: Loaded, count: int) -> Any:
     rows = list(loaded.dataset.take(count))
     if len(rows) < count:
         raise DataError(
-            f"data.eval_rows = {count} leaves nothing to train on: {loaded.label} has {len(rows)} rows",
+            f"data.eval_rows = {count} leaves no rows to train on: {loaded.label} has {len(rows)} rows",
             hint=f"Choose fewer than {len(rows)} evaluation rows.",
         )
     return datasets.Dataset.from_list(rows, features=loaded.dataset.features)

@@ -33,9 +33,9 @@ class _LimitedTemplate(Template):
         except TemplateError:
             raise
         except MemoryError as error:
-            raise TemplateLimitError("it took too much memory") from error
+            raise TemplateLimitError("it used too much memory") from error
         except RecursionError as error:
-            raise TemplateLimitError("it calls itself without end") from error
+            raise TemplateLimitError("it recurses without end") from error
         except Exception as error:  # foreign code: whatever it raises is the template's refusal
             raise TemplateError(f"{type(error).__name__}: {error}") from error
         if len(text) > LONGEST_TEXT_CHARACTERS and len(text) > 2 * _characters(kwargs):
@@ -54,7 +54,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
             if bits > _LARGEST_BITS:
-                raise TemplateLimitError("it computes with integers of thousands of digits")
+                raise TemplateLimitError("it uses integers with thousands of digits")
         return super().call_binop(context, operator, left, right)
 
     def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Template:
@@ -63,7 +63,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             with _limits():
                 return super().from_string(source, *args, **kwargs)
         except (RecursionError, MemoryError) as error:
-            raise TemplateLimitError("it is nested too deeply to be compiled") from error
+            raise TemplateLimitError("it is nested too deeply to compile") from error
 
 
 def _limits() -> limited:

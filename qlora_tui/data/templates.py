@@ -74,7 +74,7 @@ def resolve(name: str, tokenizer: Tokenizer, *, always_bos: bool = False) -> Cha
     if own:
         return _own(own, tokenizer)
     name = "chatml" if set(NAMED["chatml"].markers) <= _known_tokens(tokenizer) else "guanaco"
-    return _named(name, tokenizer, (f"the model has no chat template, so {name!r} is used",), always_bos=always_bos)
+    return _named(name, tokenizer, (f"the model has no chat template; {name!r} is used",), always_bos=always_bos)
 
 
 def own_template(tokenizer: Tokenizer) -> str | None:
@@ -146,9 +146,15 @@ def _own(own: str, tokenizer: Tokenizer) -> ChatTemplate:
     portable = asking_template(tokenizer, jinja, own, system=found.system, reasoning=found.reasoning)
     if found.tools and not asks_after_tools(tokenizer, jinja, portable, _TOOL_DIALOGUE):
         found = replace(found, tools=False)
-        notes.append("the chat template asks in another way after a tool's result: tool calls are written as text")
+        notes.append(
+            "the chat template's prompt after a tool result does not match the training format; "
+            "tool calls are written as text"
+        )
     if portable != without_markers(own):
-        notes.append("the chat template asks in another way than rows are trained; it is saved as it was trained")
+        notes.append(
+            "the chat template's prompts do not match the training format; "
+            "a matching template is saved with the adapter"
+        )
     return ChatTemplate(
         name=OWN,
         jinja=jinja,
@@ -204,7 +210,7 @@ def _probe_answers(tokenizer: Tokenizer, jinja: str) -> None:
         rendered = render(tokenizer, jinja, [Conversation(_DIALOGUE)], last_only=True)[0]
     except _TEMPLATE_ERRORS as error:
         raise DataError(
-            f"the model's chat template cannot render a plain conversation: {error}", hint=_NAMED_HINT
+            f"the model's chat template cannot render a simple conversation: {error}", hint=_NAMED_HINT
         ) from error
     found = [rendered.text[start:end] for start, end in rendered.answers]
     expected = ["a2a"] if last_only else ["a1a", "a2a"]

@@ -215,7 +215,9 @@ def _is_untrained(item: dict[str, Any], what: str) -> bool | None:
         if value is None:
             continue
         if value not in (0, 1):
-            raise RowError(f"{what}: {key} is {describe(value)}; a turn is trained (1, true) or not (0, false)")
+            raise RowError(
+                f"{what}: {key} is {describe(value)}; expected 1 or true (trained), or 0 or false (not trained)"
+            )
         if not value:
             return True
     return None

@@ -34,7 +34,8 @@ def xlsx_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
         from openpyxl import load_workbook
     except ImportError:
         raise EnvironmentProblem(
-            f"{name}: reading Excel workbooks needs openpyxl", hint="pip install 'qlora-tui[xlsx]', or save it as csv."
+            f"{name}: reading Excel workbooks needs openpyxl",
+            hint="pip install 'qlora-tui[xlsx]', or save the file as CSV.",
         ) from None
     try:
         _refuse_bomb(file, name)
@@ -51,7 +52,7 @@ def xlsx_rows(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
     except _DAMAGE as error:
         raise DataError(
             f"{name}: damaged workbook: {str(error).partition(chr(10))[0] or type(error).__name__}",
-            hint="Save it again, or as csv.",
+            hint="Save the file again, or save it as CSV.",
         ) from error
 
 
@@ -60,7 +61,7 @@ def _refuse_bomb(file: OpenFile, name: str) -> None:
         unpacked_bytes = sum(part.file_size for part in archive.infolist())
     file.stream.seek(0)
     if unpacked_bytes > _MAX_UNPACKED_BYTES:
-        raise DataError(f"{name}: unpacks to {unpacked_bytes / 1e9:.1f} GB", hint="Save it as csv.")
+        raise DataError(f"{name}: unpacks to {unpacked_bytes / 1e9:.1f} GB", hint="Save the file as CSV.")
 
 
 def _header(cells: tuple[Any, ...], name: str) -> list[str]:
@@ -68,7 +69,7 @@ def _header(cells: tuple[Any, ...], name: str) -> list[str]:
     while header and not header[-1]:
         header.pop()
     if not header:
-        raise DataError(f"{name}:1: the first line of the first sheet names no columns")
+        raise DataError(f"{name}:1: the first row of the first sheet has no column names")
     repeated = [column for column, count in Counter(header).items() if count > 1]
     if repeated:
         raise DataError(f"{name}:1: column {repeated[0]!r} appears twice in the header", hint="Rename one of them.")

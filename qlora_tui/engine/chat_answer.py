@@ -83,7 +83,7 @@ class Answerer:
         try:
             return self._prompts.ids([Turn(role=one.role, content=one.content) for one in messages])
         except ModelError as error:
-            hint = "If it has a system prompt, remove it with /system; else /clear."
+            hint = "Remove the system prompt with /system, or clear the conversation with /clear."
             raise ModelError(error.message, hint=hint) from error
 
     def _generate(

@@ -104,6 +104,6 @@ def _after_answer(tokenizer: Any) -> str:
         rendered: str = tokenizer.apply_chat_template(dialogue, tokenize=False)
     except TemplateError as error:
         raise ModelError(
-            f"the model's chat template cannot render a plain conversation: {error}", hint="Choose another model."
+            f"the model's chat template cannot render a simple conversation: {error}", hint="Choose another model."
         ) from error
     return rendered.rpartition(_PROBE)[2].lstrip()

@@ -25,7 +25,7 @@ _ENCODE_CPU_S_PER_CHARACTER = 2e-5
 _MEMORY_BYTES = 3 << 30
 _MEMORY_BYTES_PER_CHARACTER = 1000
 _PROBE = "def main():\n    print('hello 12345')\n\n\t It's 1,000.50 — naïve café\r\n  数据 🙂 don't   stop ABCdef\n\n\n"
-_HINT = "Choose another model, or download its tokenizer again."
+_HINT = "Choose another model, or download the tokenizer again."
 
 
 def load(
@@ -82,8 +82,8 @@ def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None
     if ids == alone:
         return None
     return (
-        f"{type(tokenizer).__name__} splits text in another way than the tokenizer.json that it was loaded with "
-        f"({len(ids)} against {len(alone)} tokens for a probe); the class decides, in training and here"
+        f"{type(tokenizer).__name__} splits text differently from the tokenizer.json it was loaded from "
+        f"({len(ids)} against {len(alone)} tokens for a test text); the class is used, in training and here"
     )
 
 
@@ -197,7 +197,7 @@ def _errors_of(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise (explain(error) if explain else _failed(name, what, error)) from error
     except MemoryError as error:
-        raise ModelError(f"the tokenizer of {name} {what}: it takes too much memory", hint=_HINT) from error
+        raise ModelError(f"the tokenizer of {name} {what}: it uses too much memory", hint=_HINT) from error
     except BaseException as error:  # a panic of Rust is no Exception
         raise _failed(name, what, error) from error
 

@@ -158,7 +158,7 @@ def grow_embeddings(model: Any, tokenizer: Any) -> int:
     highest_id = max(tokenizer.get_vocab().values(), default=0)
     if highest_id >= max(old_rows, len(tokenizer)):
         raise ModelError(
-            f"the tokenizer has a token with id {highest_id:,}, but the model has {old_rows:,} rows for tokens",
+            f"the tokenizer has a token with id {highest_id:,}, but the model's embedding has only {old_rows:,} rows",
             hint="The tokenizer and the weights belong to different models: download them again.",
         )
     if added <= 0:
@@ -222,8 +222,8 @@ def _explain(error: Exception, spec: ModelSpec, part: str) -> QloraError:
         )
     if isinstance(error, pickle.UnpicklingError):
         return ModelError(
-            f"the pickled weights of {spec.id} hold other objects than tensors, which could run code",
-            hint="Choose a model with safetensors, or convert this one where you trust it.",
+            f"the pickled weights of {spec.id} contain objects other than tensors, which could run code",
+            hint="Choose a model with safetensors, or convert this model if you trust it.",
         )
     if "Unrecognized configuration class" in text:
         return ModelError(f"{spec.id} is no causal language model", hint=_WANTED)

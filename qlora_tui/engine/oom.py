@@ -29,7 +29,7 @@ class Exhausted(OutOfMemoryError):
         if expected is not None:
             now, free = expected.estimate, _gib(expected.device.free_bytes)
             batch = covers(now.rows, now.row_tokens, expected.device.kind, counted=expected.longest is not None)
-            message += f", {_gib(now.need_bytes)} had been estimated with {free} free, for {batch}"
+            message += f"; the estimate was {_gib(now.need_bytes)} with {free} free, for {batch}"
         better = expected.advice() if expected is not None else ""
         super().__init__(message, hint=better or advice(config, checkpointing))
 

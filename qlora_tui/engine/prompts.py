@@ -35,7 +35,7 @@ class Prompts:
         """
         template = own_template(tokenizer)
         if not template:
-            raise ModelError("the tokenizer has no chat template", hint="Choose a model made for conversations.")
+            raise ModelError("the tokenizer has no chat template", hint="Choose a model with a chat template.")
         trained = data or DataSpec()
         try:
             found = abilities(trained.template, tokenizer)
@@ -56,7 +56,7 @@ class Prompts:
         except _REFUSALS as error:
             raise ModelError(
                 f"the model's chat template refuses this conversation: {error}",
-                hint="Some templates have no system turn, or want user and assistant to alternate.",
+                hint="Some templates do not support system turns, or require user and assistant turns to alternate.",
             ) from error
         return encode_rendered(self.tokenizer, [rendered])[0].ids
 

@@ -69,7 +69,7 @@ def _check(recipe: Recipe, row: dict[str, list[Any]]) -> RowCheck:
         return replace(found, status="not trained", problem=encoded.dropped)
     problems = [f"{encoded.cut_tokens:,} tokens are cut"] if encoded.cut_tokens else []
     if encoded.loss:
-        problems.append(f"the chat template leaves out {encoded.loss}")
+        problems.append(f"the chat template drops {encoded.loss}")
     asked = "" if text is not None else _difference(recipe, row, turns)
     if asked:
         problems.append(asked)
@@ -113,10 +113,10 @@ def _difference(recipe: Recipe, row: dict[str, list[Any]], turns: list[Turn]) ->
     try:
         asked = _prompt_ids(recipe, row, turns)
     except ModelError as error:
-        return f"it cannot be asked: {error.message}"
+        return f"it cannot be prompted: {error.message}"
     if ids[: len(asked)] == asked:
         return ""
     same = next((at for at, (one, other) in enumerate(zip(asked, ids, strict=False)) if one != other), len(ids))
     decode = recipe.tokenizer.decode
     start = max(0, same - 4)
-    return f"{decode(asked[start : same + 8])!r} is asked, {decode(ids[start : same + 8])!r} is trained"
+    return f"prompt {decode(asked[start : same + 8])!r}, training text {decode(ids[start : same + 8])!r}"

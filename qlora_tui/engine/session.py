@@ -187,10 +187,10 @@ class Session:
         """End the process when its run was deleted or renamed: it would write to a folder that is no run any more."""
         try:
             now = self._writer.path_now()
-            message = f"the run's folder was deleted while it ran: {self.run.path}"
-            hint = "If it was moved, resume it where it is."
+            message = f"the run's folder was deleted while the run was active: {self.run.path}"
+            hint = "If the folder was moved, resume the run from its new location."
             if now is not None:
-                message = f"the run's folder was moved while it ran, from {self.run.path} to {now.parent}"
+                message = f"the run's folder was moved while the run was active, from {self.run.path} to {now.parent}"
                 hint = f"Resume it under its new name: `qlora-tui resume {now.parent.name}`."
             where = self.state.stage.stage if self.state.stage else "starting"
             self.emit_last(events.Failed(message=message, hint=hint, where=where, exit_code=ExitCode.STORAGE))

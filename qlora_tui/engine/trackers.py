@@ -226,7 +226,7 @@ class Trackers:
             yield
         except Exception as error:  # the edge to a service of others, which may fail in any way
             self.logs.pop(name, None)
-            self.session.warn("tracker", f"{name} gets no more data of this run: {_first_line(error)}")
+            self.session.warn("tracker", f"logging to {name} has stopped: {_first_line(error)}")
 
 
 @contextmanager

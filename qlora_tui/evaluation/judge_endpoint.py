@@ -140,7 +140,7 @@ class EndpointJudge:
                 self._pause(_backoff_s(attempt) if asked_s is None else asked_s, trouble)
         raise EnvironmentProblem(
             f"the judge at {self.settings.base_url} does not answer after {self.settings.retries + 1} tries: {trouble}",
-            hint="The verdicts so far are kept: run the same command again to continue.",
+            hint="Completed verdicts are kept. Run the same command again to continue.",
         )
 
     def _pause(self, asked_s: float, trouble: str) -> None:
@@ -149,7 +149,7 @@ class EndpointJudge:
         until_s = time.monotonic() + wait_s
         if wait_s >= _ANNOUNCED_WAIT_S and until_s > self._announced_until_s + _ANNOUNCED_WAIT_S:
             self._announced_until_s = until_s
-            beyond = f" (the judge asks for {_spoken(asked_s)})" if asked_s > wait_s else ""
+            beyond = f" (requested by the judge: {_spoken(asked_s)})" if asked_s > wait_s else ""
             self._say(f"waiting {_spoken(wait_s)} before the next try{beyond}: {trouble}")
         self._wait(wait_s)
 
@@ -194,7 +194,7 @@ class EndpointJudge:
             usage = body.get("usage") or {}
             counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         except (LookupError, TypeError, AttributeError) as error:
-            raise _LostReplyError(f"the reply is no chat completion: {self._clean(json.dumps(body))}") from error
+            raise _LostReplyError(f"the reply is not a chat completion: {self._clean(json.dumps(body))}") from error
         absurd = not all(count is None or (type(count) is int and 0 <= count <= _MOST_TOKENS) for count in counts)
         prompt_tokens, completion_tokens = (0, 0) if absurd else (count or 0 for count in counts)
         problem = "" if isinstance(text, str) else "the reply has no text"
@@ -235,8 +235,8 @@ def _key(variable: str) -> str:
     redaction.note(key)
     if not key.isascii() or not key.isprintable():
         raise EnvironmentProblem(
-            f"the key in {variable} holds a line break or another character that no key has",
-            hint="Set it again, on one line.",
+            f"the key in {variable} contains a line break or another character that is not allowed in a key",
+            hint="Set it again without line breaks.",
         )
     return key
 

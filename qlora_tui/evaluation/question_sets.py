@@ -57,7 +57,8 @@ def write_file(name: str, out: Path, *, consent: Consent, on_progress: Progress 
     rows = known.read(_hub_rows(known, consent, on_progress))
     if not rows:
         raise DataError(
-            f"{known.hub_id} holds none of the questions of {name!r}", hint="It has changed: give a question file."
+            f"{known.hub_id} contains none of the questions of {name!r}",
+            hint="The dataset has changed. Use a question file instead.",
         )
     with atomic.storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,9 @@ def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda 
         turns = tuple(takewhile(lambda turn: turn["role"] in {"system", "user"}, to_example(row).turns))
         asked = "\n\n".join(whole_content(turn) for turn in turns if turn["role"] == "user")
         if not asked:
-            raise DataError(f"{spec.source}, row {number}: no question in it", hint="Give a set of questions.")
+            raise DataError(
+                f"{spec.source}, row {number}: contains no question", hint="Choose a dataset with questions."
+            )
         found.append(Question(str(number), asked, turns=turns))
     return found
 

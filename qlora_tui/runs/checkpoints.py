@@ -77,7 +77,7 @@ def why_incomplete(checkpoint: CheckpointFolder, *, by_content: bool = True) -> 
         step = json.loads(read_bytes(checkpoint.path / "trainer_state.json"))["global_step"]
     except FileNotFoundError as error:
         is_marker = error.filename == str(checkpoint.path / MARKER)
-        return "it was not written to the end" if is_marker else "trainer_state.json is missing"
+        return "it is incomplete" if is_marker else "trainer_state.json is missing"
     except UnsuitableFileError as error:
         return f"{Path(error.filename).name} cannot be used: {error.strerror}"
     except OSError as error:

@@ -20,7 +20,7 @@ _LOOKS_SUMMED = re.compile(rb": [0-9a-f]{16}\n?\Z")
 _KEY = "xxh3"
 _BLOCK_BYTES = 1 << 20
 
-DAMAGED = "it is not as it was written: its checksum differs"
+DAMAGED = "its checksum does not match"
 
 
 class DamagedError(ValueError):
@@ -94,7 +94,7 @@ def why_damaged(folder: Path, name: str, *, by_content: bool) -> str | None:
     try:
         files = read_json(folder / name)["files"]
         if not files:
-            return f"{name} lists no files"
+            return f"{name} is empty"
         for file, facts in files.items():
             if problem := _why_file_damaged(folder / file, facts, by_content=by_content):
                 return problem

@@ -21,7 +21,7 @@ def _config(run: RunFolder) -> str:
     try:
         checksums.check_file(run.config)
     except (OSError, ValueError) as error:
-        return f"run.toml is damaged: {error}. The copy of the settings in plan.json is used, if that is intact."
+        return f"run.toml is damaged: {error}. The copy of the settings in plan.json is used if it is intact."
     return ""
 
 
@@ -29,7 +29,7 @@ def _plan(run: RunFolder, state: RunState) -> str:
     try:
         checksums.read_json(run.plan)
     except FileNotFoundError:
-        return "plan.json is missing: the identity of data and model is taken from the events." if state.attempt else ""
+        return "plan.json is missing. The identity of data and model is taken from the events." if state.attempt else ""
     except (OSError, ValueError) as error:
         return f"plan.json is damaged: {error}. The identity of data and model is taken from the events."
     return ""
@@ -39,7 +39,7 @@ def _events(state: RunState) -> str:
     if not state.damaged_lines:
         return ""
     lines = "1 line" if state.damaged_lines == 1 else f"{state.damaged_lines:,} lines"
-    return f"{lines} of events.jsonl are damaged and left out. Checkpoints and adapter are not affected."
+    return f"{lines} of events.jsonl are damaged and skipped. Checkpoints and adapter are not affected."
 
 
 def _adapter(run: RunFolder, *, by_content: bool) -> str:
@@ -73,5 +73,5 @@ def _whole(run: RunFolder) -> str:
     except StorageError:
         whole = None
     if whole is None:
-        return "There is no intact checkpoint either: train again with the same settings."
+        return "There is no intact checkpoint. Train again with the same settings."
     return f"The checkpoint of step {whole.step} is intact: use it with --checkpoint {whole.step}."

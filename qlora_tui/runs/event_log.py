@@ -81,7 +81,7 @@ def _end_of_lines(handle: int) -> int:
         if newline >= 0:
             break
         if size_bytes - position > _LONGEST_LINE_BYTES:
-            raise UnsuitableFileError(errno.EFBIG, f"its last {_LONGEST_LINE_BYTES >> 20} MiB have no line break")
+            raise UnsuitableFileError(errno.EFBIG, f"its last {_LONGEST_LINE_BYTES >> 20} MiB contain no line break")
     return position
 
 

@@ -52,7 +52,7 @@ def changes(run: RunFolder, state: RunState, settings: Sequence[str]) -> dict[st
         key = text.partition("=")[0].strip()
         if key not in LENGTHS:
             raise ConfigError(
-                f"{key} of {run.name} cannot be changed: a resume may change only {' and '.join(LENGTHS)}",
+                f"{key} of {run.name} cannot be changed: resuming can change only {' and '.join(LENGTHS)}",
                 hint=f"Train a new run with it: `qlora-tui train {run.config} --set {text}`.",
             )
     before = current_config(run, state)
@@ -71,10 +71,10 @@ def plan(run: RunFolder, state: RunState, settings: Sequence[str]) -> Extension:
     after = edited(before, settings)
     if not changed:
         same = ", ".join(f"{key} = {value(before, key)}" for key in _named(settings))
-        raise ConfigError(f"{run.name} has {same} already", hint="Give a larger value.")
+        raise ConfigError(f"{run.name} already has {same}", hint="Give a larger value.")
     if changed.keys() == {"training.epochs"} and after.training.max_steps is not None:
         raise ConfigError(
-            f"training.max_steps = {after.training.max_steps} of {run.name} decides, not training.epochs",
+            f"training.max_steps = {after.training.max_steps} of {run.name} sets the length, not training.epochs",
             hint="Set training.max_steps, or add --set training.max_steps=none.",
         )
     _check_can_continue(run, state, before)
@@ -100,7 +100,7 @@ def _check_can_continue(run: RunFolder, state: RunState, config: RunConfig) -> N
     patience = config.training.early_stopping_evals
     if state.finished is not None and patience and total is not None and state.finished.step < total:
         raise RunConflictError(
-            f"{run.name} stopped early at step {state.finished.step:,}: the last {patience} evaluations were no better",
+            f"{run.name} stopped early at step {state.finished.step:,}: no improvement in the last {patience} evaluations",
             hint="A longer run would stop at the same step. Train a new run without training.early_stopping_evals.",
         )
     if state.finished is not None and newest_complete(run.checkpoints, by_content=False)[0] is None:
@@ -125,12 +125,12 @@ def _consequence(state: RunState, before: RunConfig, after: RunConfig, total: in
     spec, made = after.training, state.step_number
     planned = state.plan.total_steps if state.plan else None
     if spec.schedule == "constant" or not made:
-        return "The result is the one of an uninterrupted run of this length: the learning rate does not depend on it."
+        return "The result equals an uninterrupted run of this length: the learning rate does not depend on the length."
     if total is None or planned is None:
         return f"The {spec.schedule} schedule is recomputed for the new length, so the learning rate may jump."
     steps = {*range(min(made, _SAMPLED_STEPS)), *range(0, made, max(1, made // _SAMPLED_STEPS))}
     if all(learning_rate(before.training, step, planned) == learning_rate(spec, step, total) for step in steps):
-        return f"The result is the one of an uninterrupted run of {total:,} steps: its learning rates are the same."
+        return f"The result is the one of an uninterrupted run of {total:,} steps: the learning rates are the same."
     last, coming = learning_rate(before.training, made - 1, planned), learning_rate(spec, made, total)
     return (
         f"The {spec.schedule} schedule is recomputed for {total:,} steps: the learning rate goes from {last:.3g} at "

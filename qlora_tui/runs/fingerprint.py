@@ -80,13 +80,14 @@ def check_plan(run: RunFolder, *, resuming: bool, accept: bool) -> str | None:
     known = "data_fingerprint" in facts and facts.keys() & {"model_fingerprint", "model_commit"}
     if resuming and not known and not accept:
         raise DataError(
-            f"{problem}; nothing says whether data and model are those it began with",
-            hint=f"Restore the file, or accept both as they are: `qlora-tui resume {run.name} --accept-changed-data`.",
+            f"{problem}; it is unknown whether data and model have changed",
+            hint=f"Restore the file, or accept the current data and model: "
+            f"`qlora-tui resume {run.name} --accept-changed-data`.",
         )
     with suppress(QloraError):
         facts["config"] = run.load_config().model_dump(mode="json")
     checksums.write_json(run.plan, facts)
-    return f"{problem}. It was written again with what the events say of data and model; the estimate is lost."
+    return f"{problem}. It was rebuilt from the data and model recorded in the events; the estimate is lost."
 
 
 def record(run: RunFolder, **facts: Any) -> None:

@@ -117,11 +117,13 @@ def silence(run: RunFolder) -> Silence | None:
     if process is None and found.host == socket.gethostname():
         return None  # left by an earlier worker: the one that lives has only just taken the lock
     if process is not None and processes.is_stopped(process):
-        return Silence(found.beat_s, f"A signal has stopped the worker. Continue it: `kill -CONT {found.pid}`.")
+        return Silence(
+            found.beat_s, f"The worker was suspended by a signal. Continue it with `kill -CONT {found.pid}`."
+        )
     if time.time() - found.beat_s < SILENT_AFTER_S:
         return None
     return Silence(
         found.beat_s,
-        "The disk, the network or the GPU that it waits for may not answer. It goes on when they do; "
-        f"`qlora-tui cancel {run.name}` ends it.",
+        "The disk, the network or the GPU may not be responding. The worker continues when it responds; "
+        f"`qlora-tui cancel {run.name}` cancels the run.",
     )

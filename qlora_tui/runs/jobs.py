@@ -244,7 +244,7 @@ def _not_started(run: RunFolder, code: int | None) -> QloraError:
         )
     message = f"the worker of run {run.name!r} did not start"
     if code is None:
-        message = f"the worker of run {run.name!r} did nothing for {FIRST_EVENT_S:.0f} s and was ended"
+        message = f"the worker of run {run.name!r} made no progress for {FIRST_EVENT_S:.0f} s and was terminated"
     elif code == ExitCode.STORAGE:
         return StorageError(f"the worker of run {run.name!r} cannot use {run.path}", hint=_last_words(run))
     return EnvironmentProblem(message, hint=_last_words(run))
@@ -259,14 +259,14 @@ def _last_words(run: RunFolder) -> str:
         return f"Nothing could be read from {run.stdio}."
     if cause := crash_cause(lines):
         return f"{run.stdio} says: {cause}"
-    return f"What it printed is in {run.stdio}."
+    return f"Its output is in {run.stdio}."
 
 
 def ask(run: RunFolder, action: control.Action) -> str:
     """Send a control message to a worker and return its id. Raises RunConflictError when the run is not running."""
     if not is_alive(run) and look(run).status not in LIVE:
         raise RunConflictError(
-            f"run {run.name!r} is not running", hint=f"See how it ended: `qlora-tui runs show {run.name}`."
+            f"run {run.name!r} is not running", hint=f"Show its result with `qlora-tui runs show {run.name}`."
         )
     return control.send(run.control, action)
 

@@ -105,7 +105,7 @@ class RunFolder:
                 return copy
             raise ConfigError(
                 f"{self.config} is damaged: {error}",
-                hint="Restore it from a backup. If you changed it yourself, remove its last line, the checksum.",
+                hint="Restore it from a backup. If you edited it yourself, remove the checksum in its last line.",
             ) from error
         return toml_file.load(self.config)
 

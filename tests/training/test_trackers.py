@@ -137,7 +137,7 @@ def test_a_tracker_that_fails_later_does_not_end_the_run(wandb: Path, monkeypatc
     _, state = trained_here("one", *TRACKED)
     assert state.phase == "finished"
     assert [warning.message for warning in state.warnings if warning.code == "tracker"] == [
-        "wandb gets no more data of this run: no route to host"
+        "logging to wandb has stopped: no route to host"
     ]
     assert len(told(wandb, "log")) == 1
 

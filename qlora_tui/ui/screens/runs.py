@@ -231,7 +231,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             return
         used_bytes = await asyncio.to_thread(lambda: sum(store.size_bytes(entry.run) for entry in found))
         question = Confirm(
-            f"Delete {len(found)} {'run' if len(found) == 1 else 'runs'} in the bin for good?",
+            f"Delete {len(found)} {'run' if len(found) == 1 else 'runs'} in the bin permanently?",
             f"{size(used_bytes)} of checkpoints, adapters and logs cannot be restored afterwards.",
             yes="Delete",
             no="Keep",
