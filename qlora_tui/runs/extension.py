@@ -100,7 +100,7 @@ def _check_can_continue(run: RunFolder, state: RunState, config: RunConfig) -> N
     patience = config.training.early_stopping_evals
     if state.finished is not None and patience and total is not None and state.finished.step < total:
         raise RunConflictError(
-            f"{run.name} stopped early at step {state.finished.step:,}: no improvement in the last {patience} evaluations",
+            f"{run.name} stopped early at step {state.finished.step:,}: {patience} evaluations without improvement",
             hint="A longer run would stop at the same step. Train a new run without training.early_stopping_evals.",
         )
     if state.finished is not None and newest_complete(run.checkpoints, by_content=False)[0] is None:

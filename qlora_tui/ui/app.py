@@ -93,9 +93,7 @@ class Workbench(KeyRouting[None]):
             "f11", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False
         ),
         Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs go on without the workbench"),
-        Binding(
-            "q", "home_or_leave", "Back", id="workbench.back", tooltip="Back to Home, and from there out", show=False
-        ),
+        Binding("q", "home_or_leave", "Back", id="workbench.back", tooltip="Back to Home; from Home, quit", show=False),
     ]
 
     settings: var[Settings] = var(Settings())
@@ -180,7 +178,10 @@ class Workbench(KeyRouting[None]):
         self.set_keymap(kept)
         said = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
         self.complain(
-            QloraError(said, hint=f"These actions keep their own keys. Change [keymap] in {preferences.file()}.")
+            QloraError(
+                said,
+                hint=f"These actions keep their default keys. To change them, edit [keymap] in {preferences.file()}.",
+            )
         )
 
     def notify(
@@ -303,7 +304,7 @@ class Workbench(KeyRouting[None]):
     @on(messages.StartRequested)
     def _start_requested(self, message: messages.StartRequested) -> None:
         if not self.starting:
-            self.starting = f"Starting {message.name or 'the run'}. Its worker takes a few seconds to begin."
+            self.starting = f"Starting {message.name or 'the run'}. The worker takes a few seconds to start."
             self._start(message, self.current_mode)
             self.switch_mode("run")
 

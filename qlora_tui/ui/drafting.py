@@ -38,7 +38,7 @@ class Edits:
         return changed
 
     def clear(self) -> None:
-        """Forget what was typed."""
+        """Discard the typed number."""
         self.pending.clear()
         self.reasons.clear()
 

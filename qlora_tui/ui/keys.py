@@ -83,12 +83,14 @@ def refusal(binding_id: str, key: str, keymap: Mapping[str, str]) -> str | None:
     if key in keymap.get(binding_id, "").split(",") or key in _keys(binding_id, {}):
         return None
     if key in _BASIC:
-        return f"{key} moves, edits or answers everywhere"
+        return f"{key} is reserved for navigation, editing and dialogs"
     if is_text(key) and _works_in_editors(binding_id):
-        return f"{key} is text in an editor, where {binding_id} has to work: choose a function key or one with ctrl"
+        return (
+            f"{key} types text in an editor, where {binding_id} must work. Choose a function key or a Ctrl combination"
+        )
     for other in bindings():
         if other != binding_id and key in _keys(other, keymap) and _together(binding_id, other):
-            return f"{key} is the key of {other} already"
+            return f"{key} is already the key of {other}"
     return None
 
 
@@ -97,13 +99,13 @@ def refusals(keymap: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for binding_id, text in keymap.items():
         if binding_id not in bindings():
-            found[binding_id] = "no action has this name"
+            found[binding_id] = "unknown action"
             continue
         others = {name: keys for name, keys in keymap.items() if name != binding_id}
         reasons = [refusal(binding_id, key, others) for key in named(text)]
         works = [key for key, reason in zip(named(text), reasons, strict=True) if reason is None]
         if not works:
-            found[binding_id] = next(filter(None, reasons), "no key is given")
+            found[binding_id] = next(filter(None, reasons), "no key")
     return found
 
 

@@ -107,7 +107,7 @@ def told_adopted(before: RunConfig, adopted: Adopted) -> str:
     more = f" and {len(shown) - _TOLD} more" if len(shown) > _TOLD else ""
     said = [f"Changed: {', '.join(shown[:_TOLD])}{more}." if shown else "No other setting changed."]
     if adopted.kept:
-        said.append(f"Your own edits were kept: {', '.join(map(_short, adopted.kept[:_TOLD]))}.")
+        said.append(f"Your edits were kept: {', '.join(map(_short, adopted.kept[:_TOLD]))}.")
     return " ".join([*said, "Press Ctrl+Z to undo."])
 
 

@@ -102,7 +102,7 @@ class WatchApp(TerminalApp[bool]):
         self.query_one(RunPanel).move(direction)
 
     def action_samples(self) -> None:
-        """Order the samples by prompt, to compare them between steps, or by step."""
+        """Group the samples by prompt, to compare steps, or sort them by step."""
         self.query_one(RunPanel).turn_samples()
 
     def action_plot(self) -> None:

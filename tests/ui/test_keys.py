@@ -244,17 +244,17 @@ async def test_a_number_is_typed_on_a_slider(settle: Settle) -> None:
 @pytest.mark.parametrize(
     ("action", "key", "said"),
     [
-        ("chat.retry", "x", "x is text in an editor"),
-        ("workbench.runs", "9", "9 is text in an editor"),
-        ("prompt.send", "x", "x is text in an editor"),
-        ("chat.retry", "enter", "enter moves, edits or answers everywhere"),
+        ("chat.retry", "x", "x types text in an editor"),
+        ("workbench.runs", "9", "9 types text in an editor"),
+        ("prompt.send", "x", "x types text in an editor"),
+        ("chat.retry", "enter", "enter is reserved for navigation, editing and dialogs"),
         ("setup.adapter", "shift+left", "everywhere"),
-        ("chat.retry", "ctrl+j", "ctrl+j is the key of prompt.new-line"),
-        ("chat.retry", "ctrl+g", "ctrl+g is the key of chat.copy"),
-        ("workbench.runs", "f8", "f8 is the key of"),
-        ("setup.adapter", "slash", "slash is the key of models.search"),
+        ("chat.retry", "ctrl+j", "ctrl+j is already the key of prompt.new-line"),
+        ("chat.retry", "ctrl+g", "ctrl+g is already the key of chat.copy"),
+        ("workbench.runs", "f8", "f8 is already the key of"),
+        ("setup.adapter", "slash", "slash is already the key of models.search"),
         ("chat.retry", "ctrl+e", None),
-        ("chat.retry", "f6", "f6 is the key of workbench.chat"),
+        ("chat.retry", "f6", "f6 is already the key of workbench.chat"),
         ("chat.retry", "ctrl+s", None),
         ("setup.adapter", "w", None),
         ("chat.retry", "ctrl+r", None),
@@ -286,7 +286,12 @@ async def test_keys_of_the_settings_file_that_cannot_work_are_named_and_left(set
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await until(pilot, lambda: len(app._notifications))
         [toast] = app._notifications
-        for said in ("chat.retry: x is text", "no.such: no action", "chat.copy: enter moves", "settings.toml"):
+        for said in (
+            "chat.retry: x types text",
+            "no.such: unknown action",
+            "chat.copy: enter is reserved",
+            "settings.toml",
+        ):
             assert said in toast.message
         assert app._keymap == {"workbench.runs": "f5,ctrl+d"}
 

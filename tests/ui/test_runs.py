@@ -328,7 +328,7 @@ async def test_a_waiting_run_is_queued_wherever_it_is_shown(settle: Settle) -> N
         await pilot.press("w")
         await settle(pilot)
     assert [told.message for told in app._notifications][-2:] == [
-        "next was taken out of the queue; its folder stays.",
+        "next was removed from the queue; its folder is kept.",
         "next is not in the queue.",
     ]
 

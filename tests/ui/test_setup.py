@@ -188,7 +188,7 @@ async def test_a_model_brings_the_hyperparameters_of_its_preset_and_undo_takes_t
         assert app.draft_source == "preset llama-3.1-8b, edited"
         told = " ".join(toast.message for toast in app._notifications)
         assert "training" not in told and "learning_rate = 0.0002" in told
-        assert "Your own edits were kept: rank" in told
+        assert "Your edits were kept: rank" in told
         assert setup(app).command.config == app.draft
         await pilot.press("ctrl+z")
         await until(pilot, lambda: app.draft == before)

@@ -19,7 +19,7 @@ class ChooseTheme(ModalScreen[None]):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "Back", id="theme.leave", tooltip="Back to the theme before"),
+        Binding("escape", "dismiss(None)", "Back", id="theme.leave", tooltip="Restore the previous theme"),
     ]
 
     def __init__(self, kept: str) -> None:
@@ -28,7 +28,7 @@ class ChooseTheme(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         themes = ThemeList(self._kept)
-        themes.border_subtitle = "enter keeps, escape goes back"
+        themes.border_subtitle = "Enter selects, Escape restores"
         yield themes
 
     def on_mount(self) -> None:

@@ -43,8 +43,8 @@ class Differences(DataTable[Text], VimKeys):
 
     HELP = """
 ### Differences
-The first rows are results of the whole run; below them are only the settings that differ. Compare runs by the
-**evaluation loss**, and only where they were evaluated on the same rows. The mean of the **training loss** includes
+The first rows show results of the whole run; the rows below show only the settings that differ. Compare runs by the
+**evaluation loss**, and only if they were evaluated on the same rows. The mean of the **training loss** includes
 the high losses of the first steps; the smoothed one is where the run ended.
 """
 

@@ -113,7 +113,9 @@ class DraftPlace(Place):
         self._base, self._base_source = adopted.base, begun
         unchanged = setup_summary.base_of(begun) == adopted.config
         self._replace(adopted.config, begun if unchanged else setup_summary.edited(begun))
-        self.notify(setup_summary.told_adopted(before, adopted), title=f"Settings of {begun}", markup=False, timeout=10)
+        self.notify(
+            setup_summary.told_adopted(before, adopted), title=f"Settings from {begun}", markup=False, timeout=10
+        )
 
     def draft_base(self) -> RunConfig:
         """What the draft began from: where they differ, the user edited it."""

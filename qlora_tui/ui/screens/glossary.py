@@ -20,7 +20,7 @@ class Terms(OptionList, VimKeys):
 
 
 class Glossary(ModalScreen[None]):
-    """All terms, those of the focused field or panel first. Letters narrow the list, arrows move in it."""
+    """All terms, those of the focused field or panel first. Type to filter the list; use the arrow keys to move."""
 
     CSS_PATH = "glossary.tcss"
     AUTO_FOCUS = "#term-filter"
@@ -32,8 +32,8 @@ class Glossary(ModalScreen[None]):
             for key, action, description in (
                 ("up", "cursor_up", "Previous term"),
                 ("down", "cursor_down", "Next term"),
-                ("pageup", "page_up", "A page of terms back"),
-                ("pagedown", "page_down", "A page of terms on"),
+                ("pageup", "page_up", "Previous page of terms"),
+                ("pagedown", "page_down", "Next page of terms"),
             )
         ),
     ]
@@ -46,7 +46,7 @@ class Glossary(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="glossary-box") as box:
             box.border_title = "Glossary"
-            yield Input(placeholder="Type to find a term, up and down move", id="term-filter")
+            yield Input(placeholder="Type to find a term; up and down move the cursor", id="term-filter")
             with Horizontal():
                 yield Terms(id="terms")
                 yield Static(id="meaning", markup=False)

@@ -51,14 +51,14 @@ class RunPlace(Place):
     ]
     HELP = """## Run
 
-Everything here comes from the folder of the run, so it is the same in every window and after a restart. The run goes
-on when the workbench is left.
+Everything here is read from the run's folder, so it is the same in every window and after a restart. The run
+continues when you quit the workbench.
 
-Three training losses are shown. **last** is the loss of the newest step, which depends on the rows of that step.
-**smoothed** is its exponential average over the recent 4 % of the steps: watch this one. **mean** is the mean of all
+Three training losses are shown. **last** is the loss of the last step, which depends on the rows of that step.
+**smoothed** is its exponential average over the last 4 % of the steps: watch this one. **mean** is the mean of all
 steps so far. **eval** is the **evaluation loss**.
 
-The time left includes evaluations, checkpoints and samples to come, each as long as it took in this run.
+The time left includes the remaining evaluations, checkpoints and samples, based on their durations in this run.
 """
 
     app = getters.app(Workbench)
@@ -293,7 +293,7 @@ The time left includes evaluations, checkpoints and samples to come, each as lon
         self.query_one(RunPanel).move(direction)
 
     def action_samples(self) -> None:
-        """Order the samples by prompt, to compare them between steps, or by step."""
+        """Group the samples by prompt, to compare steps, or sort them by step."""
         self.query_one(RunPanel).turn_samples()
 
     def action_plot(self) -> None:

@@ -232,7 +232,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         used_bytes = await asyncio.to_thread(lambda: sum(store.size_bytes(entry.run) for entry in found))
         question = Confirm(
             f"Delete {len(found)} {'run' if len(found) == 1 else 'runs'} in the bin permanently?",
-            f"{size(used_bytes)} of checkpoints, adapters and logs cannot be restored afterwards.",
+            f"{size(used_bytes)} of checkpoints, adapters and logs cannot be restored.",
             yes="Delete",
             no="Keep",
         )
@@ -292,7 +292,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         name = self._table.current
         removed: list[bool] = []
         if name is not None and await self._attempt(lambda: removed.append(queue.remove(name))):
-            said = "was taken out of the queue; its folder stays" if removed[0] else "is not in the queue"
+            said = "was removed from the queue; its folder is kept" if removed[0] else "is not in the queue"
             self.notify(f"{name} {said}.", markup=False)
 
 

@@ -88,7 +88,7 @@ class SessionPlace(Place):
         loaded = self.wanted[1]
         if self.is_loaded and (loaded is not None or offer.adapter == self._adapter):
             if checkpoint is None and loaded != offer.default_checkpoint:
-                self.status = f"checkpoint {loaded} of {name} is loaded; choose newer weights above"
+                self.status = f"checkpoint {loaded} of {name} is loaded; select newer weights above"
         else:
             self.unload()
             self.open_run(name, loaded)

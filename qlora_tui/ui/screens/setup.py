@@ -310,7 +310,7 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
     def unfinished(self) -> tuple[str, str] | None:
         """The data source, where one was typed and not taken."""
         typed = self.query_one(DataPicker).unfinished
-        return ("data.source", f"{typed!r} was typed and not chosen. Press Enter to use it.") if typed else None
+        return ("data.source", f"{typed!r} was typed but not applied. Press Enter to apply it.") if typed else None
 
     @property
     def _focused_field(self) -> SettingField | None:

@@ -46,9 +46,10 @@ class ModelTable(DataTable[Content], VimKeys):
     HELP = """\
 ## Models
 
-A base model, its size, its licence, whether it is gated, and whether the draft with it fits. `enter` takes the marked
-one. `/` searches among the models here and the well-known ones at once, and on the hub after a moment; `down` goes back
-to the table. A path (`~/models`, `./x`) lists the model folders there. Choosing a model downloads nothing.
+The base models with their size and licence, whether they are gated, and whether the draft fits with them. **Enter**
+chooses the model under the cursor. `/` searches local and well-known models at once, and the hub after a moment;
+**Down** moves back to the table. A path (`~/models`, `./x`) lists the model folders there. Choosing a model does not
+download it.
 """
 
     def action_search(self) -> None:
@@ -60,7 +61,7 @@ class ModelSearch(Input):
     """Words of a model's name, or a path."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "table", "To the models", id="models.table", tooltip="From the search to the models",
+        Binding("down", "table", "To the models", id="models.table", tooltip="Move from the search to the models",
                 show=False),
     ]  # fmt: skip
     HELP = ModelTable.HELP

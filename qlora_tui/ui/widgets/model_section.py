@@ -131,7 +131,7 @@ class ModelSection(VerticalScroll):
 
     def _show_local(self, choices: list[Choice]) -> None:
         self._local = choices
-        self._status = f"{len(choices)} models here and well known; / searches here and on the hub"
+        self._status = f"{len(choices)} local and well-known models; / searches them and the hub"
         self._refresh()
 
     @work(thread=True, group="search", exclusive=True, exit_on_error=False)

@@ -47,7 +47,7 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
     def suggest(self, question: str) -> None:
         """Offer a question, or none."""
         self.suggestion = question
-        offered = f"Enter asks: {printable(question, one_line=True)}"
+        offered = f"Press Enter to ask: {printable(question, one_line=True)}"
         self.placeholder = offered if question else self.PLACEHOLDER
 
     async def _on_key(self, event: Key) -> None:

@@ -30,7 +30,7 @@ class Length(NamedTuple):
     """How long a finished run is, to be made longer."""
 
     key: str
-    """The setting that decides: training.epochs or training.max_steps."""
+    """The setting that sets the length: training.epochs or training.max_steps."""
     now: str
     plan: Callable[[str], Extension]
     """What another value would do. Blocking; raises QloraError for one that cannot be."""

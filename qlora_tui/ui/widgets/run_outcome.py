@@ -57,7 +57,7 @@ def _outcome(view: RunView) -> Content:
         case "created":
             return Content("Its worker has not been started. ") + _way_back(view)
         case "queued":
-            return Content.assemble("Waits in the queue. ", ("r", "bold $primary"), " starts it now.")
+            return Content.assemble("Waiting in the queue. ", ("r", "bold $primary"), " starts it now.")
         case "removed":
             return Content.styled("The folder of this run was removed.", "$error")
     return Content("")
@@ -107,7 +107,7 @@ def measured_against_estimate(view: RunView) -> str:
     off = (estimate.comparable_bytes - peak_bytes) / peak_bytes
     said = f"Peak memory {gib(peak_bytes)}, estimated {gib(estimate.full_bytes)}"
     if estimate.comparable_bytes != estimate.full_bytes:
-        said += f", of it {gib(estimate.comparable_bytes)} allocated"
+        said += f" ({gib(estimate.comparable_bytes)} of it allocated)"
     return f"{said} ({off:+.1%})" + (f" for {estimate.covers}" if estimate.covers else "")
 
 

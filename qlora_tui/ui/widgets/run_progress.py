@@ -14,8 +14,8 @@ _SEPARATOR = "  ·  "
 
 
 LOSSES = (
-    "last: the loss of the newest step. smoothed: its exponential average over the recent 4 % of the steps. "
-    "mean: over all steps so far. eval: on rows that are not trained on."
+    "last: the loss of the last step. smoothed: its exponential average over the last 4 % of the steps. "
+    "mean: the mean of all steps so far. eval: the loss on held-out rows."
 )
 
 

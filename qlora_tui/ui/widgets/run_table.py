@@ -54,9 +54,9 @@ class RunTable(DataTable[Text], VimKeys):
 
     HELP = """
 ### Runs
-Each row is a folder with everything about one run. Enter opens it, space marks it, **c** compares the marked ones.
-A click on a heading sorts by it. A deleted run stays in the bin for 7 days; **u** restores the
-last one, also after a restart.
+Each row is one run. Enter opens it, Space marks it, **c** compares the marked runs.
+Click a heading to sort by it. A deleted run stays in the bin for 7 days; **u** restores the
+last deleted run, also after a restart.
 **loss** is the smoothed training loss at the last step, **eval** that of the last evaluation.
 """
     BINDINGS: ClassVar[list[BindingType]] = [

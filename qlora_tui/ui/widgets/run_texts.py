@@ -57,8 +57,8 @@ class SamplesPanel(RunTexts):
     EMPTY = "Answers to the sample prompts appear here during training."
     HELP = """## Samples
 
-Answers of the model to fixed prompts, newest first: the same prompts each time. `v` puts the answers to one prompt
-below each other, in the order of the steps; words that differ from the step before are underlined.
+Answers of the model to the same fixed prompts, newest first. `v` groups the answers to one prompt
+in the order of the steps; words that differ from the previous step are underlined.
 """
 
     by_prompt: var[bool] = var(False)

@@ -30,10 +30,10 @@ class SamplingPanel(VerticalScroll):
     HELP = """
 ## Answers
 
-**Temperature** 0 always takes the likeliest token. **top_p** keeps the likeliest tokens that hold this share of the
-probability. **top_k** 0 means all. The **system prompt** is sent before the conversation.
+**Temperature** 0 always picks the most likely token. **top_p** keeps the most likely tokens whose probabilities
+sum to this value. **top_k** 0 keeps all tokens. The **system prompt** is sent before the conversation.
 
-**Left** and **right** move a slider by one step; or type a number and press **Enter**.
+**Left** and **right** move a slider by one step. You can also type a number and press **Enter**.
 """
     DEFAULT_CSS = """
     SamplingPanel {

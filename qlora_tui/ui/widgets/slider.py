@@ -20,9 +20,9 @@ class Slider(Widget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "step(-1)", "Less", id="slider.less", tooltip="One step down", show=False),
         Binding("right,l", "step(1)", "More", id="slider.more", tooltip="One step up", show=False),
-        Binding("enter", "take", "Set", id="slider.take", tooltip="Set the number that was typed", show=False),
-        Binding("backspace", "erase", "Erase", id="slider.erase", tooltip="Take back the last digit", show=False),
-        Binding("escape", "forget", "Forget", id="slider.forget", tooltip="Forget what was typed", show=False),
+        Binding("enter", "take", "Set", id="slider.take", tooltip="Set the typed number", show=False),
+        Binding("backspace", "erase", "Erase", id="slider.erase", tooltip="Delete the last digit", show=False),
+        Binding("escape", "forget", "Forget", id="slider.forget", tooltip="Discard the typed number", show=False),
     ]
     DEFAULT_CSS = """
     Slider {
@@ -105,11 +105,11 @@ class Slider(Widget, can_focus=True):
             self._move(float(typed))
 
     def action_erase(self) -> None:
-        """Take back the last digit."""
+        """Delete the last digit."""
         self.typed = self.typed[:-1]
 
     def action_forget(self) -> None:
-        """Forget what was typed."""
+        """Discard the typed number."""
         self.typed = ""
 
     def action_step(self, direction: int) -> None:

@@ -17,7 +17,7 @@ class Suggestions(Vertical):
     HELP = """
 ## Suggested questions
 
-The sample prompts of the run. **Enter** in an empty prompt asks the first of them, a click any of them.
+The sample prompts of the run. Press **Enter** in an empty prompt to ask the first one, or click any of them.
 """
     DEFAULT_CSS = """
     Suggestions {

@@ -18,11 +18,12 @@ class ThemeList(OptionList, VimKeys):
 
     HELP = """
 ### Themes
-Move to see a theme, **enter** keeps it, **escape** goes back to the one before. The first ones are shipped or your own:
-a TOML file in the themes folder (see Folders) becomes a theme of its name at once and is shown again whenever it is
-saved. The others are Textual's.
+Move the cursor to preview a theme. **Enter** selects it, **Escape** restores the previous one. Shipped themes and your
+own come first, then Textual's. To add a theme, put a TOML file into the themes folder (see Folders); it is reloaded
+whenever it is saved.
 
-*okabe* keeps curves apart for any colour vision, *contrast* dims nothing, *terminal* uses your terminal's 16 colours.
+*okabe* has curve colours for any colour vision, *contrast* has no dimmed text, *terminal* uses the 16 colours of your
+terminal.
 """
     DEFAULT_CSS = """
     ThemeList { height: 1fr; min-height: 6; border: round $foreground 25%; border-title-color: $foreground; }
