@@ -15,9 +15,9 @@ _FOLDERS = "with QLORA_TUI_HOME (everything) or QLORA_TUI_RUNS (the runs)"
 
 @contextlib.contextmanager
 def replacing(path: Path, *, private: bool = True) -> Iterator[BinaryIO]:
-    """A new file beside `path` to write to, which is made durable and takes its place when the block ends well.
+    """Write to a temporary file that is synced to disk and replaces `path` when the block succeeds.
 
-    Only its owner can read it, unless it is not `private`, as a file is not that a person asked for by name.
+    With `private` only the owner can read the file. Files that the user asked for by name are not private.
 
     Raises StorageError when the folder is read-only, missing or full.
     """
@@ -59,7 +59,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that only its owner can enter, and the ones above it that are missing. Raises StorageError."""
+    """Create a private folder and its missing parents. Raises StorageError."""
     with storage_errors(path):
         for folder in reversed((path, *path.parents)):
             if not folder.is_dir():

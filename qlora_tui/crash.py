@@ -1,4 +1,4 @@
-"""What remains of a fault of the program itself: one line on stderr, and the traceback in a file."""
+"""Report an internal error: one line on stderr, and the traceback in a file."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Which runs can be talked to, and with which of their weights."""
+"""The runs and checkpoints that are available for chat."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Offer(NamedTuple):
 
     run: str
     adapter: tuple[int, int] | None
-    """Identity of the finished adapter: changes when the run writes another one. None without one."""
+    """Identity of the finished adapter. Changes when the run writes a new one. None if there is none."""
 
     checkpoints: tuple[int, ...] = ()
-    """Steps of the checkpoints that were written to the end, newest first."""
+    """Steps of the complete checkpoints, newest first."""
 
     @property
     def default_checkpoint(self) -> int | None:
-        """Step of the checkpoint to load when none is asked for; None for the finished adapter."""
+        """Step of the checkpoint to load by default; None for the finished adapter."""
         return self.checkpoints[0] if self.checkpoints and self.adapter is None else None
 
 
@@ -31,7 +31,7 @@ def offers() -> tuple[Offer, ...]:
 
 
 def offer(name: str) -> Offer:
-    """Return what one run has. Raises NotFoundError when there is no such run."""
+    """Return the weights of one run. Raises NotFoundError."""
     return _offer(store.find(name))
 
 

@@ -91,7 +91,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and exit: the one place where an exception becomes a line on stderr and an exit code.
+    """Run the command line and exit. The only place that turns exceptions into a line on stderr and an exit code.
 
     With --json the error is a JSON document on stdout as well.
     """
@@ -126,9 +126,9 @@ def main() -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block with SystemExit where a signal would just kill this process, so that its children are ended too.
+    """Raise SystemExit in the block on a terminating signal, so that child processes are terminated too.
 
-    A signal that is ignored, as under nohup, stays so.
+    A signal that is ignored, as under nohup, stays ignored.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -149,14 +149,14 @@ _BAD_COMMAND_LINE: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _shown(error: Exception) -> str:
-    """What Typer writes about a bad command line, which quotes what was typed."""
+    """Typer's message about a bad command line, which quotes user input."""
     text = io.StringIO()
     error.show(text)  # type: ignore[attr-defined]
     return text.getvalue().rstrip("\n")
 
 
 def _refuse_what_is_no_text(words: list[str]) -> None:
-    """Raise UsageError for a word with bytes that are not UTF-8: no configuration or log could hold it."""
+    """Raise UsageError for an argument that is not UTF-8: it cannot be stored in a configuration or log."""
     for word in words:
         if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
             raise UsageError(
@@ -166,14 +166,14 @@ def _refuse_what_is_no_text(words: list[str]) -> None:
 
 
 def _run(words: list[str]) -> None:
-    """Run one command. Typer's own `main` would make exit code 1 of a closed pipe."""
+    """Run one command. Typer's own `main` would exit with code 1 on a closed pipe."""
     command = typer.main.get_command(app)
     with command.make_context("qlora-tui", words) as context:
         command.invoke(context)
 
 
 def _fail(message: str, hint: str, code: int, *, said: bool = False) -> None:
-    """Exit with the reason on stderr, unless it was `said`, and on stdout where --json was given."""
+    """Exit with the error on stderr, unless `said`, and on stdout with --json."""
     from qlora_tui.terminal import narrate
 
     with suppress(BrokenPipeError):
@@ -187,12 +187,12 @@ def _fail(message: str, hint: str, code: int, *, said: bool = False) -> None:
 
 
 def _wants_json(words: list[str]) -> bool:
-    """Whether --json is among the options: also where they were wrong and nothing could be parsed."""
+    """Return whether --json is among the arguments, even if they cannot be parsed."""
     return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _leave(code: int) -> None:
-    """Exit without a second complaint when the reader of stdout has gone."""
+    """Exit without another error when the reader of stdout has closed the pipe."""
     try:
         sys.stdout.flush()
     except OSError:

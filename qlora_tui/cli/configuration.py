@@ -1,4 +1,4 @@
-"""The configuration that a command line describes, with a note on what it reset."""
+"""Build the configuration from a command line and report which settings were reset."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def configured(preset: str | None, file: Path | None, overrides: Sequence[str]) -> "RunConfig":
-    """Resolve a preset or file with `key=value` overrides; narrate what another data source reset.
+    """Resolve a preset or file with `key=value` overrides; report the settings that another data source reset.
 
     Raises as `config.overrides.resolve`.
     """

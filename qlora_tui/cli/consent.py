@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def allow_downloads(config: "RunConfig", *, yes: bool, to_train: bool = True) -> bool:
-    """Whether the worker may download: what is missing was named with its size and agreed to.
+    """Return whether the worker may download: list what is missing with its size and ask for consent.
 
     False when nothing is missing. With `to_train` a run that could not train is refused first.
 
-    Raises ModelError, DataError or NotFoundError for what cannot be had, what the checks raise, UsageError when there
-    is nobody to ask, CancelledError for a no.
+    Raises ModelError, DataError or NotFoundError for unavailable files, the errors of the checks, UsageError when
+    stdin is not interactive, CancelledError when the user declines.
     """
     from qlora_tui.runs.missing import missing_downloads, sentence
 
@@ -31,13 +31,13 @@ def allow_downloads(config: "RunConfig", *, yes: bool, to_train: bool = True) ->
 
 
 def confirmed(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone. Raises UsageError without a terminal, CancelledError for a no."""
+    """Ask for confirmation. Raises UsageError without a terminal, CancelledError when the user declines."""
     from qlora_tui.errors import CancelledError, UsageError
 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("this needs a yes, and there is no terminal to ask on", hint="Say it with --yes.")
+        raise UsageError("confirmation is required, but stdin is not a terminal", hint="Pass --yes to confirm.")
     if not agrees(question):
         raise CancelledError("nothing was done")
 

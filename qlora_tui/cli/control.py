@@ -99,7 +99,7 @@ def resume(
     follower = _caught_up(run)
     status = follower.status
     if status == "finished" and not settings:
-        hint = f"Talk to it: `qlora-tui chat {run.name}`, or train it longer with --set training.epochs=N."
+        hint = f"Chat with it: `qlora-tui chat {run.name}`, or train it longer with --set training.epochs=N."
         raise RunConflictError(f"{run.name} has finished", hint=hint)
     if status in ("running", "starting"):
         raise RunConflictError(f"{run.name} is {status}", hint=f"Watch it: `qlora-tui watch {run.name}`.")

@@ -119,6 +119,6 @@ def _content(turn: dict[str, Any]) -> str:
 
 
 def _shown(text: str) -> str:
-    """A long text as its beginning, and in a pipe without line ends."""
+    """Shorten a long text; in a pipe, also remove line breaks."""
     text = text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
     return text if sys.stdout.isatty() else text.replace("\n", "\\n")

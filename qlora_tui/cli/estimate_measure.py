@@ -66,9 +66,9 @@ def show_history(*, as_json: bool) -> None:
 
 
 def probe(config: "RunConfig", facts: "ModelFacts", device: "Device", longest: int | None, *, as_json: bool) -> None:
-    """Train two real steps in a child process and write the measured peak and the estimate.
+    """Run two real training steps in a child process and write the measured and the estimated peak memory.
 
-    Raises UsageError for a device that is not of this machine.
+    Raises UsageError for a device that is not on this machine.
     """
     from dataclasses import replace
 

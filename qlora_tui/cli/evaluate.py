@@ -206,7 +206,7 @@ def _show_study(found: dict[str, Any], layers: bool) -> None:
 
 
 def _question_file(questions: str, *, yes: bool) -> str:
-    """A question set known by name as its file on this machine, fetched when it is not here; anything else as it is."""
+    """Return the local file of a known question set, downloading it if needed; return anything else unchanged."""
     from qlora_tui.cli.data_sources import consent
     from qlora_tui.evaluation.question_sets import SETS, stored
 

@@ -17,14 +17,14 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.terminal import narrate
 
 _SILENCE_LOOK_S = 1.0
-"""Between two looks whether the worker responds."""
+"""Seconds between two checks of whether the worker responds."""
 
 
 _TERMINATED = "stopping with a checkpoint after SIGTERM"
 
 
 class Interrupts:
-    """Counts Ctrl-C, and notes SIGTERM. The third Ctrl-C is not caught, so that a person always gets out."""
+    """Counts Ctrl-C and records SIGTERM. The third Ctrl-C is not caught, so that the user can always exit."""
 
     def __init__(self) -> None:
         self.ctrl_c = 0
@@ -41,7 +41,7 @@ class Interrupts:
 
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Catch Ctrl-C and SIGTERM for as long as the block lasts."""
+    """Catch Ctrl-C and SIGTERM during the block."""
     caught = Interrupts()
     before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -52,12 +52,12 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def run_to_end(run: RunFolder, start: Callable[[], None], *, as_json: bool) -> Follower:
-    """Start a worker and narrate it until it ends.
+    """Start a worker and print its progress until it ends.
 
-    Ctrl-C and SIGTERM stop it with a checkpoint, a second Ctrl-C cancels it. Where this process just ends, as by SIGHUP
-    when its terminal is closed, the worker trains on.
+    Ctrl-C and SIGTERM stop it with a checkpoint, a second Ctrl-C cancels it. If this process is killed, as by SIGHUP
+    when the terminal is closed, the worker continues.
 
-    Raises what the outcome stands for, and SystemExit after SIGTERM.
+    Raises the error of the outcome, or SystemExit after SIGTERM.
     """
     follower = Follower(run)
     follower.catch_up()
@@ -88,7 +88,7 @@ def _follow(follower: Follower, shown: Narrator, caught: Interrupts) -> None:
 
 
 def batches(follower: Follower) -> Iterator[list[AnyEvent]]:
-    """The batches of a follower. Says when its worker stops responding, what to do, and when it responds again."""
+    """Yield the batches of a follower. Report when the worker stops and resumes responding."""
     silent = False
     looked_s = 0.0
     for batch in follower.batches():

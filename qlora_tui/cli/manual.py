@@ -1,4 +1,4 @@
-"""`help`: the pages of the manual, whole or one section of them."""
+"""`help`: pages of the manual, complete or one section."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ class Page:
 
     @property
     def sections(self) -> dict[str, str]:
-        """Text of each section by its heading, in lower case. A heading of several commands is one for each."""
+        """Text of each section by its heading, in lower case. Each command in a heading has its own entry."""
         starts = [*_HEADING.finditer(self.text)]
         ends = [*(match.start() for match in starts[1:]), len(self.text)]
         return {

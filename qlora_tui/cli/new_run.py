@@ -1,4 +1,4 @@
-"""The folder of a new run, made in the place of another where that was asked for."""
+"""Create the folder of a new run, optionally replacing an existing run."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_name(name: str | None, *, replace: bool) -> None:
-    """Refuse a name before anything is asked or downloaded. Raises UsageError, RunConflictError."""
+    """Check a name before any question or download. Raises UsageError, RunConflictError."""
     from qlora_tui.errors import UsageError
     from qlora_tui.runs import store
 

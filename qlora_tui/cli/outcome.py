@@ -34,7 +34,7 @@ def report(follower: Follower) -> None:
 
 
 def _removed(follower: Follower) -> StorageError:
-    """What to say of a folder that is no longer at its path. Its worker ends by itself."""
+    """Return the error for a folder that was moved or deleted. Its worker ends by itself."""
     name, moved = follower.run.name, follower.moved_to()
     if moved is None:
         return StorageError(

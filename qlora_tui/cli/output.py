@@ -1,4 +1,4 @@
-"""Data on stdout: tables for people, tab-separated lines for pipes, JSON for programs. The only writer of stdout."""
+"""Data on stdout: tables on a terminal, tab-separated lines in a pipe, JSON with --json. The only writer of stdout."""
 
 import json
 import math
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 SCHEMA_VERSION = 1
-"""Version of all JSON on stdout. It grows when a key is removed or changes its name or meaning."""
+"""Version of all JSON on stdout. Incremented when a key is removed, renamed or changes its meaning."""
 
 
 class _Stdout:
-    """What was written since the command began."""
+    """What this command has written so far."""
 
     has_document = False
 
@@ -31,26 +31,26 @@ def write_json(content: Mapping[str, Any]) -> None:
 
 
 def write_json_line(content: Mapping[str, Any]) -> None:
-    """Write one JSON document on a line of its own, with its schema version."""
+    """Write one JSON document on one line, with its schema version."""
     _write(_encoded({"schema_version": SCHEMA_VERSION, **content}, indent=None) + "\n")
 
 
 def write_error(message: str, hint: str, exit_code: int) -> None:
-    """Write why a command failed as one line of JSON, unless its document is on stdout already."""
+    """Write the error of a command as one line of JSON, unless its document was already written."""
     if not _Stdout.has_document:
         write_json_line({"error": {"exit_code": exit_code, "message": message, "hint": hint}})
 
 
 def write_events(events: "Iterable[BaseModel]") -> None:
-    """Write the events of a run, each on a line of its own as in events.jsonl. The version of an event is its `v`."""
+    """Write the events of a run as JSON Lines, as in events.jsonl. The version of an event is its `v`."""
     _write_json_text("".join(event.model_dump_json() + "\n" for event in events))
 
 
 class JsonLines:
-    """A stream for JSON lines that others encode, such as the rows of a dataset."""
+    """Return a stream for JSON Lines that are already encoded, such as the rows of a dataset."""
 
     def write(self, text: str) -> int:
-        """Write JSON text. On a terminal its characters that do not print are escaped."""
+        """Write JSON text. On a terminal, unprintable characters are escaped."""
         _write_json_text(text)
         return len(text)
 
@@ -60,7 +60,7 @@ def _write_json_text(text: str) -> None:
 
 
 def _encoded(content: Any, *, indent: int | None) -> str:
-    """JSON that every reader takes: no NaN, and ASCII where stdout or a lone surrogate allows nothing else."""
+    """Encode strict JSON: no NaN, and ASCII if stdout is not UTF-8 or the text has a lone surrogate."""
     content = _finite(content)
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     try:
@@ -71,7 +71,7 @@ def _encoded(content: Any, *, indent: int | None) -> str:
 
 
 def _finite(content: Any) -> Any:
-    """The content with null for numbers that JSON cannot say."""
+    """Return the content with null for numbers that JSON cannot represent."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
@@ -80,23 +80,23 @@ def _finite(content: Any) -> Any:
 
 
 def write_line(text: str = "") -> None:
-    """Write text for people, which may hold foreign text, and a newline."""
+    """Write text, which may contain foreign text, and a newline."""
     _write(printable(text) + "\n")
 
 
 def write_piece(text: str) -> None:
-    """Write a part of a text for people at once, as an answer that is being generated."""
+    """Write part of a text immediately, as for an answer that is being generated."""
     _write(printable(text))
     sys.stdout.flush()
 
 
 def write_text(text: str) -> None:
-    """Write the content of a file: inert on a terminal, unchanged in a pipe."""
+    """Write the content of a file: escaped on a terminal, unchanged in a pipe."""
     _write(printable(text) if sys.stdout.isatty() else text)
 
 
 def begin() -> None:
-    """Forget what an earlier command of this process has written."""
+    """Reset the record of what an earlier command of this process has written."""
     _Stdout.has_document = False
 
 
@@ -105,7 +105,7 @@ def _write(text: str) -> None:
 
 
 def write_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Write rows below their headings: aligned on a terminal, elsewhere one line a row with tabs."""
+    """Write rows with a header: aligned on a terminal, tab-separated otherwise."""
     columns = [printable(column, one_line=True) for column in columns]
     plain = [[printable(cell, one_line=True) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -134,7 +134,7 @@ def write_facts(facts: dict[str, str]) -> None:
 
 
 def moment(time_s: float | None) -> str:
-    """A time as date and clock on this machine; empty for None."""
+    """Format a time as local date and time; empty for None."""
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
     except (OverflowError, ValueError, OSError):

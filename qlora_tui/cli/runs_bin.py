@@ -1,4 +1,4 @@
-"""`runs delete`, `restore`, `bin`, `empty-bin` and `rm`: deleted runs and how they come back."""
+"""`runs delete`, `restore`, `bin`, `empty-bin` and `rm`: deleted runs and how they are restored."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +55,7 @@ def rm(names: _Runs, yes: Yes = False, as_json: Json = False) -> None:
 
 
 def _idle(names: list[str]) -> "list[RunFolder]":
-    """The runs, when no worker is at any of them. Raises NotFoundError, RunConflictError."""
+    """Return the runs if none of them is active. Raises NotFoundError, RunConflictError."""
     from qlora_tui.errors import RunConflictError
     from qlora_tui.runs import jobs, store
 

@@ -58,7 +58,7 @@ def web(
 
 
 def _server(base: Any) -> Any:
-    """The package's server, which answers only who has its token, and only its own page."""
+    """The package's server, restricted to clients with the token and to its own page."""
 
     class Server(base):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -67,7 +67,7 @@ def _server(base: Any) -> Any:
             self.cookie = f"qlora-tui-{self.port}"
 
         def initialize_logging(self) -> None:
-            """Log no requests: their lines hold the token."""
+            """Do not log requests: the log lines would contain the token."""
             logging.basicConfig(level=logging.WARNING)
 
         @property
@@ -111,7 +111,7 @@ _FOCUS = """
 
 
 def _page(text: str, public_url: str, host: str, nonce: str) -> str:
-    """The package's page without what it asks of others, with scripts that its policy allows, for this host."""
+    """Return the package's page without external requests, with a content security policy for this host."""
     text = re.sub(r"<link\s[^>]*https://[^>]*>", "", text)
     text = text.replace("<script>", f'<script nonce="{nonce}">').replace(' onClick="refresh()"', "")
     site = public_url.partition("://")[2]
@@ -129,7 +129,7 @@ def _headers(host: str, nonce: str) -> dict[str, str]:
 
 
 def _guard(server: Any) -> "Callable[[Any, Any], Awaitable[Any]]":
-    """Refuse other sites, and whoever has not the token: other users and other pages reach this machine too."""
+    """Reject other sites and clients without the token: other users and pages can reach this port too."""
     from aiohttp import web as http
 
     check_site = _own_page_only(server.host, server.port)

@@ -48,7 +48,7 @@ def watch(run: "RunFolder") -> bool:
 
 
 def _end_with(fault: BaseException | None) -> None:
-    """Report the fault that ended an app, and exit with code 1."""
+    """Report the exception that ended an app, and exit with code 1."""
     if fault is not None:
         crash.report(fault)
         raise typer.Exit(ExitCode.INTERNAL)

@@ -26,10 +26,10 @@ class Adopted:
 
     config: RunConfig
     base: RunConfig
-    """What the user's own edits are relative to."""
+    """The configuration that the user's own edits are relative to."""
 
     preset: str | None
-    """The preset whose hyperparameters were adopted; None: the general defaults."""
+    """The preset whose hyperparameters were adopted; None for the general defaults."""
 
     kept: tuple[str, ...]
     """Dotted keys of the user's own edits that still apply."""
@@ -46,7 +46,7 @@ def for_model(
     """Return `config` for another model: the settings of its preset, with the data source and the user's edits kept.
 
     A setting is the user's own where `config` differs from `base`. Without a preset for the model the general defaults
-    apply, and no row is longer than the model's context. Edits that the new settings exclude are dropped, all at once.
+    apply, and rows are limited to the model's context. If the edits conflict with the new settings, all are dropped.
     `among`: the presets to choose from, default all.
     """
     preset = presets.for_model(model_id, among)

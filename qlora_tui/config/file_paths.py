@@ -1,4 +1,4 @@
-"""Paths in a settings file: relative to the folder of the file, wherever the command is typed."""
+"""Paths in a settings file are relative to the folder of the file, not to the current folder."""
 
 import os
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from qlora_tui.errors import ConfigError
 
 
 def with_absolute_paths(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return the settings of `file` with its relative paths made absolute. What is not text is left to validation.
+    """Return the settings of `file` with its relative paths made absolute. Other values are not checked.
 
-    Names of known sets and hub ids stay. Raises ConfigError for a data file that only the current folder has.
+    Names of known sets and hub ids are kept. Raises ConfigError for a file that exists only in the current folder.
     """
     changed = dict(values)
     model, data, training = (values.get(table) for table in ("model", "data", "training"))
@@ -69,10 +69,10 @@ def _source(key: str, text: str, file: Path) -> str:
 
 
 def _is_written_as_path(text: str) -> bool:
-    """Whether the text can be neither the name of a known set nor a hub id."""
+    """Return whether the text is neither the name of a known set nor a hub id."""
     return text.startswith((".", "~", "/")) or text.count("/") > 1
 
 
 def _beside(text: str, file: Path) -> str:
-    """The path that `text` means in `file`, absolute; links are kept."""
+    """Return the absolute path that `text` means in `file`; links are kept."""
     return os.path.abspath(file.parent / paths.expanded(text))  # noqa: PTH100

@@ -100,7 +100,7 @@ def for_model(model_id: str, among: Sequence[Preset] | None = None) -> Preset | 
     """Return the preset whose hyperparameters suit a model, or None.
 
     A preset for exactly this id comes before one for the same model in another variant (base or instruct), a name that
-    is shipped before a name of the user's own. Presets that cannot be read are passed over. `among`: default all.
+    is shipped before a name of the user's own. Presets that cannot be read are skipped. `among`: default all.
     """
     from qlora_tui.config.model import STARTER
 
@@ -120,7 +120,7 @@ def for_model(model_id: str, among: Sequence[Preset] | None = None) -> Preset | 
 
 
 def _variant(model_id: str) -> str:
-    """The name of a model without its owner and without what tells its variants apart."""
+    """Return the name of a model without its owner and variant suffixes."""
     return re.sub(r"(-(instruct|it|base|chat|hf))+$", "", Path(model_id).name.lower())
 
 

@@ -1,7 +1,7 @@
-"""The flags of the original qlora.py: all 60 that it declares and those that it inherits from transformers 4.31.
+"""The flags of the original qlora.py: the 60 that it declares and those inherited from transformers 4.31.
 
-Each flag knows its default there and the setting that it became, or why it became none. Parsing accepts what the
-script accepts: abbreviations, `--flag`, `--flag True`, `--no_flag`; unlike there, unknown flags are an error.
+Each flag has its original default and the corresponding setting, or the reason why there is none. Like the
+script, the parser accepts abbreviations, `--flag`, `--flag True` and `--no_flag`; unknown flags are an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Flag:
 
     kind: type = str
     refusal: str = ""
-    """Why any value but the default is refused: it would change what is trained, and there is no equivalent."""
+    """Why values other than the default are refused: they would change the training and have no equivalent."""
 
     @property
     def type(self) -> type:
@@ -183,7 +183,7 @@ _IGNORED: dict[str, dict[str, Any]] = {
     "a run with the same settings on the same machine gives the same losses": {"full_determinism": False},
     "evaluation runs every given number of steps": {"eval_delay": 0.0},
 }  # fmt: skip
-"""Flags that change nothing of the trained weights here, with their defaults, by the reason."""
+"""Flags that do not change the trained weights, with their defaults, grouped by reason."""
 
 IGNORED = tuple(
     Flag(name, default, note=note, kind=str) for note, flags in _IGNORED.items() for name, default in flags.items()
@@ -230,7 +230,7 @@ _LISTS = ("report_to", "label_names")
 
 
 class _Joined(argparse.Action):
-    """Several values of one flag, with commas between them."""
+    """Comma-separated values of one flag."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, ",".join(values))

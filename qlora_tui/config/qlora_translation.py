@@ -31,7 +31,7 @@ _SCHEDULES = {
     "polynomial": ("linear", "with power 1, as in qlora.py, it decays linearly (to 1e-7 there, to 0 here)"),
     "cosine_with_restarts": ("cosine", "with one cycle, as in qlora.py, it never restarts"),
 }
-"""Schedules under another name here, and why they are the same."""
+"""Schedules with another name in qlora-tui, and why they are equivalent."""
 
 _REASONS = {
     ("report_to", "all"): "it selects whatever is installed on the machine; name the trackers instead",
@@ -70,7 +70,7 @@ def translate(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
 
 
 def _refuse(flags: Mapping[str, Any]) -> None:
-    """Raise ConfigError for what cannot be a run, and for what would train something else here."""
+    """Raise ConfigError for flags that do not describe a run or that would train differently."""
     if not flags["do_train"]:
         raise ConfigError(
             "--do_train False: nothing would be trained, and a preset describes a training run",
@@ -87,7 +87,7 @@ def _refuse(flags: Mapping[str, Any]) -> None:
 
 
 def _evaluations(flags: Mapping[str, Any]) -> list[str]:
-    """The commands that do what qlora.py does without training."""
+    """The commands for what qlora.py does without training."""
     temperature = flags["temperature"] if flags["do_sample"] else 0
     commands = []
     if flags["do_predict"] or not (flags["do_eval"] or flags["do_mmlu_eval"]):
@@ -176,7 +176,7 @@ def _steps(flags: Mapping[str, Any]) -> Settings:
 
 
 def _interval(name: str, value: float, flags: Mapping[str, Any]) -> int:
-    """A number of steps. transformers takes one below 1 for a share of all steps."""
+    """Return a number of steps. transformers treats values below 1 as a fraction of all steps."""
     if value >= 1 and value == int(value):
         return int(value)
     if not 0 < value < 1:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 _OF_SOURCE = (
     "config", "split", "revision", "format", "columns", "eval_source", "eval_split", "eval_rows", "max_eval_rows",
 )  # fmt: skip
-"""Names in [data] that describe its source: how to find and read the rows, and which of them evaluate."""
+"""Names in [data] that describe its source: how to find and read the rows, and which are evaluation rows."""
 
 _OF_EVALUATION = ("eval_every_steps", "best_checkpoint", "early_stopping_evals")
 """Names in [training] that need evaluation rows."""
 
 _OF_MODEL = ("revision", "trust_remote_code", "allow_pickle")
-"""Names in [model] that were decided for one model."""
+"""Names in [model] that apply to one model only."""
 
 
 def without_other_source(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _without(settings: Mapping[str, Any], names: Container[str]) -> dict[str, An
 
 
 def same_source(one: str, other: str) -> bool:
-    """Whether two texts name the same data: equal names, or two spellings of one path."""
+    """Return whether two texts name the same data: equal names, or two spellings of one path."""
     if one == other:
         return True
     found, also = paths.existing(one), paths.existing(other)

@@ -1,4 +1,4 @@
-"""Whether a model is asked as it was trained: each prompt must be how a training row begins, token by token.
+"""Check that prompts match the training format: each prompt must be a token prefix of a training row.
 
 Some chat templates ask for an answer in a form that they never give to one, such as an opened `<think>`, or render
 earlier answers in another way than the variant that rows are trained with. The template that is saved with the adapter
@@ -51,7 +51,7 @@ def asking_template(tokenizer: Tokenizer, jinja: str, own: str, *, system: bool,
 
 
 def asks_after_tools(tokenizer: Tokenizer, jinja: str, template: str, turns: Sequence[Turn]) -> bool:
-    """Whether the prompt of `template` after a tool's result begins the row that `jinja` renders of `turns`."""
+    """Return whether the prompt of `template` after a tool result is a prefix of the row that `jinja` renders."""
     return not _difference(tokenizer, jinja, template, [turns])
 
 
@@ -70,14 +70,14 @@ def _with_headers(tokenizer: Tokenizer, jinja: str, plain: str) -> Iterator[str]
 
 
 def _with_prompt(plain: str, header: str) -> str:
-    """`plain` writing `header`, and nothing else, where an answer is asked for."""
+    """Return `plain` with `header` as its generation prompt."""
     start = "{%- set asks = add_generation_prompt -%}{%- set add_generation_prompt = false -%}"
     end = "{%- if asks -%}{{- " + json.dumps(header, ensure_ascii=False) + " -}}{%- endif -%}"
     return start + plain.removesuffix("\n") + end
 
 
 def _difference(tokenizer: Tokenizer, jinja: str, template: str, dialogues: Sequence[Sequence[Turn]]) -> str:
-    """How a prompt of `template` differs from the rows of `jinja`; empty when none does."""
+    """Return how a prompt of `template` differs from the rows of `jinja`, or an empty string."""
     for turns in dialogues:
         try:
             trained = render(tokenizer, jinja, [Conversation(turns)], last_only=True)[0]
@@ -92,7 +92,7 @@ def _difference(tokenizer: Tokenizer, jinja: str, template: str, dialogues: Sequ
 
 
 def _shown(prompt: str, row: str, turns: Sequence[Turn]) -> str:
-    """Both strings, from a little before they part."""
+    """Return both strings, starting shortly before the first difference."""
     same = next((at for at, (a, b) in enumerate(zip(prompt, row, strict=False)) if a != b), min(len(prompt), len(row)))
     start = max(0, same - _SHOWN_CHARACTERS // 2)
     asked, trained = prompt[start : start + _SHOWN_CHARACTERS], row[start : start + _SHOWN_CHARACTERS]

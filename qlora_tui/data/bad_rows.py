@@ -14,7 +14,7 @@ class RowError(ValueError):
 
 
 class LeftOutError(Exception):
-    """Why a row that can be read is not trained; such rows are counted and stop nothing."""
+    """Reason why a readable row is not trained. Such rows are counted and are not an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class BadRows:
     rows: list[BadRow] = field(default_factory=list)
     count: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
-    """Rows that are not trained on purpose, by reason."""
+    """Rows that are intentionally not trained, by reason."""
 
     def left_out_reasons(self) -> list[str]:
-        """How many rows are not trained on purpose, and why."""
+        """Number of rows that are intentionally not trained, and why."""
         return [
             f"{count:,} {'row is' if count == 1 else 'rows are'} not trained: {reason}"
             for reason, count in self.left_out.items()

@@ -19,7 +19,7 @@ _RESPONSE_NAMES = (
 )  # fmt: skip
 _CONTEXT_NAMES = ("input", "context")
 _INSTRUCTIONS = {"instruction", "question"}
-"""Prompts that an "input" can belong to; others may be called so themselves."""
+"""Prompt columns that an "input" column can accompany."""
 
 _HISTORY_NAMES = ("history",)
 _SYSTEM_NAMES = ("system", "system_prompt", "system_message")
@@ -103,7 +103,7 @@ def _extras(columns: Columns, given: ColumnMap) -> dict[str, str | None]:
 
 
 def _pair_extras(columns: Columns, given: ColumnMap) -> dict[str, str | None]:
-    """What stands beside a prompt and its answer: earlier turns, and whether the answer is a bad one."""
+    """The other columns of a pair: earlier turns, and whether the answer is bad."""
     label = _named(columns, ("label",), "number")
     marked = label is not None and columns[label].truth_values == columns[label].kinds["number"]
     return {

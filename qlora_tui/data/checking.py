@@ -1,4 +1,4 @@
-"""Whether a configuration's data exists and can be used: the first rows are read, nothing is downloaded or cached."""
+"""Check that a configuration's data exists and is usable: read the first rows without downloading or caching."""
 
 from qlora_tui.config.data import DataSpec, SourceSpec
 from qlora_tui.data.detect import SAMPLE_ROWS

@@ -32,7 +32,7 @@ class Converted:
     bad_rows: list[BadRow]
     detection: Detection
     warnings: list[str]
-    """What of the rows was left out, and why."""
+    """Which rows or columns were left out, and why."""
 
 
 def convert(

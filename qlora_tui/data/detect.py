@@ -14,7 +14,7 @@ from qlora_tui.errors import DataError, nearest
 
 Row = dict[str, Any]
 Settings = dict[str, str | list[str]]
-"""Settings by key, as a person would give them."""
+"""Settings by key, as the user would write them."""
 
 SAMPLE_ROWS = 200
 _LEAST_CONFIDENCE = 0.5
@@ -38,7 +38,7 @@ class Detection:
     """Columns of the sampled rows that are not used."""
 
     unused_text: list[str] = field(default_factory=list)
-    """Those of them that hold text of their own."""
+    """Unused columns with text that is not in the used columns."""
 
 
 class UnclearFormatError(DataError):
@@ -53,7 +53,7 @@ class UnclearFormatError(DataError):
 
 
 def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str, ignored: Collection[str] = ()) -> Detection:
-    """Return the format of `rows`, within what was given by hand. `label` names the source in messages.
+    """Return the format of `rows`, respecting the explicit settings. `label` names the source in messages.
 
     Raises DataError for a column that does not exist, when no format or several formats fit, and when the only reading
     that fits would lose text or train one prompt on many answers.
@@ -110,7 +110,7 @@ def _settled_by_hand(given: ColumnMap) -> bool:
 
 
 def _check_nothing_lost(best: Candidate, rows: list[Row], columns: dict[str, ColumnProfile], label: str) -> None:
-    """Raise where the rows hold text that `best` would leave out."""
+    """Raise DataError if the rows contain text that `best` would leave out."""
     left = unused_text(rows, best.used())
     if not left:
         return
@@ -141,7 +141,7 @@ def _pair_settings(format_name: Format, **columns: str) -> Settings:
 
 
 def _check_prompts(best: Candidate, rows: list[Row], columns: dict[str, ColumnProfile], label: str) -> None:
-    """Raise where most rows share their prompt with a row that has another answer: the question is elsewhere."""
+    """Raise DataError if most rows share their prompt with a row that has another answer."""
     mapped = best.columns
     if mapped.prompt is None or mapped.response is None or mapped.label is not None:
         return

@@ -1,4 +1,4 @@
-"""Whether what a row says is in what a template made of it: templates drop parts of turns without a word."""
+"""Check that the rendered text contains the whole row: templates can silently drop parts of turns."""
 
 import json
 import re
@@ -14,7 +14,7 @@ _THINKING = re.compile(r"\A\s*<think>\s*(.*?)\s*</think>\s*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A part of a turn that was not rendered where it belongs."""
+    """A part of a turn that was not rendered in its place."""
 
     turn: int
     """Counted from 1."""
@@ -28,7 +28,7 @@ class Loss:
 
 
 def losses(turns: Sequence[Turn], rendered: Rendered) -> list[Loss]:
-    """Return what of `turns` is missing in `rendered`: of an answer in its span, of other turns in the whole text."""
+    """Return the parts of `turns` missing in `rendered`. Answers are searched in their spans, other turns anywhere."""
     answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
     # A template that joins answers, or of which only the last could be found, is held to the whole text.
     spans = dict(zip(answers, rendered.answers, strict=True)) if len(answers) == len(rendered.answers) else {}
@@ -56,7 +56,7 @@ def _missing(turn: Turn, text: str) -> Iterator[Literal["text", "reasoning", "to
 
 
 def _is_in(said: str, text: str) -> bool:
-    """Whether `said` stands in `text` as it is, or as JSON writes it."""
+    """Return whether `text` contains `said`, literally or JSON-escaped."""
     said = said.strip()
     if not said or said in text:
         return True

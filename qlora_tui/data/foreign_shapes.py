@@ -1,6 +1,6 @@
-"""Rows as other programs publish and export them, reshaped into columns that the formats know.
+"""Convert rows published or exported by other programs into columns that the formats know.
 
-Each shape is recognized by its keys alone, row by row; a row of no such shape passes unchanged.
+Each layout is recognized by its keys, row by row; other rows are returned unchanged.
 """
 
 import json
@@ -28,7 +28,7 @@ class Shape:
     """One foreign layout of rows."""
 
     name: str
-    """What notes call it."""
+    """Name of the layout in notes."""
 
     keys: tuple[str, ...]
     """Only rows with one of these columns can have it."""

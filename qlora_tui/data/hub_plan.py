@@ -118,7 +118,7 @@ def _refuse_script(spec: SourceSpec, names: list[str]) -> None:
 
 
 def _sizes_bytes(folder: Path) -> dict[str, int | None]:
-    """Of what lies below a folder, by relative name. What is removed meanwhile, or a link to nothing, is left out."""
+    """Sizes of the files below a folder, by relative name. Files removed meanwhile and broken links are left out."""
     found: dict[str, int | None] = {}
     for path in folder.rglob("*"):
         with suppress(OSError):

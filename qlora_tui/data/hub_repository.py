@@ -1,4 +1,4 @@
-"""What the hub says of a repository, checked: a proxy or a login page may answer in the hub's place."""
+"""Repository information from the hub, validated: a proxy or a login page may answer instead of the hub."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _MALFORMED = (ValueError, TypeError, AttributeError, LookupError, RecursionError
 class Repository:
     commit: str
     sizes_bytes: Mapping[str, int | None]
-    """Of each file, by name; None where the hub does not say."""
+    """Size of each file, by name; None if the hub does not report it."""
 
     gated: bool
     config: Mapping[str, Any]
@@ -26,7 +26,7 @@ class Repository:
 
 
 def repository(repo_id: str, revision: str | None, kind: Repositories) -> Repository:
-    """Ask the hub about a model or dataset. Raises the errors of `kind`, also for an answer that is none of a hub."""
+    """Query the hub about a model or dataset. Raises the errors of `kind`, also for invalid answers."""
     from huggingface_hub import HfApi
 
     with well_formed(repo_id, kind), hub_errors(repo_id, kind):
@@ -44,7 +44,7 @@ def repository(repo_id: str, revision: str | None, kind: Repositories) -> Reposi
 
 @contextlib.contextmanager
 def well_formed(about: str, kind: Repositories) -> Iterator[None]:
-    """Turn what reading a malformed answer raises into `kind.unreachable`."""
+    """Convert exceptions from a malformed answer into `kind.unreachable`."""
     from huggingface_hub.constants import ENDPOINT
 
     try:
@@ -54,7 +54,7 @@ def well_formed(about: str, kind: Repositories) -> Iterator[None]:
     except _MALFORMED as error:
         raise kind.unreachable(
             f"{kind.noun} {about}: {ENDPOINT} does not answer like a hub",
-            hint="Check HF_ENDPOINT and the connection: a proxy or a login page may answer in the hub's place.",
+            hint="Check HF_ENDPOINT and the connection: a proxy or a login page may be answering instead of the hub.",
         ) from error
 
 

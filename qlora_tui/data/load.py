@@ -43,7 +43,7 @@ class Loaded:
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What of the rows is not trained, and why. Of a stream: as far as the first rows tell."""
+    """Which rows or columns are not trained, and why. For a stream: based on the first rows."""
     label: str = ""
     """What messages call the source."""
     commit: str | None = None

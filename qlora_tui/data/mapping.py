@@ -32,7 +32,7 @@ Mapping = Callable[[Row], NormalRow]
 def mapping(format_name: Format, columns: ColumnMap) -> Mapping:
     """Return the function from raw to normal rows.
 
-    It raises RowError for a row that does not fit, and LeftOutError for one that is not to be trained.
+    It raises RowError for an invalid row, and LeftOutError for a row that is intentionally not trained.
     """
     match format_name:
         case "messages" | "sharegpt":
@@ -113,7 +113,7 @@ def _tools(row: Row, column: str | None) -> str | None:
 
 
 def _answer_text(value: Any, what: str) -> str:
-    """Text, or a number or truth value as JSON writes it."""
+    """Return text, or a number or boolean in JSON form."""
     if isinstance(value, bool | int | float):
         if isinstance(value, float) and not math.isfinite(value):
             raise RowError(f"{what} contains {value}, which is not a number")

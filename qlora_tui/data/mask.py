@@ -22,7 +22,7 @@ IGNORED = -100
 class Encoded:
     ids: list[int]
     answers: tuple[Span, ...]
-    """First token of each answer to learn and the one after its last."""
+    """Token span of each trained answer: first token, and one past the last."""
 
 
 def encode_rendered(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encoded]:
@@ -109,7 +109,7 @@ def _encode_long(tokenizer: Tokenizer, row: Rendered) -> Encoded:
 
 
 def _pieces(row: Rendered) -> list[tuple[str, bool]]:
-    """The stretches between the borders of the answers, and whether each is an answer to learn."""
+    """Return the segments between the boundaries of the answers, and whether each is a trained answer."""
     borders = [0, *(at for span in row.answers for at in span), len(row.text)]
     between = enumerate(pairwise(borders))
     return [

@@ -113,7 +113,7 @@ def _bounded(row: NormalRow) -> NormalRow:
 
 
 def _first_rows(source: Source) -> tuple[list[RawRow | BadRow], list[str]]:
-    """The rows that the format is found from, and the foreign layouts among them.
+    """Return the rows used to detect the format, and the foreign layouts among them.
 
     Where a column given by hand is in none of the first rows, the first row that has it is one of them.
     """

@@ -200,7 +200,7 @@ def _notes(selection: Selection, tally: Tally, rules: Rules) -> list[str]:
 
 
 def source_warnings(loaded: Sequence[Loaded]) -> list[str]:
-    """What was not read, or is not trained, of each source."""
+    """Rows and columns that were skipped or are not trained, per source."""
     found = []
     for one in loaded:
         if one.bad_row_count:

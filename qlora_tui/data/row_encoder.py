@@ -42,7 +42,7 @@ class Rules:
     system_prompt: str | None = None
     skip_bad_rows: bool = False
     always_bos: bool = False
-    """Whether a text begins with the bos token even where the tokenizer does not put it there."""
+    """Whether texts begin with the bos token even if the tokenizer does not add it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class RowEncoder:
         return _Checked(replace(whole, untrained=untrained), str(lost[0]) if lost else "")
 
     def _is_refused(self, loss: Loss, turns: Sequence[Turn]) -> bool:
-        """Whether a row with this loss would teach an answer that nobody wrote. Other losses are reported."""
+        """Return whether training on a row with this loss would teach an incomplete answer. Others are reported."""
         turn = turns[loss.turn - 1]
         if self.rules.loss_on == "everything" or turn["role"] != "assistant" or turn.get("untrained"):
             return False

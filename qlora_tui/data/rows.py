@@ -18,9 +18,9 @@ class Turn(TypedDict):
     tool_calls: NotRequired[list[dict[str, Any]]]
     tool_call_id: NotRequired[str]
     reasoning_content: NotRequired[str]
-    """What the assistant thought before it answered."""
+    """The assistant's reasoning before the answer."""
     untrained: NotRequired[bool]
-    """Whether the row says that this answer is not to be learned; templates do not read it."""
+    """Whether the row excludes this answer from training; not passed to templates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _MAX_REPEATED_ROWS = 10**8
 """A weight that asks for more rows than these, and more than there are, is a slip."""
 
 HASHED_COLUMNS = ("messages", "text", "tools")
-"""What of a normal row makes it equal to another one."""
+"""Columns that decide whether two normalized rows are equal."""
 
 
 @dataclass(frozen=True, slots=True)

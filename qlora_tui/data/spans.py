@@ -43,7 +43,7 @@ class Rendered:
     """One span for each assistant turn, in order: the answer and what ends it."""
 
     untrained: frozenset[int] = frozenset()
-    """Which of the answers are not to be learned."""
+    """Indices of the answers that are not trained."""
 
 
 def has_markers(template: str) -> bool:

@@ -150,7 +150,7 @@ def _batch_rows(batch: Any, name: str, first: int) -> Iterator[RawRow | BadRow]:
 
 
 def _without_padding(row: dict[str, Any]) -> dict[str, Any]:
-    """`row` without the nulls inside its structs: there, every object of a column has the keys of all the others."""
+    """Return `row` without the nulls in its structs: in Arrow, all objects of a column share the same keys."""
     return {name: _unpadded(value) if isinstance(value, dict | list) else value for name, value in row.items()}
 
 

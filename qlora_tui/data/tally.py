@@ -50,13 +50,13 @@ class Tally:
     """Kept rows whose trained answers are all blank: of them only the end token is trained."""
 
     lossy_rows: int = 0
-    """Kept rows of which the template left out a part."""
+    """Kept rows with content that the template dropped."""
 
     first_loss: str = ""
-    """What it left out of the first of them."""
+    """What was dropped from the first of them."""
 
     first_lossy_row: int = 0
-    """Which one that is, counted from 0 in the rows that were given."""
+    """Index of that row in the given rows."""
 
     first_lossy_origin: str = ""
     text_rows: int = 0
@@ -72,7 +72,7 @@ class Tally:
     """What the first of them holds."""
 
     first_marked_row: int = 0
-    """Which one that is, counted from 0 in the rows that were given."""
+    """Index of that row in the given rows."""
 
     first_marked_origin: str = ""
     longest_tokens: int = 0

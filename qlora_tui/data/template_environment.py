@@ -1,4 +1,4 @@
-"""The jinja environment of chat templates, which are foreign programs: each rendering has time and memory limits."""
+"""The Jinja environment for chat templates, which are untrusted code: rendering has time and memory limits."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from qlora_tui.errors import ModelError
 from qlora_tui.limits import at_most_half_of_ram, limited
 
 CPU_S = 10.0
-"""For one conversation; templates in use take less than a millisecond."""
+"""Limit per conversation; real templates take less than a millisecond."""
 MEMORY_BYTES = 2 << 30
 LONGEST_TEXT_CHARACTERS = 256 << 20
 """Of one rendered conversation. A conversation that is longer itself is not refused for its own length."""
 _LARGEST_BITS = 1 << 12
-"""Of an integer: Python computes with larger ones for hours in one step."""
+"""Limit for integers: one operation on larger ones can take hours."""
 _HINT = 'Use another model, or a named template, such as data.template = "chatml".'
 
 
@@ -26,7 +26,7 @@ class TemplateLimitError(TemplateError):
 
 class _LimitedTemplate(Template):
     def render(self, *args: Any, **kwargs: Any) -> str:
-        """The text. Raises TemplateError for anything that goes wrong inside the template."""
+        """Render the text. Raises TemplateError for any error in the template."""
         try:
             with _limits():
                 text = super().render(*args, **kwargs)

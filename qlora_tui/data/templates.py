@@ -30,7 +30,7 @@ class Abilities:
     """Whether tool calls and tool results are rendered."""
 
     reasoning: bool
-    """Whether what the assistant thought before its last answer is rendered."""
+    """Whether the reasoning before the last answer is rendered."""
 
     alternates: bool
     """Whether user and assistant turns must take turns."""
@@ -48,7 +48,7 @@ class ChatTemplate(Abilities):
     """What rows are rendered with."""
 
     portable: str
-    """Renders the same without generation blocks, and asks as rows begin: what is saved with the adapter."""
+    """The same template without generation blocks and with matching prompts; saved with the adapter."""
 
     stops: bool
     """Whether what ends an answer is part of what is trained. If not, the end-of-text token is appended."""
@@ -94,7 +94,7 @@ def _named_abilities(name: str) -> Abilities:
 
 
 def _abilities(tokenizer: Tokenizer, jinja: str) -> Abilities:
-    """What the template `jinja` can express, found by rendering small conversations."""
+    """Return what the template `jinja` can express, determined by rendering small conversations."""
     told = [Turn(role="user", content="q1q", context="c1c"), _DIALOGUE[1]]
     return Abilities(
         system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
@@ -248,7 +248,7 @@ def _renders(
 
 
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError)
-"""What a chat template raises for turns it cannot render: its own refusal, or an operation on a missing value."""
+"""Exceptions of a chat template for turns it cannot render: an explicit refusal or an operation on a missing value."""
 
 
 def render_rows(

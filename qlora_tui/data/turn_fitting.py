@@ -50,7 +50,7 @@ def _without(turn: Turn, key: str, *, content: str) -> Turn:
 
 
 def _with_call_ids(turns: list[Turn]) -> list[Turn]:
-    """The turns with an id for each call and each result: some templates demand them, and many data sets have none."""
+    """Return the turns with an id for each tool call and result: some templates require them."""
     fitted: list[Turn] = []
     waiting: list[str] = []
     given = 0
@@ -115,7 +115,7 @@ def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
 
 
 def _joins(before: Turn, turn: Turn) -> bool:
-    """Whether two turns in a row can be one: of one role, both trained or neither."""
+    """Return whether two consecutive turns can be merged: same role, both trained or neither."""
     if "tool_calls" in turn or turn["role"] == "tool":
         return False
     return before["role"] == turn["role"] and before.get("untrained") == turn.get("untrained")

@@ -40,7 +40,7 @@ KNOWN_KEYS = {
 }  # fmt: skip
 """What a turn's keys can be; others are not used."""
 _MAX_PYTHON_CHARS = 1 << 20
-"""Python's parser takes hundreds of bytes for each of the text."""
+"""Python's parser uses hundreds of bytes per byte of text."""
 
 _PYTHON_LIST = re.compile(r"""\[\s*\{\s*['"]""")
 _BETWEEN_DICTS = re.compile(r"\}\s*\n\s*\{")
@@ -59,10 +59,10 @@ class StoredTurn(TypedDict):
     tool_calls: str | None
     """JSON list of calls, or None."""
     call_id: str | None
-    """Of a tool's result: the call that it answers."""
+    """For a tool result: the id of the call that it answers."""
     reasoning: str | None
     untrained: bool | None
-    """True for an answer that the row says not to train."""
+    """True for an answer that the row excludes from training."""
 
 
 _NOTHING_ELSE: StoredTurn = {
@@ -123,7 +123,7 @@ def unpacked(stored: Mapping[str, Any]) -> Turn:
 
 
 def written_list(text: str) -> Any:
-    """The list that `text` writes as JSON, or as Python does where a table of turns was saved as csv; else None."""
+    """Return the list that `text` contains as JSON or as a Python literal (as in CSV exports), else None."""
     if not text.startswith("["):
         return None
     with contextlib.suppress(ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a reading of the rows would lose: text in columns it does not use, prompts that do not decide the answer."""
+"""Detect data loss of a reading: text in unused columns, and prompts with several answers."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +14,7 @@ _METADATA_NAMES = {
     "model", "model_name", "generator", "version", "metadata", "meta", "title", "name", "difficulty", "level", "score",
     "scores", "rating", "ratings", "quality", "split_name", "citation", "reference_url",
 }  # fmt: skip
-"""Columns that describe a row. They are named in the notes, and never stop detection."""
+"""Metadata columns. They are listed in the notes and never cause an error."""
 
 _METADATA_ENDINGS = ("_id", "_ids", "_uuid", "_hash", "_url", "_score", "_rating", "_date", "_time", "_at")
 _LEAST_PROSE = 0.5
@@ -24,18 +24,18 @@ _MOST_DEPTH = 6
 
 
 def is_metadata(name: str) -> bool:
-    """Whether a column of this name describes the row rather than being part of what is said."""
+    """Return whether a column of this name is metadata and not part of the conversation."""
     return name.lower() in _METADATA_NAMES or name.lower().endswith(_METADATA_ENDINGS)
 
 
 def unused_columns(rows: Sequence[Row], used: Collection[str]) -> list[str]:
-    """Every column with some content that is not in `used`, in order of appearance."""
+    """Return the non-empty columns that are not in `used`, in order of appearance."""
     names = dict.fromkeys(str(name) for row in rows for name, value in row.items() if value not in (None, "", [], {}))
     return [name for name in names if name not in used]
 
 
 def unused_text(rows: Sequence[Row], used: Collection[str]) -> list[str]:
-    """The unused columns that hold text of their own: it differs between rows, and is no copy of what is used."""
+    """Return the unused columns with text that differs between rows and is not a copy of a used column."""
     return [name for name in unused_columns(rows, used) if not is_metadata(name) and _says_more(rows, name, used)]
 
 
@@ -76,7 +76,7 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 
 
 def repeated_prompts(rows: Sequence[Row], asked: Sequence[str], answered: str) -> tuple[int, str]:
-    """In how many rows the prompt also stands before another answer, and one such prompt.
+    """Return the number of rows that share their prompt with another answer, and one such prompt.
 
     `asked` are the columns that make up the prompt.
     """

@@ -1,4 +1,4 @@
-"""Rows of an Excel workbook: its first sheet, the first line naming the columns."""
+"""Read the first sheet of an Excel workbook; its first row contains the column names."""
 
 import datetime
 import zipfile

@@ -46,7 +46,7 @@ def search(text: str, *, limit: int = 20) -> list[Match]:
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise HubUnreachableError(
             f"the hub cannot be searched: {ENDPOINT} does not answer like a hub",
-            hint="Check HF_ENDPOINT and the connection: a proxy or a login page may answer in the hub's place.",
+            hint="Check HF_ENDPOINT and the connection: a proxy or a login page may be answering instead of the hub.",
         ) from error
 
 
