@@ -1,4 +1,4 @@
-"""Writing where the locale has no UTF-8: plain characters for frames and signs, and no escapes on a screen."""
+"""Output in locales without UTF-8: ASCII replacements for frames and symbols."""
 
 import codecs
 import sys
@@ -33,7 +33,7 @@ _BRAILLE = range(0x2800, 0x2900)
 
 
 def plain(error: UnicodeError) -> tuple[str, int]:
-    """Replace what an encoding lacks by characters of ASCII that take the same columns."""
+    """Replace unencodable characters by ASCII characters of the same width."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_plain, error.object[error.start : error.end])), error.end
@@ -54,7 +54,7 @@ def _plain(character: str) -> str:
 
 
 def adapt_streams() -> None:
-    """Let stdout and stderr say what they can where their encoding is not UTF-8."""
+    """Make stdout and stderr replace unencodable characters when their encoding is not UTF-8."""
     codecs.register_error(_HANDLER, plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.encoding.lower().replace("-", "") not in ("utf8", "utf8sig"):

@@ -1,4 +1,4 @@
-"""The errors a person can do something about, and the exit code of each.
+"""Errors that the user can act on, and their exit codes.
 
     QloraError                     1  internal error (also any unexpected exception)
     ├── UsageError                 2  wrong command line
@@ -13,10 +13,10 @@
     ├── StorageError              11  disk full, read-only or unreadable
     └── EnvironmentProblem        12  missing or broken driver, library or device
 
-13 is no error: `estimate` says that it may just fit.
+13 is not an error: `estimate` reports that the run may just fit.
 
-A message says what is wrong and where; a hint says what to do. Both may hold foreign text, so whoever prints them
-goes through `terminal.printable`. Neither holds a secret: they are redacted when the error is made.
+A message says what is wrong and where; a hint says what to do. Both may hold foreign text, so callers print them
+through `terminal.printable`. Neither holds a secret: they are redacted when the error is made.
 """
 
 from enum import IntEnum

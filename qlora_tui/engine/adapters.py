@@ -45,10 +45,10 @@ def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
 
 
 def _excluded(model: Any) -> str | None:
-    """Regular expression for what "all-linear" leaves out; None when it leaves out nothing.
+    """Regular expression for modules that "all-linear" excludes; None if there are none.
 
-    That is everything beside the language model in a model that also sees or hears, and routers that are made as
-    linear layers (Llama 4): they return two tensors, which PEFT's layer cannot add to.
+    These are all modules outside the language model in a multimodal model, and routers that are
+    linear layers (Llama 4): they return two tensors, which PEFT's LoRA layer does not support.
     """
     patterns = []
     if model.config.get_text_config() is not model.config:

@@ -26,11 +26,11 @@ HUB_LICENCES = {
     "apache-2.0", "bigscience-bloom-rail-1.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "gemma",
     "gpl-3.0", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "mit", "openrail",
 }  # fmt: skip
-"""Licence identifiers of models that the Hub knows. Others are given as "other" with their name."""
+"""Licence identifiers known to the Hub. Other licences are written as "other" with their name."""
 
 _TASK = "text-generation"
 _LARGEST_EXPONENT = 700
-"""Its exponential is about the largest number there is."""
+"""The exponential of this is close to the largest float."""
 
 
 def model_card(
@@ -42,7 +42,7 @@ def model_card(
     added_tokens: int = 0,
     stops: Sequence[str] = (),
 ) -> str:
-    """Return README.md of the adapter: what it is, how it was made, what was measured. It names no local path."""
+    """Return README.md of the adapter: description, training settings and results. It contains no local path."""
     name, state = session.run.name, session.state
     shown = published(config)
     return "\n".join(
@@ -56,7 +56,7 @@ def model_card(
 
 
 def metadata(config: RunConfig, state: RunState, name: str, metrics: Mapping[str, float]) -> str:
-    """Return the YAML block of the card. A base model or a dataset that is not on the Hub is left out of it."""
+    """Return the YAML block of the card. Base models and datasets that are not on the Hub are left out."""
     is_full = config.adapter.kind == "full"
     of_base = licence(config.model)
     data = ModelCardData(
@@ -75,13 +75,13 @@ def metadata(config: RunConfig, state: RunState, name: str, metrics: Mapping[str
 
 
 def _sources(config: RunConfig) -> list[SourceSpec]:
-    """All the data of a run, evaluation data included."""
+    """All data of a run, including evaluation data."""
     separate = config.data.eval_spec
     return [config.data, *config.data.mix, *([separate] if separate is not None else [])]
 
 
 def _results(config: RunConfig, state: RunState, metrics: Mapping[str, float]) -> list[EvalResult]:
-    """What was measured on held-out data, as the Hub shows it."""
+    """Results on held-out data, in the Hub's format."""
     shown = published(config).data
     rows = f"{shown.eval_source or shown.source}, held-out rows"
     of_rows = hub_id((config.data.eval_spec or config.data).source) or "local"
@@ -145,7 +145,7 @@ def _facts(session: Session, shown: RunConfig, settings: Settings, metrics: Mapp
 
 
 def _data_licences(config: RunConfig) -> list[str]:
-    """The licences of the data sets known by name; those of others are not known here."""
+    """The licences of the known data sets; other licences are unknown."""
     known = {
         spec.source: STARTER_SET if spec.source == STARTER else KNOWN.get(spec.source) for spec in _sources(config)
     }

@@ -20,7 +20,7 @@ _DEFAULTS = {
 """OpenMP threads that wait passively leave the cores to others: on busy cores training is several times faster."""
 
 LAUNCHER = "QLORA_TUI_LAUNCHER"
-"""Set by a launcher of this program that starts one process per GPU: the distributed environment is then its own."""
+"""Set by qlora-tui's own launcher of one process per GPU; the distributed environment is then kept."""
 
 _DISTRIBUTED = {
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE",
@@ -31,15 +31,15 @@ _DISTRIBUTED_PREFIXES = (
     "ACCELERATE_", "FSDP_", "DEEPSPEED_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "TORCHELASTIC_", "SMDATAPARALLEL_",
     "SM_FRAMEWORK_", "OMPI_COMM_WORLD_", "PMI_", "MV2_COMM_WORLD_",
 )  # fmt: skip
-"""What torch, accelerate and transformers take for the word of a launcher, which they then wait for."""
+"""Variables that torch, accelerate and transformers read as set by a launcher."""
 
 
 def prepare(*, allow_download: bool) -> None:
-    """Set what the libraries read from the environment when they are imported.
+    """Set the environment variables that the libraries read on import.
 
     Telemetry and progress bars are off, and so are downloads unless they were allowed. GPUs are numbered as by the
     driver. The distributed environment of another program's launcher is removed: a process that inherits WORLD_SIZE=2
-    from a job script would wait for the other one forever.
+    from a job script would wait for the other process forever.
 
     Must run before torch, transformers, huggingface_hub or datasets is imported: they read the environment once.
     """

@@ -1,4 +1,4 @@
-"""Loads tokenizers, which are foreign programs: rules and templates run under limits, and their faults are ModelErrors.
+"""Load tokenizers, which are untrusted: rules and templates run under limits, and their errors become ModelErrors.
 
 The only module that calls `from_pretrained` of a tokenizer. Imports no PyTorch.
 """
@@ -21,7 +21,7 @@ _LOAD_CPU_S = 300.0
 _LOAD_MEMORY_BYTES = 6 << 30
 _ENCODE_CPU_S = 30.0
 _ENCODE_CPU_S_PER_CHARACTER = 2e-5
-"""Tokenizers in use take less than a twentieth of this."""
+"""Real tokenizers need less than a twentieth of this."""
 _MEMORY_BYTES = 3 << 30
 _MEMORY_BYTES_PER_CHARACTER = 1000
 _PROBE = "def main():\n    print('hello 12345')\n\n\t It's 1,000.50 — naïve café\r\n  数据 🙂 don't   stop ABCdef\n\n\n"
@@ -39,7 +39,7 @@ def load(
 ) -> Any:
     """Load the tokenizer of a folder or hub id; messages call it `name`.
 
-    Raises ModelError for everything that cannot be loaded, or
+    Raises ModelError if it cannot be loaded, or
     what `explain` makes of an OSError, ValueError, KeyError, ImportError or RuntimeError.
     """
     from transformers.utils import chat_template_utils
@@ -66,9 +66,9 @@ def load(
 
 
 def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None = None) -> str | None:
-    """Say so when the tokenizer's class splits text in another way than the tokenizer.json that it was loaded with.
+    """Return a warning if the tokenizer's class splits text differently from the tokenizer.json it was loaded from.
 
-    Some classes put their model family's rules in the place of those in the file. None: it splits a probe alike.
+    Some classes replace the rules in the file by those of their model family. None if a test text is split equally.
     """
     from tokenizers import Tokenizer
     from transformers.utils import cached_file
@@ -89,7 +89,7 @@ def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None
 
 @contextmanager
 def _naming_damaged_file(place: Path | str) -> Iterator[None]:
-    """Replace a ModelError of the block by one that names the file that is no JSON object, if there is one."""
+    """Replace a ModelError of the block by one that names the file that is not a JSON object, if any."""
     try:
         yield
     except ModelError as error:
@@ -104,7 +104,7 @@ def _naming_damaged_file(place: Path | str) -> Iterator[None]:
 
 
 def _is_generic(place: Path | str) -> bool:
-    """Whether the tokenizer's class adds nothing to tokenizer.json, so that no model class has to be imported."""
+    """Return whether the tokenizer's class adds nothing to tokenizer.json, so that no model class is imported."""
     try:
         settings = json.loads(read_bytes(Path(place) / "tokenizer_config.json"))
     except (OSError, ValueError, RecursionError):
@@ -113,7 +113,7 @@ def _is_generic(place: Path | str) -> bool:
 
 
 def _use(tokenizer: Any) -> None:
-    """Fail now where settings of the wrong type would fail later, in the middle of the work."""
+    """Check the types of settings now, so that they do not fail later during training."""
     ids = tokenizer("a", add_special_tokens=True)["input_ids"]
     tokenizer.decode(ids, skip_special_tokens=True)
     if not isinstance(tokenizer.model_max_length, int | float):
@@ -125,9 +125,9 @@ def _use(tokenizer: Any) -> None:
 
 
 class LimitedBackend:
-    """A `tokenizers.Tokenizer` whose rules run under limits. Everything else is passed on.
+    """A `tokenizers.Tokenizer` whose rules run under limits. All other attributes are forwarded.
 
-    Only the batch methods are called: these release the interpreter's lock, so that the limits can be watched.
+    Only batch methods are called: they release the GIL, so that the limits can be monitored.
     """
 
     def __init__(self, backend: Any, name: str) -> None:
@@ -184,7 +184,7 @@ def _errors_of(
     memory_bytes: int,
     explain: Callable[[Exception], QloraError] | None = None,
 ) -> Iterator[None]:
-    """Limits for the block, and a ModelError for whatever it raises: damaged files end in any kind of exception."""
+    """Apply limits to the block and raise ModelError for any exception: damaged files can raise any type."""
 
     def beyond(reason: str) -> ModelError:
         return ModelError(f"the tokenizer of {name} {what}: it {reason}", hint=_HINT)

@@ -57,7 +57,7 @@ def inspect(
     picks: bool = False,
     check: bool = False,
 ) -> None:
-    """Emit what there is to know, the quick part first. `check`: only how the shown rows are trained and asked.
+    """Emit the results, the quick ones first. With `check`, only how the shown rows are trained and prompted.
 
     Raises QloraError.
     """

@@ -135,7 +135,7 @@ def keep_training_layout(model: Any) -> None:
 
 
 def name_parts_for_trl(model: Any) -> None:
-    """Give the layers and the number of experts the names by which TRL's tiled loss asks for them.
+    """Add the attribute names that TRL's tiled loss expects for the layers and the number of experts.
 
     Llama 4 of transformers 5 keeps its layers in `model` but says `language_model`, and has `num_local_experts` alone.
     """

@@ -1,4 +1,4 @@
-"""What a finished run leaves beside its adapter, as qlora.py does: metrics.json, and predictions.jsonl."""
+"""Write metrics.json and predictions.jsonl of a finished run, as qlora.py does."""
 
 import json
 import math
@@ -17,20 +17,20 @@ from qlora_tui.runs.state import RunState
 
 _IGNORED = -100
 _LARGEST_EXPONENT = 700
-"""Its exponential is about the largest number there is."""
+"""The exponential of this is close to the largest float."""
 
 
 class Asked(NamedTuple):
-    """An evaluation row cut before its last trained answer."""
+    """An evaluation row truncated before its last trained answer."""
 
     prompt: list[int]
     answer: list[int]
 
 
 def predict(session: Session, model: Any, tokenizer: Any, rows: Any, spec: TrainingSpec) -> dict[str, float]:
-    """Answer the first evaluation rows greedily, write predictions.jsonl and return the mean scores.
+    """Generate greedy answers to the first evaluation rows, write predictions.jsonl and return the mean scores.
 
-    Rows without a prompt, which are trained from their start, are left out.
+    Rows without a prompt are left out.
     """
     asked = list(islice(_asked(rows), spec.prediction_rows))
     if not asked:

@@ -39,7 +39,7 @@ class Preflight:
     longest: Longest | None
 
     def record(self) -> dict[str, Any]:
-        """What plan.json keeps of it, to be compared with the measured peak."""
+        """Entry of plan.json, to be compared with the measured peak."""
         return entry(self.estimate, self.device, self.longest)
 
     def advice(self) -> str:
@@ -58,9 +58,9 @@ class Preflight:
 
 
 def preflight(config: RunConfig, settings: Settings, longest: Longest | None = None) -> Preflight:
-    """Estimate a run with these settings. `longest`: its longest rows, where they were counted.
+    """Estimate a run with these settings. `longest`: the longest rows, if they were counted.
 
-    Raises NoEstimateError when too little is known of the model, and for any fault of the estimator: a run can do
+    Raises NoEstimateError when too little is known about the model, and for any error of the estimator: the run
     without.
     """
     try:
@@ -78,9 +78,9 @@ def preflight(config: RunConfig, settings: Settings, longest: Longest | None = N
 
 
 def checkpointing(config: RunConfig, settings: Settings, longest: Longest | None = None) -> tuple[bool, str]:
-    """Whether "auto" means to recompute activations, and why: only when it does not fit otherwise.
+    """Decide whether "auto" enables gradient checkpointing, and why: only when the run does not fit otherwise.
 
-    `longest`: the rows that the estimate before the start was made for, so that both decide alike.
+    `longest`: the rows of the estimate made before the start, so that both decisions agree.
     """
     undecided = config.training.model_copy(update={"gradient_checkpointing": "off"})
     try:

@@ -1,4 +1,4 @@
-"""Conversations as prompts: the one way from turns to what a model is asked, fitted as rows are for training."""
+"""Convert conversations to prompts, with the same processing as training rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ _REFUSALS = (DataError, TemplateError, TypeError, ValueError, KeyError)
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """How one model is asked. Its tokenizer has the chat template that it was trained with."""
+    """Prompt builder for one model. The tokenizer has the chat template used in training."""
 
     tokenizer: Any
     template: str
     abilities: Abilities
     system_prompt: str | None = None
-    """Put before conversations without a system turn, as it was in training."""
+    """Added to conversations without a system turn, as in training."""
 
     @classmethod
     def of(cls, tokenizer: Any, data: DataSpec | None = None) -> "Prompts":
-        """Return the prompts of a model trained with the settings `data`; None: of a model as it was published.
+        """Return the prompts of a model trained with the settings `data`; None for a published model.
 
         Raises ModelError for a tokenizer without a chat template, or with one that exceeds its limits.
         """
@@ -61,7 +61,7 @@ class Prompts:
         return encode_rendered(self.tokenizer, [rendered])[0].ids
 
     def _earlier_answers(self, conversation: Conversation, text: str) -> tuple[Span, ...]:
-        """Where the earlier answers stand: in training, no token reaches over their borders."""
+        """Return the spans of earlier answers: in training, no token crosses their boundaries."""
         if not any(turn["role"] == "assistant" for turn in conversation.turns):
             return ()
         try:

@@ -46,7 +46,7 @@ class Settings:
 
 
 def resolve(config: RunConfig, longest: Longest | None = None) -> Settings:
-    """Decide by the hardware of this machine. Raises EnvironmentProblem when CUDA is asked for and missing.
+    """Decide by the hardware of this machine. Raises EnvironmentProblem when CUDA is requested but missing.
 
     `longest`: the longest rows of the data, where they were counted before the start.
     """

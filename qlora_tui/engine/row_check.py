@@ -1,4 +1,4 @@
-"""The views of a row side by side: the row, what of it is trained, how it will be asked, and what is lost."""
+"""Views of a row: the row itself, the trained text, the prompt, and what is lost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class RowCheck:
     origin: str
     status: Status
     problem: str
-    """Why the row is not simply equal, or a length that is cut; empty when there is nothing to say."""
+    """Differences between row and training text, or truncation; empty if there are none."""
 
     turns: list[dict[str, Any]]
     """The row in normal form; empty for finished text."""
@@ -32,14 +32,14 @@ class RowCheck:
     """The text of the trained tokens."""
 
     prompt: str
-    """What the model will be asked for the last answer; empty when nothing is asked."""
+    """Prompt for the last answer; empty if there is none."""
 
     tokens: int
     trained_tokens: int
 
     @property
     def passes(self) -> bool:
-        """Whether the row is trained and asked as it stands, or its loss is one that training reports."""
+        """Whether the row is trained and prompted unchanged, or its loss is one that training reports."""
         return self.status in {"equal", "loss reported"}
 
 
@@ -78,7 +78,7 @@ def _check(recipe: Recipe, row: dict[str, list[Any]]) -> RowCheck:
 
 
 def _asked_turns(turns: list[Turn]) -> list[Turn]:
-    """What stands before the last answer, or before the answers in a row that it ends."""
+    """Return the turns before the last answer, or before the consecutive answers that it ends."""
     last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
     while last and turns[last - 1]["role"] == "assistant":
         last -= 1
@@ -104,7 +104,7 @@ def _prompt(recipe: Recipe, row: dict[str, list[Any]], turns: list[Turn]) -> str
 
 
 def _difference(recipe: Recipe, row: dict[str, list[Any]], turns: list[Turn]) -> str:
-    """How the prompt for the last answer differs from how the row begins; empty when it does not."""
+    """Return how the prompt for the last answer differs from the start of the row; empty if it does not."""
     if not _asked_turns(turns):
         return ""
     limits = replace(recipe.rules.limits, max_tokens=_NO_LIMIT_TOKENS, source_max_tokens=None, target_max_tokens=None)

@@ -35,10 +35,10 @@ class Session:
     """
 
     def __init__(self, run: RunFolder, state: RunState | None, control_offset: int | None = None) -> None:
-        """Open the log to write to it.
+        """Open the log for writing.
 
-        `state` is what the events so far add up to, or None to have them read by `recall`. Messages are obeyed that
-        lie behind `control_offset` (bytes); None means those that are sent from now on.
+        `state` is the state after the events so far, or None to have `recall` read them. The session obeys messages
+        after `control_offset` (bytes); None means messages sent from now on.
         """
         self.run = run
         self.state = RunState() if state is None else state
@@ -66,7 +66,7 @@ class Session:
                 self.state = fold(self.state, stamped)
 
     def recall(self) -> None:
-        """Read what the events so far add up to. Of a long run that takes a while; messages wait until it is done.
+        """Read the state from the events so far. For a long run this takes a while; messages wait until it is done.
 
         Raises StorageError when the log cannot be read.
         """
@@ -81,13 +81,13 @@ class Session:
 
     @property
     def control_offset(self) -> int:
-        """Where the next control message begins, in bytes: a worker that takes over reads on from there."""
+        """Offset of the next control message, in bytes: a worker that takes over continues reading there."""
         return self._control.offset
 
     def emit_last(self, event: AnyEvent) -> None:
-        """Append the final event, on a full disk in the room reserved for it, and make the whole log durable.
+        """Append the final event (on a full disk, in the space reserved for it) and sync the log to disk.
 
-        Where the log takes no event any more, as on a disk that became read-only, the reason is kept elsewhere.
+        If the log cannot be written any more, as on a read-only disk, the reason is stored elsewhere.
         """
         try:
             self._emit_in_reserve(event)
@@ -126,7 +126,7 @@ class Session:
             self.emit(events.Warned(code=code, message=redacted(message)))
 
     def listen(self) -> None:
-        """Start the heartbeat, and to follow control messages and the signals that mean "save and stop".
+        """Start the heartbeat and listen for control messages and for signals that mean "save and stop".
 
         A signal wakes the control thread through a pipe: Python's own handlers wait until the main thread comes back
         from the C call that it is in, which may load a model for minutes.

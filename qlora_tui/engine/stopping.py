@@ -1,4 +1,4 @@
-"""What ends an answer, written where other programs look for it: in the generation configuration and the tokenizer."""
+"""Write stop tokens where other programs read them: the generation configuration and the tokenizer."""
 
 import copy
 from typing import Any
@@ -10,9 +10,9 @@ from qlora_tui.engine.chat_text import turn_end_ids
 
 
 def repair_generation_config(model: Any) -> str | None:
-    """Replace a generation configuration that transformers refuses to save; return what was wrong with it.
+    """Replace a generation configuration that transformers refuses to save; return the reason.
 
-    Only the special tokens are kept: sampling settings that contradict each other mean nothing.
+    Only the special tokens are kept; conflicting sampling settings are dropped.
     """
     found = model.generation_config
     try:
@@ -30,7 +30,7 @@ def stop_at_turn_ends(model: Any, tokenizer: Any) -> None:
 
 
 def published_tokenizer(tokenizer: Any) -> Any:
-    """Return the tokenizer as others should use it: its end token is what ends a turn, where that is one token."""
+    """Return the tokenizer with the end-of-turn token as its eos token, if that is a single token."""
     ends = turn_end_ids(tokenizer)
     if not ends or ends[0] == tokenizer.eos_token_id:
         return tokenizer

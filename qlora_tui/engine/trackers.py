@@ -24,7 +24,7 @@ _PROJECT_VARIABLES = {
     "wandb": "WANDB_PROJECT", "swanlab": "SWANLAB_PROJECT", "mlflow": "MLFLOW_EXPERIMENT_NAME",
     "trackio": "TRACKIO_PROJECT",
 }  # fmt: skip
-"""Where a tracker's own users name the project."""
+"""Environment variable of each tracker for the project name."""
 
 _HINTS = {
     "wandb": "Run `wandb login`, or set WANDB_API_KEY, or set WANDB_MODE=offline to log to the run's folder.",
@@ -32,14 +32,14 @@ _HINTS = {
     "mlflow": "Check MLFLOW_TRACKING_URI, or unset it to log to this machine.",
 }
 _PARAMETERS_AT_ONCE = 100
-"""How many parameters MLflow takes in one request."""
+"""Maximum number of parameters in one MLflow request."""
 
 Outcome = Literal["finished", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a tracker is told when it starts."""
+    """Options for starting a tracker."""
 
     run: RunFolder
     project: str
@@ -55,10 +55,10 @@ class Log(Protocol):
     """One started tracker."""
 
     id: str | None
-    """By which a resumed run is found again."""
+    """Identifies the run when it is resumed."""
 
     where: str
-    """What a person needs to find the curves."""
+    """URL or command that shows the curves."""
 
     def log(self, values: Mapping[str, float], step: int) -> None: ...
 
@@ -185,7 +185,7 @@ _KINDS: dict[Tracker, Callable[[Opening], Log]] = {
 
 @dataclass
 class Trackers:
-    """All started trackers of a run. One that fails later is left out from then on: it never ends a run."""
+    """All started trackers of a run. A tracker that fails later is disabled; it does not end the run."""
 
     session: Session
     logs: dict[str, Log] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class Trackers:
                 log.log(known, step)
 
     def finish(self, outcome: Outcome) -> None:
-        """Say how the run ended, and wait until everything is sent."""
+        """Report how the run ended, and wait until everything is sent."""
         for name, log in list(self.logs.items()):
             with self._dropped_on_failure(name):
                 log.finish(outcome)
@@ -231,7 +231,7 @@ class Trackers:
 
 @contextmanager
 def started(session: Session, config: RunConfig) -> Iterator[Trackers]:
-    """Start the configured trackers and finish them with the run, whatever ends it.
+    """Start the configured trackers and finish them when the run ends.
 
     Raises EnvironmentProblem for one that is not installed, not logged in or not reachable.
     """

@@ -222,9 +222,9 @@ def _prepare_data(work: Training, tokenizer: Any) -> Prepared:
 
 
 def _estimate(work: Training, data: Prepared) -> None:
-    """Estimate the memory for the rows as they are, for plan.json: the measured peak is compared with it.
+    """Estimate the memory for the tokenized rows, for comparison of the measured peak in plan.json.
 
-    The estimate from before the start stays as it is: it is the one that was shown.
+    The estimate made before the start is kept: it is the one that was shown.
     """
     rows = data.longest_train_tokens
     longest = None if rows is None else Longest(rows, data.longest_eval_tokens)

@@ -20,7 +20,7 @@ from qlora_tui.runs.schedule import MIN_LR_RATIO
 
 @dataclass(slots=True)
 class TokenSums:
-    """Sums over the trained tokens of an evaluation. Means of batch means would depend on the batch size."""
+    """Sums over the trained tokens of an evaluation. A mean of batch means would depend on the batch size."""
 
     tokens: int = 0
     nats: float = 0.0
@@ -28,7 +28,7 @@ class TokenSums:
 
     entropy: float = 0.0
     correct: int = 0
-    """Tokens that are the most likely ones."""
+    """Number of tokens predicted correctly (top 1)."""
 
     def add(self, outputs: Any) -> None:
         """Add the outputs of TRL's fused head for one batch: zero where a token is not trained."""
@@ -47,7 +47,7 @@ class ExactTrainer(SFTTrainer):
     """SFTTrainer that keeps the adapter in the dtype it was given, and evaluates per token.
 
     SFTTrainer 1.16 casts the trained weights of every quantized model to bfloat16 when it is made, and PEFT 0.21
-    loads a checkpoint's weights as float32. Left alone, a resumed run would train in another dtype than the
+    loads a checkpoint's weights as float32. Without this class, a resumed run would train in another dtype than the
     uninterrupted one, and its gradient norms would differ from the third digit on.
     """
 
@@ -100,16 +100,16 @@ class ExactTrainer(SFTTrainer):
             follow_schedule(self.lr_scheduler)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write none: TRL's is a template, and the adapter gets a card of its own."""
+        """Write no card: TRL's is a template, and the adapter gets its own card."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save without PEFT's template of a card, and without the trainer's arguments, which name local folders."""
+        """Save without PEFT's model card template and the trainer's arguments, which contain local paths."""
         super()._save(output_dir, state_dict)
         for name in ("README.md", TRAINING_ARGS_NAME):
             Path(output_dir or self.args.output_dir, name).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save without the path of the best checkpoint, which `RunCallback` finds again by its step."""
+        """Save without the path of the best checkpoint; `RunCallback` finds it by its step."""
         super()._save_checkpoint(model, trial)
         state = dataclasses.replace(self.state, best_model_checkpoint=None)
         state.save_to_json(str(Path(self.args.output_dir, f"checkpoint-{state.global_step}", TRAINER_STATE_NAME)))
@@ -119,7 +119,7 @@ class ExactTrainer(SFTTrainer):
         self._restore_dtypes()
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[None, None, None]:
-        """Add one batch of an evaluation to the sums. The loop gets no loss, of which it would take a mean by rows."""
+        """Add one batch of an evaluation to the sums. No loss is returned, since the loop would average it per row."""
         with torch.no_grad(), self.compute_loss_context_manager():
             self._evaluated.add(model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True))
         return None, None, None
@@ -134,7 +134,7 @@ class ExactTrainer(SFTTrainer):
 
 
 def follow_schedule(scheduler: Any) -> None:
-    """Set the learning rate of the next step by this run's length: the checkpoint has it by the length of then."""
+    """Set the learning rate of the next step for the current run length: the checkpoint has it for the former one."""
     for group, base, factor in zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
     ):

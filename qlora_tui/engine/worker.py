@@ -56,7 +56,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--replan-on-oom", action="store_true")
     parser.add_argument("--accept-changed-data", action="store_true")
     parser.add_argument("--allow-download", action="store_true")
-    parser.add_argument("--control-offset", type=int, help="Where the messages to this worker begin, in bytes.")
+    parser.add_argument(
+        "--control-offset", type=int, help="Offset of the first control message for this worker, in bytes."
+    )
     parser.add_argument("--set", dest="settings", action="append", default=[])
     return parser.parse_args()
 
@@ -98,17 +100,17 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
 
 
 def _replan(session: Session, replan: events.Replanned) -> NoReturn:
-    """Begin anew with less memory in a fresh process, which obeys what was sent to this one and not read."""
+    """Restart with less memory in a new process, which also handles the messages not read by this one."""
     again = [*sys.argv[1:], f"--control-offset={session.control_offset}"]  # the last one counts
     session.emit(replan)
     os.execv(sys.executable, [sys.executable, "-m", "qlora_tui.engine.worker", *again])
 
 
 def _begin(session: Session, promised: CheckpointFolder | None) -> CheckpointFolder | None:
-    """Say that the attempt begins, then read the run so far and the checkpoint from which it continues.
+    """Log the start of the attempt, then read the run so far and the checkpoint from which it continues.
 
-    Both may take minutes, during which the run is seen to be starting. `promised` is the newest checkpoint that looks
-    whole; the one that is whole is returned.
+    Both may take minutes, during which the run is shown as starting. `promised` is the newest checkpoint that looks
+    complete; the one that is complete is returned.
     """
     before = last_started(session.run.events)
     attempt = before.attempt + 1 if before else 1
@@ -142,7 +144,7 @@ def _announce(session: Session, attempt: int, checkpoint: CheckpointFolder | Non
 
 
 def _extend(session: Session, settings: list[str]) -> None:
-    """Say that the run is longer from now on. Nothing when it is as long already, as after a replan."""
+    """Log the new length of the run. Does nothing if it already has this length, as after a replan."""
     if changed := changes(session.run, session.state, settings):
         session.emit(events.Extended(changes=changed))
 
@@ -171,7 +173,7 @@ def _failed_write(text: str, run: RunFolder) -> OSError | None:
 
 
 def _probed(run: RunFolder) -> OSError | None:
-    """What the disk says to another write, as that a quota is used up; None when it takes it."""
+    """Return the error of a test write to the disk, such as an exceeded quota; None if it succeeds."""
     try:
         with tempfile.NamedTemporaryFile(dir=run.path, prefix=".probe-") as file:
             file.write(bytes(_FULL_BYTES))

@@ -84,17 +84,17 @@ FACTS = {
     "peak_bytes": "measured peak memory",
     "adapter_bytes": "adapter size",
 }
-"""What each fact of a run means, in reading order. Those beginning with `final_` are metrics of the last evaluation."""
+"""Label of each fact of a run, in display order. Those beginning with `final_` are metrics of the last evaluation."""
 
 
 def fact_label(key: str) -> str:
-    """Return what a fact means."""
+    """Return the label of a fact."""
     metric = key.removeprefix("final_").replace("_", " ")
     return FACTS.get(key, f"{metric}, last evaluation")
 
 
 def fact(key: str, value: Any) -> str:
-    """A fact of a run as people read it, by what its name says: bytes as sizes, seconds as a clock; "-" for none."""
+    """Format a fact of a run by the unit in its name: bytes as sizes, seconds as a clock; "-" for none."""
     from qlora_tui.data.downloads import size
 
     if value is None:
@@ -109,7 +109,7 @@ def fact(key: str, value: Any) -> str:
 
 
 def facts_table(facts: Mapping[str, Sequence[Any]]) -> list[list[str]]:
-    """Return one line a fact that any of the runs has: what it means, then a value of each run."""
+    """Return one row per fact that any of the runs has: its label, then the value for each run."""
     return [
         [fact_label(key), *(fact(key, value) for value in values)]
         for key, values in facts.items()
@@ -172,7 +172,7 @@ def _different_settings(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
 
 
 def facts(jobs: Sequence[Job]) -> dict[str, list[Any]]:
-    """Return how each run went, as RunsComparison has it. Each figure is of the whole run, never of its last step."""
+    """Return the results of each run for RunsComparison. Each figure is of the whole run, never of its last step."""
     per_run = [_facts(job) for job in jobs]
     keys = dict.fromkeys(key for found in per_run for key in found)
     return {key: [found.get(key) for found in per_run] for key in keys}

@@ -95,7 +95,7 @@ def _facts(comparison: RunsComparison) -> str:
 
 
 def _settings(jobs: Sequence[Job], comparison: RunsComparison) -> str:
-    """The settings that differ, with file names in the place of local paths."""
+    """The settings that differ, with file names instead of local paths."""
     configs = [published(current_config(job.run, job.state)) for job in jobs]
     rows = [
         [key, *(json.dumps(value(config, key), ensure_ascii=False, default=str) for config in configs)]

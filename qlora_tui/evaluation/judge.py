@@ -66,7 +66,7 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     absurd_counts: int = 0
-    """Replies whose token counts are impossible; their tokens are not in the sums."""
+    """Number of replies with impossible token counts, which are left out of the sums."""
 
     steering: dict[str, int] = field(default_factory=dict)
     """Answers that speak to the judge, by model."""

@@ -28,9 +28,9 @@ _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 _LONGEST_ASKED_WAIT_S = 600.0
 _ANNOUNCED_WAIT_S = 10.0
-"""A wait of at least this length is announced."""
+"""Waits of at least this length are reported."""
 _MOST_TOKENS = 10_000_000
-"""No server counts more for one request; a larger or negative count is a fault and is not added up."""
+"""Larger or negative counts for one request are treated as errors and are not added up."""
 _SHOWN_CHARACTERS = 200
 _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
@@ -43,10 +43,10 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     problem: str = ""
-    """Why there is no text, when the judge answered with a chat completion that has none."""
+    """Reason why a chat completion has no text."""
 
     absurd_counts: bool = False
-    """Whether the server's token counts are impossible. They are given as 0."""
+    """Whether the server's token counts are impossible. They are replaced by 0."""
 
 
 class RefusedError(QloraError):
@@ -54,7 +54,7 @@ class RefusedError(QloraError):
 
 
 class _LostReplyError(Exception):
-    """What arrived is not a complete chat completion, so there is no verdict yet."""
+    """The reply is not a complete chat completion, so there is no verdict yet."""
 
 
 class Judge(Protocol):
@@ -144,7 +144,7 @@ class EndpointJudge:
         )
 
     def _pause(self, asked_s: float, trouble: str) -> None:
-        """Wait before the next try. Of the waits of several threads that end together, one is announced."""
+        """Wait before the next try. If several threads wait until the same time, only one reports it."""
         wait_s = min(asked_s, _LONGEST_ASKED_WAIT_S)
         until_s = time.monotonic() + wait_s
         if wait_s >= _ANNOUNCED_WAIT_S and until_s > self._announced_until_s + _ANNOUNCED_WAIT_S:
@@ -182,7 +182,7 @@ class EndpointJudge:
         return self._reply(content)
 
     def _reply(self, content: bytes) -> Reply:
-        """The judge's answer. Raises _LostReplyError when `content` is no chat completion, as a proxy may send one."""
+        """Parse the judge's answer. Raises _LostReplyError when `content` is not a chat completion, as from a proxy."""
         try:
             body = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -230,7 +230,7 @@ class EndpointJudge:
 
 
 def _key(variable: str) -> str:
-    """The key in an environment variable, or "". Raises EnvironmentProblem for one that no header can hold."""
+    """Return the key in an environment variable, or "". Raises EnvironmentProblem if it is not valid in a header."""
     key = os.environ.get(variable, "").strip()
     redaction.note(key)
     if not key.isascii() or not key.isprintable():

@@ -20,7 +20,7 @@ SYSTEM_SENTENCE = "A chat between a curious human and an artificial intelligence
 """Where a generation begins to repeat its own prompt, it is cut before it is judged."""
 
 ANSWER_COLUMNS = frozenset({"prompt", "generation", "generation_truncated", "answer_id"})
-"""Columns of a generation file that belong to the answer; the others are the question's."""
+"""Columns of a generation file that belong to the answer; the others belong to the question."""
 
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ID_CHARACTERS = 22

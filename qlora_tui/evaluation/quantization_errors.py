@@ -1,4 +1,4 @@
-"""Results of `eval quant`, kept for each model: how far stored weights are from the exact ones."""
+"""Stored results of `eval quant` per model: quantization error of the weights."""
 
 import hashlib
 import json
@@ -20,19 +20,19 @@ _LARGEST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class QuantizationErrors:
-    """What each way to store a model's weights costs, by the names that `eval quant` gives them."""
+    """Quantization errors of a model by scheme name, as in `eval quant`."""
 
     relative_errors: Mapping[str, float]
     """|W - W'|^2 / |W|^2, the mean of all quantized layers."""
 
     perplexities: Mapping[str, float]
-    """Of the text that was given; empty without one."""
+    """Perplexity on the given text; empty without one."""
 
     exact_perplexity: float | None
 
 
 def write(model_id: str, study: Mapping[str, Any]) -> Path:
-    """Keep the result of a study of a model. Returns the path. Raises StorageError, ModelError."""
+    """Store the result for a model. Returns the path. Raises StorageError, ModelError."""
     spec = ModelSpec(id=model_id)
     path = file_of(spec)
     schemes = [{name: one[name] for name in ("scheme", "relative_error", "perplexity")} for one in study["schemes"]]
@@ -50,7 +50,7 @@ def write(model_id: str, study: Mapping[str, Any]) -> Path:
 
 
 def read(model_id: str) -> QuantizationErrors | None:
-    """Return what is kept of a model; None when nothing is, or when its folder holds other weights by now."""
+    """Return the stored result for a model; None if there is none, or if the weights have changed since."""
     spec = ModelSpec(id=model_id)
     try:
         found = json.loads(read_bytes(file_of(spec), _LARGEST_BYTES))
@@ -67,12 +67,12 @@ def read(model_id: str) -> QuantizationErrors | None:
 
 
 def file_of(spec: ModelSpec) -> Path:
-    """Where the result for a model is kept."""
+    """Return the path of the result for a model."""
     digest = hashlib.sha256(_name(spec).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return paths.data() / "quantization" / f"{digest}.json"
 
 
 def _name(spec: ModelSpec) -> str:
-    """The same for every spelling of a folder's path."""
+    """Return a name that is the same for every spelling of a folder's path."""
     folder = local_folder(spec)
     return spec.id if folder is None else str(folder.absolute())

@@ -1,4 +1,4 @@
-"""The question sets of the QLoRA paper by name, fetched from the hub as question files."""
+"""The question sets of the QLoRA paper by name, downloaded from the hub as question files."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ _VICUNA_CATEGORIES = (
 class QuestionSet:
     title: str
     questions: str
-    """How many there are."""
+    """Number of questions, as text."""
 
     hub_id: str
     licence: str
@@ -45,13 +45,13 @@ class QuestionSet:
 
     split: str | None = None
     data_file: str | None = None
-    """The one file of the repository that is read."""
+    """The only file that is read from the repository."""
 
 
 def write_file(name: str, out: Path, *, consent: Consent, on_progress: Progress | None = None) -> int:
-    """Write the set as a question file, whole or not at all, and return how many questions it has.
+    """Write the set as a question file atomically, and return the number of questions.
 
-    Raises DataError for a set that cannot be had or holds none of the questions, StorageError.
+    Raises DataError if the set is unavailable or has no questions, StorageError.
     """
     known = SETS[name]
     rows = known.read(_hub_rows(known, consent, on_progress))
@@ -67,7 +67,7 @@ def write_file(name: str, out: Path, *, consent: Consent, on_progress: Progress 
 
 
 def stored(name: str, *, consent: Consent) -> Path:
-    """The set's question file on this machine, fetched when it is not here yet. Raises as `write_file`."""
+    """Return the local question file of the set, downloading it if needed. Raises as `write_file`."""
     path = paths.data() / "questions" / f"{name}.jsonl"
     if not path.is_file():
         write_file(name, path, consent=consent)
@@ -90,7 +90,7 @@ def _hub_rows(known: QuestionSet, consent: Consent, on_progress: Progress | None
 
 
 def _vicuna(rows: Iterable[Row]) -> list[Row]:
-    """The 80 questions in their original order. Others that the copy counts to them follow with numbers from 81."""
+    """The 80 questions in their original order. Other rows of the copy follow with numbers from 81."""
     numbers = {digest: number for number, digest in enumerate(_VICUNA_ORDER.split(), start=1)}
     found: list[Row] = []
     for row in rows:
@@ -112,7 +112,7 @@ def _digest(text: str) -> str:
 
 
 def _open_assistant(rows: Iterable[Row]) -> list[Row]:
-    """Every message of a person that has a ranked answer: the conversation up to it, and its best answer."""
+    """Yield every user message with a ranked answer: the conversation up to it, and the best answer."""
     messages = {str(row["message_id"]): row for row in rows if row.get("message_id") and row.get("text")}
     best: dict[str, Row] = {}
     for row in messages.values():

@@ -17,7 +17,7 @@ GENERAL = "general"
 
 _TEXTS = ("text", "question", "prompt", "input")
 _KEPT = ("message_id", "parent_id", "rank", "lang")
-"""Columns of a question that its answers keep."""
+"""Columns of a question that are copied to its answers."""
 
 _OPEN_END = "### Assistant:"
 _OF_CONVERSATIONS = {"messages", "conversations", "conversation", "instruction", "chosen"}
@@ -29,10 +29,10 @@ class Question:
     text: str
     category: str = GENERAL
     turns: tuple[Turn, ...] = ()
-    """The conversation that the question ends; empty: the text alone."""
+    """Conversation that ends with the question; empty if the question is only a text."""
 
     kept: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns that its answers keep, such as `message_id` and `lang`."""
+    """Further columns that are copied to its answers, such as `message_id` and `lang`."""
 
     @property
     def conversation(self) -> tuple[Turn, ...]:
@@ -41,7 +41,7 @@ class Question:
 
 
 def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda download: False) -> list[Question]:
-    """The questions of a question file; of any other source what is asked before the first answer, numbered from 1.
+    """Return the questions of a question file; for other sources the turns before the first answer, numbered from 1.
 
     Raises as `read_questions`, and what reading a dataset raises.
     """
@@ -65,7 +65,7 @@ def questions_of(spec: SourceSpec, limit: int | None, consent: Consent = lambda 
 
 
 def _is_question_file(path: Path) -> bool:
-    """By its first row: a text that is no conversation, or one that waits for an answer."""
+    """Decide by the first row: a text that is not a conversation, or a conversation without a final answer."""
     _, row = next(_rows(path), ("", {}))
     asked = next((row[key] for key in _TEXTS if row.get(key)), "")
     finished = str(asked).startswith("### Human:") and not str(asked).rstrip().endswith(_OPEN_END)
@@ -76,7 +76,7 @@ def read_questions(path: Path) -> list[Question]:
     """The questions of a file, in its order.
 
     A row names its question `text`, `question`, `prompt` or `input`, and itself `question_id`, `message_id` or `id`;
-    without an id it is known by its number, from 1. A text from "### Human:" to an open "### Assistant:" is a
+    without an id its row number, from 1, is used. A text from "### Human:" to an open "### Assistant:" is a
     conversation. A .txt file has one question a line.
 
     Raises NotFoundError, or DataError naming the line for a question without text or an id that appears twice.

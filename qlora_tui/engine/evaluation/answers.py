@@ -51,7 +51,7 @@ class Expected(NamedTuple):
 
     @property
     def question(self) -> str:
-        """What the last turn says."""
+        """Text of the last turn."""
         return whole_content(self.conversation.turns[-1])
 
 
@@ -184,7 +184,7 @@ def _as_written(text: str) -> str:
 
 
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of the question in a row of its answer."""
+    """Return the columns of the question that its answer row keeps."""
     return {key: value for key, value in row.items() if key not in ANSWER_COLUMNS}
 
 

@@ -21,7 +21,7 @@ _LOGIT_ROWS = 1024
 """Positions whose logits are widened to float32 at once."""
 
 _LARGEST_EXPONENT = 700
-"""Its exponential is about the largest number there is."""
+"""The exponential of this is close to the largest float."""
 
 Nats = tuple[float | None, int]
 """Summed negative log-likelihood, None where it is not finite, and the tokens that it is of."""

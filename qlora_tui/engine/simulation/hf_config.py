@@ -18,7 +18,7 @@ _SHARE = "partial_rotary_factor"
 
 
 _TEXT = "text_config"
-"""Where a model that also sees or hears keeps the keys of its language model."""
+"""Key of the language model's config in a multimodal model."""
 
 
 def from_keys(keys: Mapping[str, Any]) -> Any:
@@ -27,7 +27,7 @@ def from_keys(keys: Mapping[str, Any]) -> Any:
 
 
 def _sizes(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that change the size of a tensor."""
+    """Return the keys that change the size of a tensor."""
     sizes = {name: value for name, value in keys.items() if name not in _ROPE}
     for table in map(keys.get, _ROPE):
         if isinstance(table, Mapping) and _SHARE in table:
