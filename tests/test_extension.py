@@ -44,7 +44,7 @@ def whole_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_length_in_steps(setting: str, steps: int) -> None:
     planned = extension.plan(*ended(), [setting])
     assert (planned.total_steps, planned.settings) == (steps, (setting,))
-    assert "the one of an uninterrupted run" in planned.consequence
+    assert "equals an uninterrupted run" in planned.consequence
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_length_in_steps(setting: str, steps: int) -> None:
         (["training.epochs=3", "data.source=other.jsonl"], "data.source of one cannot be changed"),
         (["adapter.rank=64"], "adapter.rank of one cannot be changed"),
         (["training.epoch=3"], "unknown key 'training.epoch'"),
-        (["training.epochs=2"], "has training.epochs = 2.0 already"),
+        (["training.epochs=2"], "already has training.epochs = 2.0"),
         (["training.epochs=1"], "has made 100 steps: training.epochs = 1.0 means 50"),
         (["training.max_steps=100"], "training.max_steps = 100 means 100"),
         (["training.epochs=many"], "training.epochs"),
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused_by_name(settings: list[str], message: str) ->
 
 def test_epochs_do_not_change_a_run_of_so_many_steps() -> None:
     run, state = ended("training.max_steps=100")
-    with pytest.raises(ConfigError, match=r"training.max_steps = 100 of one decides"):
+    with pytest.raises(ConfigError, match=r"training.max_steps = 100 of one sets the length"):
         extension.plan(run, state, ["training.epochs=9"])
     assert extension.plan(run, state, ["training.epochs=9", "training.max_steps=none"]).total_steps == 450
 
@@ -86,9 +86,9 @@ def test_a_run_that_stopped_early_or_lost_its_checkpoints_is_not_extended() -> N
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [
-        (["constant"], "the one of an uninterrupted run"),
-        (["constant_with_warmup", "warmup_steps=10"], "the one of an uninterrupted run of 200 steps"),
-        (["inverse_sqrt", "warmup_steps=10"], "the one of an uninterrupted run of 200 steps"),
+        (["constant"], "equals an uninterrupted run"),
+        (["constant_with_warmup", "warmup_steps=10"], "equals an uninterrupted run of 200 steps"),
+        (["inverse_sqrt", "warmup_steps=10"], "equals an uninterrupted run of 200 steps"),
         (["constant_with_warmup", "warmup_ratio=0.1"], "goes from 0.0002 at step 100 to 0.0002 at step 101"),
         (["linear"], "goes from 2e-06 at step 100 to 0.0001 at step 101. The result differs"),
         (["cosine"], "from 4.93e-08 at step 100 to 0.0001 at step 101"),

@@ -81,7 +81,7 @@ HOSTILE_TEMPLATES = {
     "a doubling text": (doubling("'a'", "ns.x + ns.x"), "memory"),
     "a huge power": ("{{ 9 ** (9 ** 9) }}", "integers"),
     "a squaring integer": (doubling("3", "ns.x * ns.x"), "integers"),
-    "an endless macro": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "calls itself"),
+    "an endless macro": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recurses without end"),
     "deep nesting": ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested"),
     "a division by zero": ("{{ 1 // 0 }}", "ZeroDivisionError"),
     "a missing value": ("{{ messages[99999999].content.x.y }}", "undefined|has no"),

@@ -61,7 +61,7 @@ def preflight(config: RunConfig, settings: Settings, longest: Longest | None = N
     """Estimate a run with these settings. `longest`: the longest rows, if they were counted.
 
     Raises NoEstimateError when too little is known about the model, and for any error of the estimator: the run
-    without.
+    can continue without one.
     """
     try:
         facts = describe(config.model.id, config.model.revision)

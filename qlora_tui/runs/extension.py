@@ -130,7 +130,7 @@ def _consequence(state: RunState, before: RunConfig, after: RunConfig, total: in
         return f"The {spec.schedule} schedule is recomputed for the new length, so the learning rate may jump."
     steps = {*range(min(made, _SAMPLED_STEPS)), *range(0, made, max(1, made // _SAMPLED_STEPS))}
     if all(learning_rate(before.training, step, planned) == learning_rate(spec, step, total) for step in steps):
-        return f"The result is the one of an uninterrupted run of {total:,} steps: the learning rates are the same."
+        return f"The result equals an uninterrupted run of {total:,} steps: the learning rates are the same."
     last, coming = learning_rate(before.training, made - 1, planned), learning_rate(spec, made, total)
     return (
         f"The {spec.schedule} schedule is recomputed for {total:,} steps: the learning rate goes from {last:.3g} at "

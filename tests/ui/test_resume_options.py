@@ -98,7 +98,7 @@ async def test_a_finished_run_is_trained_further(fake_worker: Behave) -> None:
         await pilot.press("r")
         await until(pilot, lambda: isinstance(app.screen, ResumeOptions) and isinstance(app.focused, Input))
         assert "training.epochs, now 1" in words(app)
-        for length, said in (("1", "has training.epochs = 1.0 already"), ("2", "The result is the one of")):
+        for length, said in (("1", "already has training.epochs = 1.0"), ("2", "The result equals")):
             app.screen.query_one(Input).value = length
             await until(pilot, lambda said=said: said in words(app).replace("\n", " "))
         assert "-refused" not in app.screen.classes
