@@ -50,7 +50,7 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda folder: flip_one_byte(folder / "optimizer.pt"), "optimizer.pt is damaged"),
     (lambda folder: cut(folder / "optimizer.pt"), "optimizer.pt has 6999 of 7000 bytes"),
     (lambda folder: (folder / "rng_state.pth").unlink(), "rng_state.pth is missing"),
-    (lambda folder: (folder / MARKER).unlink(), "not written to the end"),
+    (lambda folder: (folder / MARKER).unlink(), "incomplete"),
     (of_another_step, "trainer_state.json is of step 4"),
     (lambda folder: (folder / MARKER).write_bytes(b"\xff\x00"), "cannot be read"),
     (lambda folder: (folder / MARKER).write_text("[]"), "cannot be read"),

@@ -194,7 +194,7 @@ def test_a_judge_that_stays_down_ends_the_run_and_keeps_what_there_is(
     server.failures = [503] * 3
     result = command(*words(answers[:2], server, out, "--retries", "1", "--concurrency", "1"))
     assert result.code == 12
-    assert "does not answer after 2 tries: 503" in result.err and "run the same command again" in result.err
+    assert "does not answer after 2 tries: 503" in result.err and "Run the same command again" in result.err
     server.failures = []
     assert command(*words(answers[:2], server, out)).code == 0
     assert len(server.answered) == len(set(server.answered)) == len(verdicts(out)) == 2 * QUESTIONS

@@ -78,7 +78,7 @@ def test_from_first_start_to_an_answer(terminal: Terminal) -> None:
     terminal.record("2-training")
     terminal.until(r"Sample, step \d+: Who is Daisy", 600)
     terminal.record("3-sample")
-    terminal.until("Enter asks: Who is Daisy", 600)
+    terminal.until("Press Enter to ask: Who is Daisy", 600)
     terminal.press("Enter")
     terminal.until("Daisy is a tailor from Riverton", 120)
     terminal.record("4-suggested")
