@@ -44,7 +44,7 @@ def main() -> int:
         with jobs.hold(run):
             return work(run, behaviour)
     except QloraError as error:
-        print(f"{error.message}. {error.hint}", file=sys.stderr)
+        print(f"error: {error.message}. {error.hint}", file=sys.stderr)
         return error.exit_code
 
 

@@ -46,7 +46,7 @@ def main() -> int:
                 options.control_offset = control.end(options.run.control)
             return _attempt(options.run, options)
     except QloraError as error:
-        print(f"{error.message}. {error.hint}", file=sys.stderr)
+        print(f"error: {error.message}. {error.hint}", file=sys.stderr)
         return error.exit_code
 
 
