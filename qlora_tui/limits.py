@@ -1,4 +1,4 @@
-"""Time and memory limits for foreign code in this process: chat templates, tokenizer rules.
+"""Time and memory limits for untrusted code in this process: chat templates, tokenizer rules.
 
 A thread watches the block that runs such code. Beyond a limit it raises an exception inside the block, which ends
 Python code. Native code that does not return is ended together with the process, after `last_words` has been called.
@@ -22,9 +22,9 @@ from qlora_tui.terminal import narrate
 
 POLL_S = 0.05
 _GRACE_S = 2.0
-"""CPU seconds that interrupted code has to end before the process is ended."""
+"""CPU seconds that interrupted code may take to end before the process is terminated."""
 _IDLE_S = 5.0
-"""The watching thread ends after this time without a block."""
+"""The watcher thread exits after this time without a block."""
 
 
 @cache
@@ -33,7 +33,7 @@ def _ram_bytes() -> int:
 
 
 def at_most_half_of_ram(wanted_bytes: int) -> int:
-    """`wanted_bytes`, or half of this machine's RAM where that is less."""
+    """Return `wanted_bytes`, or half of this machine's RAM if that is less."""
     return min(wanted_bytes, _ram_bytes() // 2)
 
 
@@ -43,11 +43,11 @@ def _say_last_words(error: QloraError) -> None:
 
 
 last_words: Callable[[QloraError], object] = _say_last_words
-"""Reports the error that ends the process. Every kind of process sets its own, called from the watching thread."""
+"""Reports the error that ends the process. Set by each kind of process, called from the watcher thread."""
 
 
 class _Interrupted(BaseException):
-    """Raised by the watching thread inside a block. No handler of `Exception` in the block catches it."""
+    """Raised by the watcher thread inside a block. Not caught by handlers of `Exception` in the block."""
 
 
 class limited:  # noqa: N801  (used as a context manager, like `suppress`)
@@ -75,7 +75,7 @@ class limited:  # noqa: N801  (used as a context manager, like `suppress`)
         self.memory_bytes = memory_bytes
         self.error = error
         self.last_error = last_error
-        """Makes the error of a process that has to end because the block does not."""
+        """Creates the error for a process that is terminated because the block does not end."""
         self.address_space = address_space and sys.platform == "linux"
         self._thread = threading.get_ident()
         self._began_cpu_s: float | None = None
@@ -110,7 +110,7 @@ class limited:  # noqa: N801  (used as a context manager, like `suppress`)
                 _raise_in(self._thread, None)
 
     def check(self, cpu_s: float, used_bytes: int) -> None:
-        """Called by the watching thread: begin to measure, interrupt, or end the process."""
+        """Called by the watcher thread: start measuring, interrupt the block, or end the process."""
         if self._began_cpu_s is None:
             self._began_cpu_s, self._began_bytes = cpu_s, used_bytes
         elif self._exceeded:
@@ -161,7 +161,7 @@ def _follow() -> None:
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise an exception in another thread at its next bytecode; None takes back one that did not arrive yet."""
+    """Raise an exception in another thread at its next bytecode; None cancels a pending one."""
     argument = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)
 

@@ -14,7 +14,7 @@ from qlora_tui.errors import ConfigError
 APP_NAME = "qlora-tui"
 _PACKAGE = Path(__file__).resolve().parent
 _LONGEST_NAME_BYTES = 200
-"""File systems allow 255; this leaves room for the endings of temporary files."""
+"""File systems allow 255; this leaves room for the suffixes of temporary files."""
 
 _PATHS = (
     "QLORA_TUI_HOME", "QLORA_TUI_RUNS", "TMPDIR", "VIRTUAL_ENV",
@@ -47,7 +47,7 @@ def text_path(path: Path, where: str) -> Path:
 
 
 def _absolute(text: str) -> Path:
-    """The path that a person wrote, from the root; links are kept."""
+    """Return the path as written by the user, made absolute; links are kept."""
     return Path(os.path.abspath(expanded(text)))  # noqa: PTH100
 
 

@@ -1,4 +1,4 @@
-"""Secrets of this process kept out of every text that is shown or stored: keys in the environment, tokens by shape."""
+"""Redact secrets from every text that is shown or stored: keys in the environment, and tokens by pattern."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _NAMES = re.compile(
 """Names of environment variables that hold secrets."""
 
 _SHORTEST = 6
-"""A shorter value is no key, and may be part of many words."""
+"""Shorter values are not keys, and may be part of many words."""
 
 _SHAPES = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
@@ -32,12 +32,12 @@ _noted: set[str] = set()
 
 
 def note(secret: str) -> None:
-    """Keep a secret that was read from elsewhere out of every text."""
+    """Register a secret that was not read from the environment."""
     _noted.add(secret)
 
 
 def redacted(text: str) -> str:
-    """`text` with `[redacted]` in the place of each secret, also where it is escaped or only one of its lines."""
+    """Return `text` with each secret replaced by `[redacted]`, including escaped secrets and single lines of one."""
     for form in sorted({form for secret in _secrets() for form in _forms(secret)}, key=len, reverse=True):
         if form in text:
             text = text.replace(form, MARK)
@@ -62,7 +62,7 @@ def _names_a_secret(variable: str) -> bool:
 
 
 def _is_path(value: str) -> bool:
-    """Whether it says where a secret is, as HF_TOKEN_PATH does, and is none itself."""
+    """Return whether the variable is the path of a secret, as HF_TOKEN_PATH, and not a secret itself."""
     try:
         return value.startswith(("/", "~", ".")) and Path(value).expanduser().exists()
     except (OSError, ValueError, RuntimeError):
@@ -70,7 +70,7 @@ def _is_path(value: str) -> bool:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """How a secret may stand in a text: as it is, line by line, and as Python, JSON and URLs write it."""
+    """Return the forms in which a secret may appear: literal, line by line, and escaped for Python, JSON and URLs."""
     for part in (secret, secret.strip(), *secret.splitlines()):
         for form in (part, repr(part)[1:-1], json.dumps(part)[1:-1], urllib.parse.quote(part, safe="")):
             if len(form.strip()) >= _SHORTEST:

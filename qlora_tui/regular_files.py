@@ -1,6 +1,6 @@
-"""Opening files that others may have put there: regular ones only, and no more of them than fits in memory.
+"""Open untrusted files: regular files only, and only as much as fits in memory.
 
-A named pipe would wait for a writer forever, a device such as /dev/zero never ends, and both can lie in a run folder or
+A named pipe would block forever, a device such as /dev/zero never ends, and both can be in a run folder or
 a model folder under the name of a file that is expected there.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 LARGEST_BYTES = 256 << 20
-"""Of a file that is read whole: JSON, TOML, templates, tokenizers."""
+"""Size limit of files that are read completely: JSON, TOML, templates, tokenizers."""
 
 _READ_WHOLE = {".json", ".jinja", ".txt", ".model", ".md", ".toml", ".py"}
 
@@ -25,7 +25,7 @@ _KINDS = {
 
 
 class UnsuitableFileError(OSError):
-    """A file that exists and is not opened: `strerror` says why, to be read after "cannot read PATH: "."""
+    """A file that exists but is not opened: `strerror` is the reason, to follow "cannot read PATH: "."""
 
 
 def check(path: Path, limit_bytes: int | None = None) -> None:
@@ -37,7 +37,7 @@ def check(path: Path, limit_bytes: int | None = None) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check every file in a folder from which a library loads by names of its own. Raises as `check`."""
+    """Check every file in a folder that a library loads from. Raises as `check`."""
     for path in sorted(folder.iterdir()):
         try:
             about = path.stat()
@@ -84,7 +84,7 @@ def open_to_read(path: Path) -> BinaryIO:
 
 
 def open_unbuffered(path: Path) -> RawIOBase:
-    """The same for a reader with a buffer of its own."""
+    """Open a regular file of any size without a buffer. Raises UnsuitableFileError, OSError."""
     return os.fdopen(descriptor(path, os.O_RDONLY), "rb", buffering=0)
 
 

@@ -1,4 +1,4 @@
-"""What the adapted layers of a model keep of each token for the backward pass, layer by layer.
+"""Activation memory that the adapted layers of a model keep per token for the backward pass.
 
 Counted by the place of a linear layer: what reads the normed hidden state in attention or MLP, what closes attention,
 what closes the MLP. Bytes of a stream of 16-bit numbers; float32 ones take twice as much.
@@ -15,7 +15,7 @@ _CLOSING = frozenset({"o_proj", "out_proj", "dense", "c_proj"})
 """Last names of the output projection of attention."""
 
 _MASKED_BYTES = 3
-"""With dropout each adapted layer keeps its own input, thinned out, in 16 bits, and the mask in 8."""
+"""With dropout each adapted layer keeps its own input after dropout, in 16 bits, and the mask in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,25 @@ class Place:
 
     modules: float = 0
     inputs: float = 0
-    """Features that they read, one after the other."""
+    """Sum of their input features."""
 
     outputs: float = 0
     largest: int = 0
     """Elements of the largest weight among them."""
 
     widest: int = 0
-    """Most features that one of them reads."""
+    """Largest number of input features of one of them."""
 
     @property
     def shared(self) -> float:
-        """Features of the input that all of them read."""
+        """Features of their shared input."""
         return self.inputs / self.modules if self.modules else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
     attention: Place = Place()
-    """What reads the hidden state in attention: queries, keys, values."""
+    """Projections that read the hidden state in attention: queries, keys, values."""
 
     closing: Place = Place()
     """The output projection of attention."""
@@ -68,7 +68,7 @@ class Adapted:
         return bool(self.closing.modules or self.mlp.modules or self.down.modules)
 
     def kept_inputs(self, *, wide: bool, dropout: bool) -> float:
-        """Bytes of a token. `wide`: of a float32 stream each layer casts its input for itself."""
+        """Bytes per token. `wide`: with a float32 stream each layer casts its own input."""
         if dropout:
             return _MASKED_BYTES * sum(place.inputs for place in self.places)
         if wide:
@@ -77,7 +77,7 @@ class Adapted:
         return 2 * (self.attention.shared + self.mlp.shared + self.down.inputs)
 
     def kept_by_magnitudes(self, *, wide: bool, dropout: bool) -> float:
-        """Bytes of a token that DoRA keeps beside LoRA: the outputs of the weight and of the adapter."""
+        """Bytes per token that DoRA keeps in addition to LoRA: the outputs of the weight and of the adapter."""
         own, in_mlp = (4, 4) if dropout else (6 if wide else 4, 6)
         return own * self.attention.outputs + 4 * self.closing.outputs + in_mlp * (self.mlp.outputs + self.down.outputs)
 

@@ -22,10 +22,10 @@ class Suggestion:
 
     need_bytes: int
     high_bytes: int
-    """Upper bound of `need_bytes`, by which it is decided what fits."""
+    """Upper bound of `need_bytes`, used to decide whether the run fits."""
 
     saves_bytes: int
-    """By how much less is needed; never more than the run needs now."""
+    """Reduction of the needed memory, in bytes; at most what the run needs now."""
 
     fits: bool
     why: str

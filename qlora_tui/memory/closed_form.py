@@ -130,7 +130,7 @@ def _kept(step: Step) -> str:
 
 
 def _moment(step: Step, found: StepPeak) -> Moment:
-    """The moment of a layer's recomputation that the peak is at."""
+    """The point of a layer's recomputation at which the peak occurs."""
     held = found.by_category.get("activations", 0)
     checkpoints = checkpoint_bytes(step) * (step.layers if found.layer else 1)
     return min(moments(step), key=lambda moment: abs(held - checkpoints - _recomputed_bytes(step, moment)))

@@ -22,10 +22,10 @@ class Checked:
     kind: Kind
     source: str
     before_bytes: int
-    """What was estimated before the start and shown; its rows may have been assumed to be as long as allowed."""
+    """Estimate shown before the start; its rows may have been assumed to have the maximum length."""
 
     estimated_bytes: int
-    """What was estimated for the longest rows that were trained: what is compared with the measured peak."""
+    """Estimate for the longest trained rows, compared with the measured peak."""
 
     measured_bytes: int
 

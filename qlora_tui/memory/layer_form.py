@@ -1,4 +1,4 @@
-"""What one layer keeps for its backward pass and holds while it is recomputed, in closed form.
+"""Closed-form memory of one layer: kept for the backward pass, and held while it is recomputed.
 
 n tokens of a batch, h hidden, f MLP width, q = heads x head size, k = key-value heads x head size, H heads, r rank.
 Bytes for a stream of 16-bit numbers; float32 ones take twice as much.
@@ -13,14 +13,14 @@ from qlora_tui.memory.full_weights import FullWeights
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Everything a step's peak depends on."""
+    """All inputs that the peak of a step depends on."""
 
     rows: int
     row_tokens: int
     layers: int
     hidden: int
     mlp: int
-    """Width of the MLP a token goes through: of all its experts together in a mixture."""
+    """MLP width per token: summed over its active experts in a mixture of experts."""
 
     gated: bool
     q: int
@@ -39,11 +39,11 @@ class Step:
     masked: bool
     checkpointing: bool
     dequantized_bytes: int
-    """The largest weight as it is multiplied, and what dequantizing it needs beside it; 0 without quantization."""
+    """The largest dequantized weight and the extra memory for dequantizing it; 0 without quantization."""
 
     gradient_bytes: int
     gradients_kept: bool
-    """Gradients live through the forward pass: several micro batches make a step."""
+    """Whether gradients persist during the forward pass: a step has several micro batches."""
 
     materialized: bool = False
     """Attention on a CPU that PyTorch computes step by step: grouped heads or a mask have no fused kernel there."""
@@ -98,14 +98,14 @@ class PerToken:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One at which a layer may hold most while it is recomputed."""
+    """A point at which a layer's memory may peak while it is recomputed."""
 
     activations: PerToken
     dequantized_bytes: int
 
 
 def kept_of_token(step: Step) -> PerToken:
-    """What a layer keeps of each token for its backward pass, scores of attention left out."""
+    """Memory per token that a layer keeps for its backward pass, without attention scores."""
     scale, adapted = step.scale, step.adapted
     if step.wide:
         return PerToken(8 * scale, 26 * scale, 10 * scale, 10 * scale, 4, 2 * adapted.modules * step.rank * scale)
@@ -133,7 +133,7 @@ def checkpoint_item_bytes(step: Step) -> int:
 
 
 def moments(step: Step) -> Iterator[Moment]:
-    """The moments at which the recomputation and the backward pass of a layer may hold most."""
+    """The points at which memory may peak during recomputation and backward pass of a layer."""
     whole = kept_of_token(step)
     if step.dora and not step.on_cpu:
         yield from _of_magnitudes(step, whole)
@@ -152,11 +152,11 @@ def moments(step: Step) -> Iterator[Moment]:
 
 
 _SEPARATE_MODULES = 7
-"""Linear layers of a layer none of whose projections are fused."""
+"""Number of linear layers in a layer without fused projections."""
 
 
 def _more_while_recomputed(step: Step) -> tuple[float, float]:
-    """Bytes of f and h beside what a layer keeps, for the gradients of its last operations."""
+    """Bytes per f and per h in addition to what a layer keeps, for the gradients of its last operations."""
     if step.wide:
         return 6, 4
     share = min(1.0, step.adapted.modules / _SEPARATE_MODULES) if step.dropout else 0.0
@@ -184,18 +184,18 @@ def _of_magnitudes(step: Step, whole: PerToken) -> Iterator[Moment]:
 
 
 def largest_norm(step: Step) -> int:
-    """The most that DoRA needs for the norm of one weight."""
+    """Largest memory that DoRA needs for the norm of one weight."""
     return max(map(norm_bytes, step.adapted.places)) if step.dora else 0
 
 
 def norm_bytes(place: Place, copies_bytes: int = 16) -> int:
-    """What DoRA needs for the norm of the largest weight of a place: the weight, the product of the matrices, their sum
+    """Memory that DoRA needs for the norm of the largest weight: the weight, the product of the matrices, their sum
     and its square; and the identity matrix that PEFT multiplies the matrices by."""
     return copies_bytes * place.largest + 2 * place.widest**2
 
 
 def attention_bytes(step: Step) -> int:
-    """What attention needs beyond its inputs: nothing when fused; scores in several copies when not; a 4-D mask."""
+    """Memory of attention beyond its inputs: nothing if fused, else several copies of the scores; a 4-D mask."""
     mask = 3 * step.rows * step.row_tokens**2 if step.masked else 0
     return mask + round(worked(step) * _scores(step))
 

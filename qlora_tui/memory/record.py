@@ -1,4 +1,4 @@
-"""Estimate a run for plan.json: for the queue, to be shown of the run, and to be compared with its measured peak."""
+"""Estimate a run for plan.json: for the queue, for display, and for comparison with the measured peak."""
 
 from collections import Counter
 from typing import Any
@@ -12,7 +12,7 @@ from qlora_tui.models import describe
 
 
 def entry(found: Estimate, device: Device, longest: Longest | None) -> dict[str, Any]:
-    """Plain data. `device`: with what was free on it when the estimate was made. `longest`: what it was made for."""
+    """Entry of plan.json. `device`: with its free memory at the time. `longest`: the row lengths of the estimate."""
     return {
         "need_bytes": found.need_bytes,
         "low_bytes": found.low_bytes,
@@ -43,7 +43,7 @@ def _sums(found: Estimate) -> dict[str, int]:
 
 
 def estimated(config: RunConfig, device: Device, longest: Longest | None = None) -> dict[str, Any]:
-    """Estimate a run on a device, as plan.json keeps it. Raises QloraError when too little is known of the model."""
+    """Return the estimate of a run for plan.json. Raises QloraError when too little is known about the model."""
     facts = describe(config.model.id, config.model.revision)
     tokens = (longest.train_tokens, longest.eval_tokens) if longest is not None else (None, 0)
     found = estimate(config, facts, device, longest_tokens=tokens[0], longest_eval_tokens=tokens[1], replay=True)
@@ -51,9 +51,9 @@ def estimated(config: RunConfig, device: Device, longest: Longest | None = None)
 
 
 def before_start(config: RunConfig, machine: Machine) -> dict[str, Any] | None:
-    """Return the entry of a run that has not started, its rows as long as allowed; None when there is no estimate.
+    """Return the entry of a run before the start, with rows of the maximum length; None without an estimate.
 
-    A fault of the estimator counts as no estimate: the run can start without one.
+    An error of the estimator counts as no estimate: the run can start without one.
     """
     try:
         return estimated(config, automatic(machine, config.model.device))

@@ -1,4 +1,4 @@
-"""The estimate of a run as plan.json holds it and screens show it. Light: nothing of the estimator is imported."""
+"""The estimate of a run as stored in plan.json and shown on screens. Does not import the estimator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ OF_ROWS = "estimate_of_rows"
 
 @dataclass(frozen=True, slots=True)
 class Longest:
-    """Longest rows of the data in tokens, as the model gets them, where they were counted."""
+    """Longest rows of the data in tokens, after truncation, if they were counted."""
 
     train_tokens: int
     eval_tokens: int = 0
@@ -25,16 +25,16 @@ class StoredEstimate:
     """The estimate of a run as plan.json holds it."""
 
     full_bytes: int
-    """What is used at the peak when nothing has to be paged: the number that is shown."""
+    """Peak memory without paging: the number that is shown."""
 
     comparable_bytes: int
-    """The part of it that a run's measured peak counts: on a GPU what PyTorch allocates, else all of it."""
+    """The part that is comparable with the measured peak: on a GPU what PyTorch allocates, else all of it."""
 
     kind: str
     """"cuda" or "cpu"."""
 
     covers: str
-    """What the estimate is about, in a few words."""
+    """Short description of what the estimate covers."""
 
     @classmethod
     def of(cls, plan: Mapping[str, Any], key: str = BEFORE_START) -> "StoredEstimate | None":
@@ -55,7 +55,7 @@ def _size(found: object) -> int:
 
 
 def covers(rows: int, row_tokens: int, kind: str, *, counted: bool) -> str:
-    """What an estimate is about: the longest batch, whether its rows were counted, and whose memory."""
+    """Describe what an estimate covers: the longest batch, whether its rows were counted, and which memory."""
     batch = f"{rows:,} row{'s' * (rows != 1)} of {row_tokens:,} tokens"
     source = "the longest in the data" if counted else "the longest allowed"
     memory = "the CUDA context and the allocator included" if kind == "cuda" else "all memory of the worker"

@@ -57,7 +57,7 @@ def _with_nearest(spec: ModelSpec, error: ModelError) -> ModelError:
 
 
 def licence(spec: ModelSpec) -> str | None:
-    """The licence of a model by its card on this machine, else by the shipped catalogue; None when neither knows."""
+    """Return the licence of a model from its local card, else from the built-in catalogue; None if unknown."""
     folder = local_folder(spec) or snapshot(spec)
     on_card = places.card_licence(folder / "README.md") if folder is not None else None
     known = catalogue.find(public_id(spec))

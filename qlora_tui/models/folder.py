@@ -15,7 +15,7 @@ from qlora_tui.models.tensors import Tensors, read_headers
 from qlora_tui.regular_files import read_bytes
 
 PICKLED = "pytorch_model"
-"""What the names of pickled weights begin with; others, such as training_args.bin, are not read."""
+"""Prefixes of the names of pickled weights; other files, such as training_args.bin, are not read."""
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """What transformers 5.23 looks for, in this order; other safetensors beside them are not read."""
@@ -41,7 +41,7 @@ def check_folder(path: Path, spec: ModelSpec) -> None:
 
 
 def check_files(path: Path) -> None:
-    """Refuse a folder with a file that would block or flood the library that opens it. Raises ModelError."""
+    """Check for files that would block or exhaust the library that opens them. Raises ModelError."""
     with unreadable(path):
         regular_files.check_folder(path)
 
@@ -63,7 +63,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """Turn an OSError about a file of a model, which may have been removed a moment ago, into a ModelError."""
+    """Convert an OSError about a file of a model, which may have just been removed, into a ModelError."""
     try:
         yield
     except OSError as error:
@@ -136,7 +136,7 @@ def check_weights(path: Path, spec: ModelSpec) -> None:
 
 
 def pickled_weights(path: Path) -> list[Path]:
-    """The pickled weights that transformers finds in a folder, sorted. Raises ModelError."""
+    """Return the pickled weights that transformers finds in a folder, sorted. Raises ModelError."""
     with unreadable(path):
         return sorted(file for file in path.iterdir() if file.name.startswith(PICKLED) and file.suffix == ".bin")
 

@@ -104,7 +104,7 @@ def missing_files(spec: ModelSpec) -> MissingFiles | None:
 
 
 def about(spec: ModelSpec) -> Repository:
-    """What the hub says of a model. Raises ModelError."""
+    """Query the hub about a model. Raises ModelError."""
     return repository(spec.id, spec.revision, MODELS)
 
 

@@ -16,7 +16,7 @@ _SAMPLE_BYTES = 64 << 10
 
 
 def weights_fingerprint(spec: ModelSpec) -> str | None:
-    """A hash of a local model's weights, the same wherever the folder lies; None for one on the hub, or without any.
+    """Return a hash of a local model's weights, independent of its path; None for hub models or without weights.
 
     Of each file name, size and content: all of a small one, of a large one the head, where safetensors keeps names and
     shapes, the end and evenly spaced samples: training or merging changes all of them, and 4 MiB are quick to read.

@@ -135,7 +135,7 @@ def _weights_note(safetensors: bool, pickled: bool) -> tuple[str, ...]:
 
 
 def card_licence(card: Path) -> str | None:
-    """The licence that a model card names in its metadata; None without a readable card."""
+    """Return the licence in a model card's metadata; None without a readable card."""
     if not card.is_file():
         return None
     from huggingface_hub import metadata_load

@@ -1,4 +1,4 @@
-"""Which models cannot be fine-tuned here, told from the first keys of config.json, before anything is downloaded."""
+"""Detect models that cannot be fine-tuned, from the first keys of config.json, before any download."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from qlora_tui.errors import ModelError
 
 OTHER_HEADS = ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
-"""Ends of the names of architectures that do not write text."""
+"""Name suffixes of architectures that do not generate text."""
 
 _ENCODER_DECODERS = {
     "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "encoder-decoder", "fsmt", "led", "longt5", "m2m_100",
@@ -24,7 +24,7 @@ _HINT = "Choose a model that continues text, such as Llama, Qwen, Gemma or Mistr
 
 
 def why(config: Mapping[str, Any]) -> str | None:
-    """Why a model with this config.json, or part of one, cannot be fine-tuned; None when it may be."""
+    """Return why a model with this (partial) config.json cannot be fine-tuned, or None."""
     model_type = config.get("model_type")
     architectures = config.get("architectures")
     architecture = architectures[0] if isinstance(architectures, list) and architectures else ""

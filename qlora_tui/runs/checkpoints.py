@@ -11,7 +11,7 @@ from qlora_tui.regular_files import UnsuitableFileError, read_bytes
 from qlora_tui.runs import checksums
 
 MARKER = "complete.json"
-"""Written last, after every file of the checkpoint is on disk: file names to sizes in bytes and checksums."""
+"""Written last, after all files of the checkpoint: maps file names to sizes in bytes and checksums."""
 
 _PREFIX = "checkpoint-"
 _DAMAGED = "damaged-"

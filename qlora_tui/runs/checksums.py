@@ -1,7 +1,7 @@
-"""Checksums in the files that a run is made of, so that damage is noticed when they are read.
+"""Checksums in the files of a run, so that damage is detected when they are read.
 
 A text ends with a line that holds its checksum, a JSON object holds it under a key, and a folder holds a list of its
-files. What was written before there were checksums has none and is read as it is.
+files. Files of earlier versions have no checksum and are read without a check.
 """
 
 import json
@@ -24,7 +24,7 @@ DAMAGED = "its checksum does not match"
 
 
 class DamagedError(ValueError):
-    """Content is not what was written. The message says in which way."""
+    """The content is damaged. The message says how."""
 
 
 def with_checksum(text: str) -> str:
@@ -67,13 +67,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _of_json(values: Mapping[str, Any]) -> str:
-    """Of the values, however they are indented and ordered."""
+    """Return the checksum of the values, independent of indentation and order."""
     content = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return xxh3_64_hexdigest(content.encode("utf-8", "replace"))
 
 
 def write_list(folder: Path, name: str, *, leave_out: Callable[[Path], bool] = lambda path: False) -> int:
-    """Write the list `name` of all files in a folder, with sizes and checksums. Returns the bytes of these files.
+    """Write the list `name` of all files in a folder, with sizes and checksums. Return the bytes of these files.
 
     Raises StorageError.
     """
@@ -87,7 +87,7 @@ def write_list(folder: Path, name: str, *, leave_out: Callable[[Path], bool] = l
 
 
 def why_damaged(folder: Path, name: str, *, by_content: bool) -> str | None:
-    """What is wrong with the files that the list `name` names, or None. Without `by_content` only sizes are compared.
+    """Return what is wrong with the files in the list `name`, or None. Without `by_content` only sizes are compared.
 
     Raises FileNotFoundError without the list, OSError when the disk cannot be read.
     """
@@ -131,7 +131,7 @@ def _of_file(path: Path) -> str:
 
 
 def _crc32(path: Path) -> int:
-    """What lists were written with before."""
+    """Checksum of earlier versions."""
     from zlib import crc32
 
     value = 0

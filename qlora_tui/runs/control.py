@@ -14,7 +14,7 @@ ACTIONS: tuple[Action, ...] = ("save_now", "stop_and_save", "cancel")
 
 
 _MOST_BYTES = 1 << 20
-"""Read at once; what is longer without a line break is no message."""
+"""Read size; longer data without a line break is not a message."""
 
 
 class Control(NamedTuple):
@@ -36,7 +36,7 @@ def send(path: Path, action: Action) -> str:
 
 
 def end(path: Path) -> int:
-    """Return the offset after the last message, in bytes: what is sent from now on lies behind it."""
+    """Return the offset after the last message, in bytes."""
     try:
         return path.stat().st_size
     except OSError:
@@ -44,7 +44,7 @@ def end(path: Path) -> int:
 
 
 class ControlReader:
-    """Messages that lie behind `offset`; older ones were meant for an earlier worker."""
+    """Reads the messages after `offset`; older ones were sent to an earlier worker."""
 
     def __init__(self, path: Path, offset: int) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class ControlReader:
 
     @property
     def offset(self) -> int:
-        """Where the next message begins, in bytes."""
+        """Offset of the next message, in bytes."""
         return self._offset
 
     def read(self) -> list[Control]:

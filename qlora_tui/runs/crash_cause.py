@@ -1,10 +1,10 @@
-"""Why a worker died, as far as what it printed tells: the error itself, never a warning of a library."""
+"""Find the cause of a crash in the worker's output: the error itself, never a warning of a library."""
 
 import re
 from collections.abc import Sequence
 
 STARTED = "--- qlora-tui: a worker starts ---"
-"""Printed before each attempt: what an earlier one said explains nothing of this one."""
+"""Printed before each attempt to separate its output from that of earlier attempts."""
 
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Panic\w*)\b(?::|$)")
 _FATAL = re.compile(
@@ -17,7 +17,7 @@ _LONGEST = 200
 
 
 def crash_cause(lines: Sequence[str]) -> str:
-    """Return the line of a worker's output that says why it ended, or an empty string when none does."""
+    """Return the line of a worker's output with the reason why it ended, or an empty string."""
     newest = [line.strip() for line in _newest_attempt(lines)]
     said = [line for line in newest if line and not _WARNING.search(line)]
     for pattern in (_ERROR, _FATAL):

@@ -22,7 +22,7 @@ def create(
     """The folder of a new run under `name`, or under a free name made from the preset or the model.
 
     `estimate`: the memory estimate that was shown before the start, for plan.json; default: one is made now.
-    Deleted runs that are too old to be restored are removed first: they take room on the same disk. Raises what
+    Expired deleted runs are removed first to free disk space. Raises what
     `store.create` raises.
     """
     deleted.purge()

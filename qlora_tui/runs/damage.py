@@ -1,4 +1,4 @@
-"""What of a run is not as it was written, and what can still be used. Read from its files; nothing is changed."""
+"""Find damaged files of a run and what can still be used. Only reads files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
 ADAPTER_LIST = "checksums.json"
-"""In an adapter's folder: its files with sizes and checksums, but for those that a person may edit."""
+"""In an adapter's folder: its files with sizes and checksums, except those that users may edit."""
 
 
 def found(run: RunFolder, state: RunState, *, by_content: bool = False) -> list[str]:
@@ -55,7 +55,7 @@ def _adapter(run: RunFolder, *, by_content: bool) -> str:
 
 
 def check_adapter(run: RunFolder, folder: Path) -> None:
-    """Raise ModelError when the adapter in `folder` is not as it was saved, StorageError when it cannot be read."""
+    """Raise ModelError when the adapter in `folder` is damaged, StorageError when it cannot be read."""
     try:
         problem = checksums.why_damaged(folder, ADAPTER_LIST, by_content=True)
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def check_adapter(run: RunFolder, folder: Path) -> None:
 
 
 def _whole(run: RunFolder) -> str:
-    """What can be used in place of the adapter."""
+    """Return what can be used instead of the adapter."""
     try:
         whole, _ = checkpoints.newest_complete(run.checkpoints)
     except StorageError:

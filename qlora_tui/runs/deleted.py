@@ -33,7 +33,7 @@ class DeletedRun:
 
     @property
     def until_s(self) -> float:
-        """When the run is removed for good."""
+        """When the run is removed permanently."""
         return self.deleted_s + KEPT_S
 
 
@@ -98,7 +98,7 @@ def restore(entry: DeletedRun, name: str | None = None) -> RunFolder:
 
 
 def purge(*, older_than_s: float = KEPT_S) -> None:
-    """Remove deleted runs for good once they are that old. What cannot be removed is tried again next time."""
+    """Permanently remove expired deleted runs. Failed removals are retried next time."""
     now_s = time.time()
     for deleted_ns, slot in _slots():
         if now_s - deleted_ns / 1e9 >= older_than_s:
@@ -113,7 +113,7 @@ def purge(*, older_than_s: float = KEPT_S) -> None:
 
 
 def _slots() -> list[tuple[int, Path]]:
-    """The folders of the bin by the time of deletion in ns; each holds one run."""
+    """The folders of the bin by time of deletion in ns; each contains one run."""
     return [(int(path.name), path) for path in _children(_bin()) if path.name.isdecimal()]
 
 

@@ -1,6 +1,6 @@
-"""The log of a run: its events as one JSON line each, appended by the worker and read by everybody.
+"""The log of a run: one JSON line per event, appended by the worker and read by all other processes.
 
-The worker is the only writer of a run's events. A line ends with a checksum of what stands before it; lines of
+The worker is the only writer of a run's events. A line ends with a checksum of the text before it; lines of
 version 1 have none.
 """
 
@@ -25,16 +25,16 @@ from qlora_tui.runs.events import EVENTS_VERSION, AnyEvent, Started
 _READ_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 20
 _LONGEST_LINE_BYTES = 16 << 20
-"""What is longer without a line break is no log, and may never end."""
+"""Longer data without a line break is not a log, and may be endless."""
 
 _LONG_LINE_BYTES = 1 << 20
 _LONGEST_TEXT = 10_000
-"""Characters that are kept of each text in a longer line, as when a library puts its input into a message."""
+"""Number of characters kept of each text in an overlong line, as when a library puts its input into a message."""
 
 _SUM = b',"xxh3":"'
 _END = b'"}'
 _SUM_BYTES = 16 + len(_END)
-"""Of what the checksum does not stand for: itself and the end of the line."""
+"""Length of the part not covered by the checksum: the checksum itself and the end of the line."""
 
 _UNSUMMED = b'{"v":1,'
 _STARTED = b'"kind":"started"'
@@ -43,7 +43,7 @@ _decoder: TypeAdapter[list[AnyEvent]] = TypeAdapter(list[Annotated[AnyEvent, Fie
 
 
 def _intact(lines: list[bytes]) -> list[bytes]:
-    """The lines with the checksum that they should have. Of an older line that has none nothing can be said."""
+    """Return the lines with the expected checksum. Older lines without a checksum are not checked."""
     summed = [line for line in lines if line.endswith(xxh3_64_hexdigest(line[:-_SUM_BYTES]).encode() + _END)]
     if len(summed) == len(lines):
         return summed
@@ -52,7 +52,7 @@ def _intact(lines: list[bytes]) -> list[bytes]:
 
 
 def _decoded(lines: list[bytes]) -> list[AnyEvent]:
-    """The events on these lines, but for those that this version does not know. Many at once are decoded faster."""
+    """Decode the events on these lines, except unknown ones. Decoding many at once is faster."""
     try:
         known = _decoder.validate_json(b"[%s]" % b",".join(lines))
     except ValidationError:
@@ -64,7 +64,7 @@ def _decoded(lines: list[bytes]) -> list[AnyEvent]:
 
 
 def end_of_lines(path: Path) -> int:
-    """Return the offset after the last whole line, in bytes: events that are written from now on lie behind it."""
+    """Return the offset after the last complete line, in bytes."""
     try:
         with open_to_read(path) as file:
             return _end_of_lines(file.fileno())
@@ -111,9 +111,9 @@ class EventReader:
         self.path = path
         self.offset = offset
         self.damaged_lines = 0
-        """Lines that are not as they were written."""
+        """Number of damaged lines."""
         self.unreadable_lines = 0
-        """These, and lines that this version does not know."""
+        """Number of damaged lines and of lines unknown to this version."""
         self._ended = False
 
     def batches(self) -> Iterator[list[AnyEvent]]:
@@ -148,7 +148,7 @@ class EventReader:
                     return
 
     def _give_up(self) -> None:
-        """Read nothing more of a line that does not end."""
+        """Stop reading a line that does not end."""
         self._ended = True
         self.damaged_lines += 1
         self.unreadable_lines += 1
@@ -200,7 +200,7 @@ class EventWriter:
             return isinstance(error, FileNotFoundError)
 
     def path_now(self) -> Path | None:
-        """Where the file that is written to is now; None when it was deleted, or where the system cannot say."""
+        """Return the current path of the open file; None when it was deleted or is unknown."""
         try:
             path = Path(f"/proc/self/fd/{self._handle}").readlink()
             return path if os.path.samestat(os.fstat(self._handle), path.stat()) else None
@@ -231,7 +231,7 @@ def _encoded(event: AnyEvent) -> bytes:
 
 
 def _json(values: Any) -> bytes:
-    """JSON in one line, without the brace at its end."""
+    """Return JSON in one line, without the closing brace."""
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")[:-1]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 EVENTS_VERSION = 2
-"""Of lines with a checksum; those of version 1 have none."""
+"""Version of lines with a checksum; lines of version 1 have none."""
 
 StageName = Literal[
     "starting", "importing", "downloading", "loading", "quantizing", "tokenizing", "training", "evaluating",
@@ -94,7 +94,7 @@ class DatasetReady(Event):
 
 
 class TrainingPlanned(Event):
-    """What is to be done, and how often training pauses for something else. None: never."""
+    """Planned steps, and how often training pauses for other work. None: never."""
 
     kind: Literal["training_planned"] = "training_planned"
     total_steps: int
@@ -102,7 +102,7 @@ class TrainingPlanned(Event):
     effective_batch_rows: int
     eval_every_steps: int | None = None
     evals_at_end: int = 0
-    """Evaluations after the last step that are none of those by steps."""
+    """Number of evaluations after the last step, not counting the scheduled ones."""
     save_every_steps: int | None = None
     sample_every_steps: int | None = None
     samples_at_end: int = 0
@@ -175,7 +175,7 @@ class Replanned(Event):
 
 
 class Extended(Event):
-    """A resume changed how long the run is: dotted field to value, for all attempts from this one on."""
+    """A resume changed the length of the run: dotted key to value, valid from this attempt on."""
 
     kind: Literal["extended"] = "extended"
     changes: dict[str, Any]

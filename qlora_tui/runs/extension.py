@@ -1,4 +1,4 @@
-"""Training a run for more epochs or steps than it was configured with: what may change, and what follows from it."""
+"""Train a run for more epochs or steps than configured: which settings may change, and the consequences."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
 LENGTHS = ("training.epochs", "training.max_steps")
-"""The settings of a run that may be changed after it began."""
+"""The settings of a run that may be changed after its start."""
 
 _SAMPLED_STEPS = 1000
 
@@ -31,7 +31,7 @@ class Extension:
     """Optimizer steps of the whole run; None when the number of steps in an epoch is not known."""
 
     consequence: str
-    """What the learning rate does, and whether the result is that of an uninterrupted run."""
+    """Effect on the learning rate, and whether the result equals an uninterrupted run."""
 
 
 def current_config(run: RunFolder, state: RunState) -> RunConfig:
@@ -63,7 +63,7 @@ def changes(run: RunFolder, state: RunState, settings: Sequence[str]) -> dict[st
 def plan(run: RunFolder, state: RunState, settings: Sequence[str]) -> Extension:
     """Return what a resume with changed lengths would do.
 
-    Raises ConfigError for a setting that cannot be changed or a length that is not longer than what was trained,
+    Raises ConfigError for a setting that cannot be changed or a length that is already trained,
     RunConflictError for a run that has nothing to continue from or has stopped early.
     """
     changed = changes(run, state, settings)

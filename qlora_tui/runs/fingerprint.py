@@ -46,7 +46,7 @@ def has_other_base(run: RunFolder, config: RunConfig) -> bool:
 
 
 def identity(run: RunFolder) -> dict[str, Any]:
-    """plan.json; where it is missing or damaged, what the run's events say of its data and model."""
+    """Return plan.json; if it is missing or damaged, the data and model facts from the run's events."""
     try:
         return checksums.read_json(run.plan)
     except (OSError, ValueError):
@@ -65,9 +65,9 @@ def _from_events(run: RunFolder) -> dict[str, Any]:
 
 
 def check_plan(run: RunFolder, *, resuming: bool, accept: bool) -> str | None:
-    """Write plan.json again when it is missing or damaged, from the run's events. Returns what was done.
+    """Rebuild plan.json from the run's events if it is missing or damaged. Return a description of the repair.
 
-    Raises DataError when a run is resumed and nothing says with which data and model it began.
+    Raises DataError when a run is resumed and its original data and model are unknown.
     """
     try:
         checksums.read_json(run.plan)
@@ -128,7 +128,7 @@ def pinned_data(run: RunFolder, config: RunConfig) -> RunConfig:
 
 
 def read_plan(run: RunFolder) -> dict[str, Any]:
-    """plan.json, or nothing when it is missing or damaged: what only shows a run does not fail for it.
+    """Return plan.json, or an empty dict when it is missing or damaged, so that displays do not fail.
 
     Without the copy of the configuration, which is read from run.toml.
     """

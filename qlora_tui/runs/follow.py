@@ -35,7 +35,7 @@ class Follower:
 
     @property
     def silence(self) -> Silence | None:
-        """Since when the worker does not respond, and what to do; None while it does, or without a worker."""
+        """Since when the worker has not responded, and what to do; None if it responds or there is no worker."""
         return jobs.silence(self.run, alive=self.alive)
 
     @property
@@ -44,7 +44,7 @@ class Follower:
         return self._identity is None
 
     def moved_to(self) -> RunFolder | None:
-        """Where the folder is now that it is no longer at its path: a run beside it, or None when it is not found."""
+        """Return the moved run folder if it is still in the same parent folder, else None."""
         if self._own_identity is None or _identity(self.run) == self._own_identity:
             return None
         with suppress(OSError):

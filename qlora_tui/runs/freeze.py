@@ -1,4 +1,4 @@
-"""Paths in a configuration: made absolute for a worker, and taken out for a reader on another machine."""
+"""Paths in a configuration: made absolute for a worker, and removed for publication."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def frozen(config: RunConfig) -> RunConfig:
 
 
 def published(config: RunConfig) -> RunConfig:
-    """A frozen `config` without local paths: the name of each file or folder stands in its place."""
+    """Return a frozen `config` with local paths replaced by the names of the files or folders."""
     return _renamed(config, public_id(config.model), _file_name)
 
 

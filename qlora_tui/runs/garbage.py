@@ -1,4 +1,4 @@
-"""When Python looks for cyclic garbage: not while a long log is read, which makes none and would be held up by it."""
+"""Control the garbage collector: it is suspended while a long log is read, which creates no cycles."""
 
 import gc
 import threading
@@ -14,7 +14,7 @@ _reading = 0
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Suspend the collector in every thread. What was made in a long time is left out of later collections.
+    """Suspend the collector in every thread. Objects created in a long block are frozen out of later collections.
 
     A collection goes through all objects and stops every thread meanwhile, 40 ms with a long run on screen. Objects
     without cycles are freed all the same.

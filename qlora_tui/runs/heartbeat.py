@@ -1,6 +1,6 @@
-"""A worker's sign of life: a small file that names its process and is touched for as long as it makes progress.
+"""The heartbeat of a worker: a small file that names its process and is touched while it makes progress.
 
-The lock says that a worker lives; it holds the lock too while it is stopped or waits for a disk that does not answer.
+The lock shows that a worker is alive; it is also held while the worker is suspended or waits for a stalled disk.
 """
 
 import json
@@ -21,20 +21,20 @@ from qlora_tui.runs import processes
 from qlora_tui.runs.store import RunFolder
 
 BEAT_S = 1.0
-"""Between two touches of the file."""
+"""Seconds between two touches of the file."""
 
 SILENT_AFTER_S = 30.0
-"""Without a touch for so long a worker does not respond. Longer than a C call keeps other threads from running."""
+"""After this time without a touch a worker is not responding. Longer than a C call blocks other threads."""
 
 STALLED_AFTER_S = 60.0
-"""A main thread that has not run and has written no event for so long makes no progress: it waits for a disk or GPU."""
+"""A main thread without CPU time and events for this long makes no progress: it waits for a disk or GPU."""
 
 
 class Heart:
     """Touches the file. Made by the main thread of a worker; `beat` is called by another one."""
 
     def __init__(self, run: RunFolder) -> None:
-        """Write down the process. A file that cannot be written leaves the worker without a sign of life."""
+        """Write the process to the file. If it cannot be written, the worker has no heartbeat."""
         about = {"pid": os.getpid(), "process_start_s": psutil.Process().create_time(), "host": socket.gethostname()}
         self._path = run.heartbeat
         self._main_thread = threading.get_native_id()
@@ -58,7 +58,7 @@ class Heart:
 
 
 def _runtime(thread: int) -> str | None:
-    """How long a thread of this process has run, by the kernel's count; None where it keeps none."""
+    """Return the CPU time of a thread of this process; None if the kernel does not report it."""
     try:
         return Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]
     except (OSError, IndexError):
@@ -83,7 +83,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A worker that holds its lock and does not respond."""
+    """A worker that holds its lock but does not respond."""
 
     since_s: float
     """When it responded last, in seconds since the epoch."""
@@ -99,7 +99,7 @@ class Silence:
 
 
 def worker(run: RunFolder) -> Worker | None:
-    """The worker that the run's heartbeat names; None without one, as for a worker of an earlier version."""
+    """Return the worker named by the run's heartbeat; None without one, as for earlier versions."""
     try:
         beat_s = run.heartbeat.stat().st_mtime
         about = json.loads(read_text(run.heartbeat))
@@ -109,7 +109,7 @@ def worker(run: RunFolder) -> Worker | None:
 
 
 def silence(run: RunFolder) -> Silence | None:
-    """Whether the living worker of a run responds: None when it does, or when nobody can say."""
+    """Return the silence of a live worker; None if it responds or this is unknown."""
     found = worker(run)
     if found is None:
         return None

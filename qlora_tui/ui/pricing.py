@@ -105,7 +105,7 @@ class Price:
 
     @property
     def covers(self) -> str:
-        """What the estimate is about, in a few words."""
+        """Short description of what the estimate covers."""
         found = self.estimate
         counted = self.counted is not None and self.counted.longest(self.config) is not None
         return covers(found.rows, found.row_tokens, self.device.kind, counted=counted)
