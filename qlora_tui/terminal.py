@@ -40,7 +40,7 @@ def _visible(character: str) -> str:
 
 
 def json_safe(text: str) -> str:
-    """JSON text with every character that does not print as its escape: the same values, inert on a terminal."""
+    """Return JSON text with unprintable characters escaped: the same values, safe on a terminal."""
     return _UNPRINTED.sub(_json_escape, text) if not text.isascii() or "\x7f" in text else text
 
 
@@ -52,10 +52,10 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def rewrite_line(text: str, *, last: bool) -> None:
-    """Write `text` to stderr, a terminal, in place of its present line, which ends with the `last` text."""
+    """Replace the current line of stderr, a terminal, by `text`; end the line with the `last` text."""
     print(f"\r\x1b[K{printable(text, one_line=True)}", end="\n" if last else "", file=sys.stderr, flush=True)
 
 
 def narrate(text: str, *, end: str = "\n") -> None:
-    """Write narration, a line unless told otherwise, to stderr, without secrets."""
+    """Write a message to stderr, by default as a line, with secrets redacted."""
     print(printable(redacted(text)), end=end, file=sys.stderr, flush=True)

@@ -33,20 +33,20 @@ from qlora_tui.runs.waiting import is_waiting
 Status = Literal[
     "created", "queued", "starting", "running", "stopped", "cancelled", "failed", "finished", "crashed", "unreadable"
 ]
-"""`created`: never started. `queued`: never started, and waiting in the queue. `unreadable`: its events cannot be read,
+"""`created`: never started. `queued`: waiting in the queue, never started. `unreadable`: its events cannot be read,
 as those of another user in a shared folder."""
 
 WORKER = "qlora_tui.engine.worker"
 """Module of the process that trains one run."""
 
 LIVE: tuple[Status, ...] = ("running", "starting")
-"""A worker lives, or replaces itself."""
+"""A worker is alive, or is replacing its process."""
 
 UNFINISHED = ("running", "replanning")
 """Phases after which a worker still has to say how it ended."""
 
 FIRST_EVENT_S = 30.0
-"""A worker that has written no event is given up after so long without working."""
+"""A worker without any event is terminated after this time without CPU use."""
 
 CANCEL_GRACE_S = 20.0
 TERMINATE_GRACE_S = 10.0
@@ -88,12 +88,12 @@ def status(run: RunFolder, state: RunState, *, alive: bool) -> Status:
 
 
 def silence(run: RunFolder, *, alive: bool) -> heartbeat.Silence | None:
-    """Since when the worker of a run does not respond, and what to do; None while it does, or without a worker."""
+    """Return since when the worker of a run has not responded, and what to do; None if it responds or there is none."""
     return heartbeat.silence(run) if alive else None
 
 
 def worker_process(run: RunFolder) -> psutil.Process | None:
-    """The worker of a run: as its heartbeat names it, else as its events do. None when it has ended."""
+    """Return the worker of a run from its heartbeat, else from its events. None when it has ended."""
     if (worker := heartbeat.worker(run)) and worker.process:
         return worker.process
     state = replay(run)
@@ -115,7 +115,7 @@ def look(run: RunFolder) -> Job:
 
 
 def with_last_words(run: RunFolder, state: RunState, *, alive: bool) -> RunState:
-    """The state with the end of a worker that could not write it into the run's folder."""
+    """Return the state including the final event of a worker that could not write it to the run's folder."""
     if alive or state.phase not in UNFINISHED or (event := last_words.find(run, state.attempt)) is None:
         return state
     return fold_all(state, [event.model_copy(update={"seq": state.last_seq, "time_s": state.last_event_s})])
@@ -171,11 +171,11 @@ def start(
 ) -> None:
     """Start a detached worker on the run's folder and wait for its first event.
 
-    The worker continues from the newest whole checkpoint if there is one. It leads a session of its own, and its
+    The worker continues from the latest complete checkpoint, if any. It leads a session of its own, and its
     output goes to stdio.log, so it does not notice when this process or its terminal ends. `settings` are changed
     lengths of the run, as `key=value` (`extension.plan`).
 
-    It obeys what is sent to it from now on, also while it is starting.
+    It obeys messages sent from now on, including while it is starting.
 
     Raises RunConflictError when a worker is alive, EnvironmentProblem when the worker ends without an event, or is
     ended because it neither writes one nor works.
@@ -205,7 +205,7 @@ def start(
 
 
 def _await_first_event(run: RunFolder, worker: subprocess.Popen[bytes], reader: EventReader) -> None:
-    """Wait for as long as the worker works: on a busy machine or a slow disk its imports alone may take minutes."""
+    """Wait while the worker uses CPU time: on a busy machine or a slow disk its imports alone may take minutes."""
     worked_s, since_s = 0.0, time.monotonic()
     while True:
         code = worker.poll()

@@ -1,4 +1,4 @@
-"""What a person puts on a run afterwards: its name and its tags."""
+"""Labels that the user sets on a run: its name and tags."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""How a worker ended whose run folder takes no event any more: a small file in the folder for temporary files."""
+"""The final event of a worker that cannot write to its run folder: a small file in the temporary folder."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from qlora_tui.runs.store import RunFolder
 
 
 def leave(run: RunFolder, attempt: int, event: Failed) -> None:
-    """Keep the last event of an attempt. Nothing where this disk cannot be written either."""
+    """Store the last event of an attempt. Does nothing if this disk cannot be written either."""
     file = _file(run)
     with suppress(StorageError, OSError):
         atomic.make_folder(file.parent)
@@ -24,7 +24,7 @@ def leave(run: RunFolder, attempt: int, event: Failed) -> None:
 
 
 def find(run: RunFolder, attempt: int) -> Failed | None:
-    """The last event of an attempt, if it was kept here by the same user."""
+    """Return the last event of an attempt, if it was stored here by the same user."""
     file = _file(run)
     try:
         if file.parent.stat().st_uid != os.getuid():

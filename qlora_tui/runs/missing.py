@@ -20,7 +20,7 @@ def missing_downloads(config: RunConfig, *, to_train: bool = True) -> list[Downl
     """The model and the data that are not on this machine, with size and destination; nothing is downloaded here.
 
     With `to_train` a run that could not train after its downloads is refused. Raises ModelError, DataError or
-    NotFoundError for what cannot be had, and what the checks raise.
+    NotFoundError for unavailable files, and the errors of the checks.
     """
     from qlora_tui.data.sources import find_source
     from qlora_tui.models.folder import location

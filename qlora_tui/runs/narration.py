@@ -76,7 +76,7 @@ def step(state: RunState, *, running: bool = True) -> str:
 
 
 def left(state: RunState) -> str:
-    """How long the rest of a run takes, with "at least" while something to come was not measured yet; or nothing."""
+    """Return the time left, with "at least" while some remaining work is not measured yet; empty if unknown."""
     rest = remaining(state)
     if rest is None or not rest.seconds:
         return ""
@@ -84,7 +84,7 @@ def left(state: RunState) -> str:
 
 
 def losses(state: RunState) -> str:
-    """The training loss of the run: smoothed at its last step, and the mean of all steps. Empty before the first."""
+    """Return the training loss: smoothed at the last step, and the mean of all steps. Empty before the first step."""
     if state.smoothed_loss is None:
         return ""
     return f"{number(state.smoothed_loss)} (smoothed, at step {state.step_number:,}), {number(state.mean_loss)} (mean)"

@@ -1,4 +1,4 @@
-"""How long each kind of a run's work takes, and from that how long the rest of the run will take."""
+"""Durations of each kind of work in a run, and the time left."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 _RECENT_STEPS = 50
 _RECENT_PAUSES = 8
 _OUTLIER = 5.0
-"""A step that took this many times the median was held up by something that is no part of training."""
+"""A step that took this many times the median was delayed by something other than training."""
 
 _FORWARD_SHARE = 1 / 3
-"""Share of the forward pass in a training step: an evaluation that was not measured yet takes that much of each row."""
+"""Share of the forward pass in a training step: used to predict evaluations that were not measured yet."""
 
 
 class Pace(NamedTuple):
-    """Durations of the newest pieces of work of each kind, in seconds, measured in this run."""
+    """Durations of the most recent work of each kind, in seconds, measured in this run."""
 
     mark_s: float = 0.0
-    """When the last piece of work ended, in seconds since the epoch; 0 when that is unknown."""
+    """When the last work ended, in seconds since the epoch; 0 if unknown."""
 
     steps_s: tuple[float, ...] = ()
     evals_s: tuple[float, ...] = ()
     saves_s: tuple[float, ...] = ()
     samples_s: tuple[float, ...] = ()
-    """Of answering all sample prompts once."""
+    """Duration of answering all sample prompts once."""
 
     sampled: bool = False
-    """Whether the last piece of work was a sample answer: the next one belongs to the same round."""
+    """Whether the last work was a sample answer: the next one belongs to the same round."""
 
     def began(self, time_s: float) -> Pace:
-        """Return the pace after a moment from which work is measured; 0 when there is none."""
+        """Return the pace with a new start time for the next measurement; 0 if there is none."""
         return self._replace(mark_s=time_s, sampled=False)
 
     def stepped(self, times_s: Sequence[float]) -> Pace:
@@ -45,11 +45,11 @@ class Pace(NamedTuple):
         return self.began(times_s[-1])._replace(steps_s=(*self.steps_s, *new)[-_RECENT_STEPS:])
 
     def evaluated(self, time_s: float) -> Pace:
-        """Return the pace after an evaluation that ended then."""
+        """Return the pace after an evaluation that ended at this time."""
         return self.began(time_s)._replace(evals_s=self._longer(self.evals_s, time_s))
 
     def saved(self, time_s: float) -> Pace:
-        """Return the pace after a checkpoint that was written by then."""
+        """Return the pace after a checkpoint that was written at this time."""
         return self.began(time_s)._replace(saves_s=self._longer(self.saves_s, time_s))
 
     def answered(self, time_s: float) -> Pace:
@@ -64,11 +64,11 @@ class Pace(NamedTuple):
 
 
 class Remaining(NamedTuple):
-    """What is left of a run."""
+    """Remaining work of a run."""
 
     seconds: float
     at_least: bool
-    """Whether work is to come whose duration is not known yet."""
+    """Whether some remaining work has an unknown duration."""
 
 
 def seconds_per_step(state: RunState) -> float | None:
@@ -81,9 +81,9 @@ def seconds_per_step(state: RunState) -> float | None:
 
 
 def remaining(state: RunState) -> Remaining | None:
-    """Return the time that the rest of a run takes: steps, evaluations, checkpoints and samples still to come.
+    """Return the time left: remaining steps, evaluations, checkpoints and samples.
 
-    Each kind takes as long as it took in this run. None while the pace of the steps is unknown.
+    Each kind is assumed to take as long as before. None while the pace of the steps is unknown.
     """
     step_s, plan = seconds_per_step(state), state.plan
     if step_s is None or plan is None:
@@ -106,7 +106,7 @@ def remaining_s(state: RunState) -> float | None:
 
 
 def to_come(state: RunState) -> tuple[int, int, int]:
-    """Return how many evaluations, checkpoints and rounds of samples are still to come.
+    """Return the number of remaining evaluations, checkpoints and rounds of samples.
 
     The finished adapter, which is written and checked at the end, counts as a checkpoint.
     """
@@ -127,7 +127,7 @@ def to_come(state: RunState) -> tuple[int, int, int]:
 
 
 def _ahead(every: int | None, at_end: int, done: Sequence[int], state: RunState) -> int:
-    """How many pauses of a kind are ahead, with the one that is due at this step, of which `done` are the steps."""
+    """Return the number of remaining pauses of a kind, including one due now; `done` are the steps of past ones."""
     assert state.plan is not None
     step, total = state.step_number, state.plan.total_steps
     is_over = step >= total

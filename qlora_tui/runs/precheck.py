@@ -1,4 +1,4 @@
-"""What can be told of a run before anything is downloaded: cheap checks that would otherwise fail after gigabytes."""
+"""Cheap checks of a run before any download, which would otherwise fail after downloading gigabytes."""
 
 import importlib.util
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from qlora_tui.errors import EnvironmentProblem, QloraError, StorageError
 
 _READ_ROWS = 20
 _OPTIMIZER_BYTES = 8
-"""State per trained weight that a checkpoint may hold: two float32 moments."""
+"""Optimizer state per trained weight in a checkpoint: two float32 moments."""
 
 
 def check_trackers(names: Iterable[str]) -> None:
@@ -46,7 +46,7 @@ def _local_sources(config: RunConfig) -> list[SourceSpec]:
 
 
 def _read_some(spec: SourceSpec) -> None:
-    """Detect the format and read the first rows. Bad rows are left to the run, which counts or names them."""
+    """Detect the format and read the first rows. Bad rows are left to the run."""
     from qlora_tui.data.load import read_rows
 
     for _ in islice(read_rows(spec, skip_bad_rows=True, streaming=True).rows, _READ_ROWS):
@@ -79,7 +79,7 @@ def check_disk(
 ) -> None:
     """Raise StorageError when the checkpoints to be kept, one more and the adapter do not fit on the disk of `folder`.
 
-    `there_bytes`: of checkpoints that are there already.
+    `there_bytes`: size of existing checkpoints.
     """
     checkpoint_bytes = trainable_bytes + trainable * _OPTIMIZER_BYTES
     need_bytes = checkpoint_bytes * (keep_checkpoints + 1) + trainable_bytes - there_bytes

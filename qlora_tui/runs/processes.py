@@ -1,4 +1,4 @@
-"""The processes of a worker: whether a pid still is the one that wrote it down, signals to its group, its end."""
+"""The processes of a worker: identity of a pid, signals to its group, and waiting for its end."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _POLL_S = 0.05
 
 
 def find(pid: int, start_s: float) -> psutil.Process | None:
-    """The process with this pid, if it is the one that began at `start_s`: a pid may be given again."""
+    """Return the process with this pid if it started at `start_s`: pids are reused."""
     with suppress(psutil.Error, ValueError, OverflowError):
         process = psutil.Process(pid)
         if abs(process.create_time() - start_s) < 1.0:
@@ -22,20 +22,20 @@ def find(pid: int, start_s: float) -> psutil.Process | None:
 
 
 def is_stopped(process: psutil.Process) -> bool:
-    """Whether a signal has stopped it, as SIGSTOP and Ctrl-Z do."""
+    """Return whether it is suspended by a signal such as SIGSTOP or Ctrl-Z."""
     with suppress(psutil.Error):
         return bool(process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
     return False
 
 
 def signal_group(process: psutil.Process, number: signal.Signals) -> None:
-    """Signal every process of the group that this one leads. Nothing when they have ended."""
+    """Signal every process of the group led by this one. Does nothing if they have ended."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def await_end_of_group(group: int, seconds: float) -> None:
-    """Wait until no process of the group is left, so that its memory is free. Raises EnvironmentProblem."""
+    """Wait until all processes of the group have ended and their memory is free. Raises EnvironmentProblem."""
     deadline_s = time.monotonic() + seconds
     while left := members(group):
         if time.monotonic() > deadline_s:

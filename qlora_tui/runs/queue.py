@@ -55,7 +55,7 @@ def remove(name: str) -> bool:
 def renaming(name: str, wanted: str) -> Iterator[None]:
     """While the block renames a run, nobody starts it; afterwards it has its place under the wanted name.
 
-    Raises RunConflictError when another process does not let go of the queue, StorageError.
+    Raises RunConflictError when another process keeps the queue locked, StorageError.
     """
     with _changing() as entries:
         yield
@@ -64,9 +64,9 @@ def renaming(name: str, wanted: str) -> Iterator[None]:
 
 @contextmanager
 def removing(name: str) -> Iterator[None]:
-    """While the block deletes a run, the queue does not start it; afterwards it no longer waits.
+    """Prevent the queue from starting a run while the block deletes it, then remove it from the queue.
 
-    Raises RunConflictError when another process does not let go of the queue, StorageError.
+    Raises RunConflictError when another process keeps the queue locked, StorageError.
     """
     with _changing() as entries:
         yield
@@ -193,7 +193,7 @@ def _needed(name: str) -> tuple[str, int]:
 
 
 def _foresee(run: store.RunFolder) -> None:
-    """Estimate what the run will need, for plan.json, unless that was done when it was created."""
+    """Estimate the memory of the run for plan.json, unless it was estimated at creation."""
     from qlora_tui.memory.record import before_start
     from qlora_tui.memory.stored_estimate import BEFORE_START
 

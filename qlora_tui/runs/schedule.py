@@ -1,14 +1,14 @@
-"""The learning rate over the steps of a run, as transformers computes it. No torch needed to know."""
+"""The learning rate over the steps of a run, as transformers computes it, without torch."""
 
 import math
 
 from qlora_tui.config.training import TrainingSpec
 
 MIN_LR_RATIO = 0.1
-"""Where "cosine_with_min_lr" ends, as a share of the peak learning rate."""
+"""Final learning rate of "cosine_with_min_lr", as a fraction of the peak."""
 
 _UNWARMED_TIMESCALE = 10_000
-"""Of "inverse_sqrt" without warmup."""
+"""Timescale of "inverse_sqrt" without warmup."""
 
 
 def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:

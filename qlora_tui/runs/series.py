@@ -1,4 +1,4 @@
-"""A growing curve in bounded memory: every point of a short one; of a long one the extremes and means of buckets.
+"""A growing curve in bounded memory: all points of a short curve; extremes and means of buckets for a long one.
 
 Immutable and cheap to append to. The result does not depend on how many points are appended at a time.
 """
@@ -13,7 +13,7 @@ from operator import add, attrgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 MOST_POINTS = 4096
-"""Up to this many points all of them are kept."""
+"""Up to this many points, all are kept."""
 
 _MOST_BUCKETS = MOST_POINTS // 2
 _CHUNK = 64
@@ -33,13 +33,13 @@ class Bucket(NamedTuple, Generic[Point]):
     """Consecutive points as one."""
 
     points: tuple[Point, ...]
-    """Those with the lowest and the highest value of each measure, in step order; all of them without any value."""
+    """Points with the lowest and highest value of each measure, in step order; all points if there are no values."""
 
     end: int
     """Step of its last point."""
 
     totals: tuple[float, ...]
-    """Sum of the finite values of each measure, and then how many there are of each: plain numbers, which the garbage
+    """Sums of the finite values of each measure, then their counts: plain numbers, which the garbage
     collector need not look at."""
 
 
@@ -49,7 +49,7 @@ class Mean(NamedTuple):
     step: int
     value: float
     weight: int
-    """How many values it is the mean of."""
+    """Number of averaged values."""
 
 
 class Series(NamedTuple, Generic[Point]):
@@ -62,7 +62,7 @@ class Series(NamedTuple, Generic[Point]):
     chunks: tuple[tuple[Bucket[Point], ...], ...] = ()
     tail: tuple[Bucket[Point], ...] = ()
     newest: Bucket[Point] | None = None
-    """The bucket that later points may belong to."""
+    """The bucket that later points are added to."""
 
     last: Point | None = None
 
@@ -90,7 +90,7 @@ class Series(NamedTuple, Generic[Point]):
         return series._replace(last=points[-1]) if points else series
 
     def up_to(self, step: int, last: Point | None = None) -> Series[Point]:
-        """Return the series without points after `step`: what is left when a run goes back to a checkpoint.
+        """Return the series without points after `step`, as when a run goes back to a checkpoint.
 
         `last` is the point at that step, for a series that has grouped it with later ones.
         """
@@ -135,7 +135,7 @@ class Series(NamedTuple, Generic[Point]):
         return (step - 1) // self.width
 
     def _with(self, points: Sequence[Point]) -> Series[Point]:
-        """With points that all belong to one bucket."""
+        """Return the series with points that all belong to one bucket."""
         if self.newest is None:
             return self._replace(newest=_bucket(points, self.measures))
         if self._number(self.newest.end) == self._number(points[0].step):
@@ -143,7 +143,7 @@ class Series(NamedTuple, Generic[Point]):
         return self._closed([self.newest])._replace(newest=_bucket(points, self.measures))
 
     def _closed(self, buckets: Sequence[Bucket[Point]]) -> Series[Point]:
-        """With buckets that no later point belongs to, and without the newest one."""
+        """Return the series with complete buckets, and without the newest one."""
         tail, chunks = [*self.tail, *buckets], list(self.chunks)
         while len(tail) >= _CHUNK:
             chunks.append(tuple(tail[:_CHUNK]))
@@ -151,7 +151,7 @@ class Series(NamedTuple, Generic[Point]):
         return self._replace(chunks=tuple(chunks), tail=tuple(tail), newest=None)
 
     def _widened(self) -> Series[Point]:
-        """With fewer and wider buckets."""
+        """Return the series with fewer and wider buckets."""
         buckets, width = list(self._all()), self.width
         while len(buckets) > _MOST_BUCKETS // 2:
             width *= 2
@@ -177,7 +177,7 @@ def _bucket(points: Sequence[Point], measures: tuple[str, ...]) -> Bucket[Point]
 
 
 def _grown(bucket: Bucket[Point], points: Sequence[Point], measures: tuple[str, ...]) -> Bucket[Point]:
-    """With more points. Values are added one by one: the sum is the same however the points are batched."""
+    """Return the bucket with more points. Values are added one by one, so that the sum does not depend on batching."""
     candidates, before = (*bucket.points, *points), len(bucket.points)
     kept, sums, counts = set(), [], []
     half = len(measures)
@@ -200,6 +200,6 @@ def _merged(one: Bucket[Point], other: Bucket[Point], measures: tuple[str, ...])
 
 
 def _extremes(values: list[float | None]) -> set[int]:
-    """Where the lowest and the highest value are; the first place where there is no value at all."""
+    """Return the indices of the lowest and highest value; the first index if there are no values."""
     finite = [value for value in values if value is not None]
     return {values.index(min(finite)), values.index(max(finite))} if finite else {0}

@@ -34,18 +34,18 @@ class Glimpse:
     created_s: float | None
     last_event_s: float | None
     left: str
-    """How long it still takes, for people; empty when that is unknown."""
+    """Time left as text; empty if unknown."""
     doing: str
     """What the worker is doing or why it ended, for people. Foreign text."""
     curve: tuple[float, ...]
     """The training loss over the whole run, at most 120 points."""
     tags: tuple[str, ...]
     silence: Silence | None = None
-    """Since when the worker does not respond, if it does not."""
+    """Since when the worker has not responded, if so."""
 
     @property
     def shown_status(self) -> str:
-        """The status, or that the worker does not respond."""
+        """Status, or a note that the worker does not respond."""
         return "not responding" if self.silence else self.status
 
     @property
@@ -122,7 +122,7 @@ def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:
 
 
 def _highest(losses: list[float]) -> tuple[float, ...]:
-    """At most 120 losses, each the highest of its part of the run: a spike of one step stays."""
+    """At most 120 losses, each the maximum of its part of the run, so that spikes are kept."""
     size = max(1, -(-len(losses) // _CURVE_POINTS))
     return tuple(max(losses[start : start + size]) for start in range(0, len(losses), size))
 

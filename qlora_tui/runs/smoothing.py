@@ -1,11 +1,11 @@
-"""The smoothed training loss: where a run is, without the noise of single batches."""
+"""The smoothed training loss: current loss without the noise of single batches."""
 
 from collections.abc import Sequence
 
 from qlora_tui.runs.series import Mean
 
 _SPANS = 25
-"""The smoothing looks back over this share of the run: a 25th, but five points at least."""
+"""Smoothing window as a fraction of the run: 1/25, at least five points."""
 
 _SHORTEST_SPAN_POINTS = 5
 
@@ -13,7 +13,7 @@ _SHORTEST_SPAN_POINTS = 5
 def smoothed(means: Sequence[Mean]) -> list[float]:
     """Return the exponential moving average, without the bias of its beginning (Kingma and Ba, Adam, section 3).
 
-    A mean of fewer values than the others weighs less.
+    Means of fewer values have less weight.
     """
     span = max(_SHORTEST_SPAN_POINTS, len(means) // _SPANS)
     most = max((mean.weight for mean in means), default=1)

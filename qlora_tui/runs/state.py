@@ -22,13 +22,13 @@ class LossSum(NamedTuple):
 
     step: int = 0
     loss: float = 0.0
-    """Their finite losses added up, in step order."""
+    """Sum of the finite losses, in step order."""
     steps: int = 0
-    """How many losses were finite."""
+    """Number of finite losses."""
     last: events.Step | None = None
-    """The step itself."""
+    """The last step."""
     seconds: float = 0.0
-    """The time of all steps, without evaluations and checkpoints."""
+    """Total time of all steps, without evaluations and checkpoints."""
 
 
 class RunState(NamedTuple):
@@ -44,7 +44,7 @@ class RunState(NamedTuple):
     last_event_s: float = 0.0
     last_seq: int = 0
     damaged_lines: int = 0
-    """Lines of the log that are not as they were written, and left out."""
+    """Number of damaged and skipped lines of the log."""
     stage: events.Stage | None = None
     versions: dict[str, str] | None = None
     resolved: tuple[events.Resolved, ...] = ()
@@ -56,12 +56,12 @@ class RunState(NamedTuple):
     samples: tuple[events.Sample, ...] = ()
     checkpoints: tuple[events.Checkpoint, ...] = ()
     resumes: tuple[int, ...] = ()
-    """Steps after which an attempt began again."""
+    """Steps at which an attempt resumed."""
     warnings: tuple[events.Warned, ...] = ()
     replanned: dict[str, Any] | None = None
     """Settings changed by replanning, all of them together."""
     extended: dict[str, Any] | None = None
-    """Lengths changed by resumes, all of them together."""
+    """All changes of the length by resumes."""
     acknowledged: tuple[str, ...] = ()
     """Ids of the control messages that were acknowledged."""
     peak_bytes: int = 0
@@ -99,13 +99,13 @@ class RunState(NamedTuple):
 
     @property
     def mean_tokens_per_s(self) -> float | None:
-        """Tokens of all steps by the time of all steps, without evaluations and checkpoints."""
+        """Mean speed over all steps, without evaluations and checkpoints."""
         total = self.loss_sum
         return total.last.tokens / total.seconds if total.last and total.seconds else None
 
     @property
     def train_seconds(self) -> float | None:
-        """How long all attempts have trained; None before the first step."""
+        """Training time of all attempts; None before the first step."""
         if self.finished is not None:
             return self.finished.train_seconds
         return self.earlier_train_s + _trained_s(self) or None
@@ -255,7 +255,7 @@ def _checkpoint(state: RunState, event: events.Checkpoint) -> RunState:
 
 
 def _warning(state: RunState, event: events.Warned) -> RunState:
-    """A resumed attempt says again what the one before it said."""
+    """A resumed attempt repeats warnings of the previous one."""
     if any((item.code, item.message) == (event.code, event.message) for item in state.warnings):
         return state
     return state._replace(warnings=(*state.warnings, event)[-_KEPT_WARNINGS:])

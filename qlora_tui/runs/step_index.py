@@ -1,4 +1,4 @@
-"""Where in a run's log its steps are, so that a part of a long run can be read again without reading all of it."""
+"""Index of the steps in a run's log, so that part of a long run can be read without reading the whole log."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -13,22 +13,22 @@ _PART_BYTES = 1 << 16
 
 
 class Part(NamedTuple):
-    """A stretch of the log that ends where the next one begins."""
+    """A section of the log that ends where the next one begins."""
 
     offset: int
     first_step: int
     last_step: int
-    """Lowest and highest step in it. A run that went back to a checkpoint has some steps in several parts."""
+    """Lowest and highest step in the section. After going back to a checkpoint, steps can be in several sections."""
 
 
 class StepIndex:
-    """Grows with the log, by one entry for every 64 KiB. Written by one thread and read by any."""
+    """Grows with the log by one entry per 64 KiB. Written by one thread, readable from any thread."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
 
     def add(self, offset: int, batch: Sequence[AnyEvent]) -> None:
-        """Note the steps of a batch of events that begins at `offset`."""
+        """Add the steps of a batch of events that begins at `offset`."""
         steps = [event.step for event in batch if type(event) is Step]
         if not steps:
             return
@@ -40,7 +40,7 @@ class StepIndex:
             self._parts.append(Part(offset, first, last))
 
     def read(self, path: Path, low: int, high: int, is_cancelled: Callable[[], bool]) -> Series[Step]:
-        """Read the steps from `low` to `high` again: all of them, or as many as a series keeps.
+        """Read the steps from `low` to `high`: all of them, or as many as a series keeps.
 
         Returns what was read so far when it is cancelled. Raises StorageError when the log cannot be read.
         """

@@ -18,7 +18,7 @@ from qlora_tui.errors import ConfigError, NotFoundError, RunConflictError, Stora
 from qlora_tui.runs import checksums
 
 LONGEST_NAME = 80
-"""Characters in the name of a run."""
+"""Maximum number of characters in the name of a run."""
 
 _RUN_COMMENT = "The frozen configuration of this run."
 _GRAVE = ".removing-"
@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def heartbeat(self) -> Path:
-        """Names the newest worker, which touches it while it makes progress."""
+        """Names the current worker, which touches it while it makes progress."""
         return self.path / "heartbeat"
 
     @property
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """What a finished run has measured, by the names of qlora.py."""
+        """Metrics of a finished run, with the names of qlora.py."""
         return self.path / "metrics.json"
 
     @property
@@ -110,7 +110,7 @@ class RunFolder:
         return toml_file.load(self.config)
 
     def _config_copy(self) -> RunConfig | None:
-        """The configuration as plan.json repeats it; None where that is damaged or older."""
+        """Return the copy of the configuration in plan.json; None if it is damaged or missing."""
         with suppress(OSError, ValueError, KeyError):
             return RunConfig.model_validate(checksums.read_json(self.plan)["config"])
         return None
@@ -207,12 +207,12 @@ def all_runs() -> list[RunFolder]:
 
 
 def unusable_names() -> list[str]:
-    """Names of folders that hold a run and were given a name by hand that no run may have, newest first."""
+    """Return the names of run folders that were renamed to an illegal name, newest first."""
     return [run.name for run in _folders() if not paths.is_name(run.name, LONGEST_NAME)]
 
 
 def _folders() -> list[RunFolder]:
-    """Folders that hold a configuration, newest first. Hidden ones are drafts and the bin."""
+    """Return the folders with a configuration, newest first. Hidden folders are drafts and the bin."""
     root = paths.runs()
     if not root.is_dir():
         return []

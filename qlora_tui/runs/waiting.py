@@ -1,4 +1,4 @@
-"""Which runs wait in the queue: a small file, read by whoever shows a run, changed only by `queue`."""
+"""The runs waiting in the queue: a small file, changed only by `queue`."""
 
 import json
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from qlora_tui.regular_files import read_text
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One run that waits."""
+    """A waiting run."""
 
     name: str
     allow_download: bool = False
-    """Whether a person agreed to a download whose size was shown."""
+    """Whether the user agreed to a download whose size was shown."""
 
 
 def waiting() -> list[Waiting]:
-    """Return the runs that wait, the next one first."""
+    """Return the waiting runs in starting order."""
     try:
         found = json.loads(read_text(file()))
         return [Waiting(str(item["name"]), bool(item.get("allow_download"))) for item in found]
@@ -32,5 +32,5 @@ def is_waiting(name: str) -> bool:
 
 
 def file() -> Path:
-    """Return where the queue is kept."""
+    """Return the path of the queue file."""
     return paths.data() / "queue.json"

@@ -1,4 +1,4 @@
-"""The demonstration run: the starter preset, with questions that it answers while it learns."""
+"""The demonstration run: the starter preset, with sample questions."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Workbench(KeyRouting[None]):
     """Name of the run that the Run place shows."""
 
     starting: var[str] = var("")
-    """What is being done to start a run, which takes some seconds; empty when none is being started."""
+    """Message while a run is being started; empty otherwise."""
 
     chat_with: var[tuple[str, int | None] | None] = var(None)
     """Run and checkpoint that the Chat place is to load next."""
@@ -202,12 +202,12 @@ class Workbench(KeyRouting[None]):
         self.notify(text, severity="error", timeout=10, markup=False)
 
     def action_go(self, place: str) -> None:
-        """Be in another place. A question that is open there is left without an answer."""
+        """Switch to another place. An open dialog there is dismissed."""
         self.leave_dialogs()
         self.switch_mode(place)
 
     def action_home_or_leave(self) -> None:
-        """From a place to Home, from Home out."""
+        """Go from a place to Home; quit from Home."""
         if self.current_mode == "home":
             self.exit()
         else:
@@ -244,7 +244,7 @@ class Workbench(KeyRouting[None]):
             self.push_screen(Glossary(glossary.in_text(nearest.HELP or "")))
 
     def action_change_theme(self) -> None:
-        """Choose a theme by looking at it."""
+        """Choose a theme with a live preview."""
         from qlora_tui.ui.screens.choose_theme import ChooseTheme
 
         if isinstance(self.screen, ChooseTheme):
@@ -253,7 +253,7 @@ class Workbench(KeyRouting[None]):
             self.push_screen(ChooseTheme(self.settings.theme))
 
     def on_theme_list_previewed(self, message: "ThemeList.Previewed") -> None:
-        """Show a theme while its list is in front, and keep it where it was chosen."""
+        """Preview a theme while its list is open, and keep it when it was chosen."""
         if message.keep:
             self.prefer(theme=message.theme)
             self._preview(message.theme)
@@ -266,7 +266,7 @@ class Workbench(KeyRouting[None]):
             self.theme = theme
 
     def _leave_preview(self, front: Screen[object]) -> None:
-        """Another screen is in front: a theme that was only looked at is gone."""
+        """Restore the theme when another screen covers the list."""
         if self.theme != self._wanted_theme:
             self.theme = self._wanted_theme
 
@@ -310,7 +310,7 @@ class Workbench(KeyRouting[None]):
 
     @work(thread=True, group="start", exit_on_error=False)
     def _start(self, wanted: messages.StartRequested, place: str) -> None:
-        """Start a run. When it cannot be started, go back to the place where somebody wanted it."""
+        """Start a run. If it cannot be started, go back to the previous place."""
         from qlora_tui.ui import starting
 
         try:

@@ -44,7 +44,7 @@ def declared(kind: type[DOMNode]) -> Iterator[Binding]:
 
 
 def offered_by_class(binding: Binding) -> bool:
-    """Whether a binding makes sense by name: no movement, no answer, no parameter that is a place."""
+    """Return whether a binding is listed by name: no cursor movement, no dialog answer, no switch of place."""
     topic = (binding.id or "").partition(".")[0]
     parametrized = "(" in binding.action and ":" in binding.action
     return topic not in _SILENT_TOPICS and binding.action != "command_palette" and not parametrized
@@ -68,7 +68,7 @@ class Commands(Provider):
             yield DiscoveryHit(command.name, self._run(command), help=command.help)
 
     async def search(self, query: str) -> Hits:
-        """Those that match."""
+        """Yield the matching entries."""
         matcher = self.matcher(query)
         for command in self._commands:
             score = matcher.match(command.name)

@@ -12,7 +12,7 @@ from qlora_tui.runs.smoothing import smoothed
 from qlora_tui.runs.state import RunState
 
 _ENOUGH_BUCKETS = 512
-"""More than two for each column of a wide terminal."""
+"""More than two points per column of a wide terminal."""
 
 
 class Curve(NamedTuple):
@@ -48,11 +48,11 @@ class Curves(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """A part of a long run that was read again."""
+    """A part of a long run, read in detail."""
 
     low: int
     high: int
-    """First and last step that were asked for."""
+    """First and last requested step."""
 
     width: int
     """Steps of each bucket: 1 when every step is there."""
@@ -66,12 +66,12 @@ def curves(state: RunState) -> Curves:
 
 
 def detail(low: int, high: int, steps: Series[Step], evals: Series[Eval]) -> Detail:
-    """Return the curves of steps that were read again, with the evaluations of the run."""
+    """Return the curves of steps read in detail, with the evaluations of the run."""
     return Detail(low, high, steps.width, _curves(steps, evals))
 
 
 def is_coarse(width: int, window: tuple[float, float]) -> bool:
-    """Whether buckets of `width` steps are too few for a plot to look as if every step of the window was there."""
+    """Return whether buckets of `width` steps are too coarse for a plot of the window."""
     return width > 1 and (window[1] - window[0]) / width < _ENOUGH_BUCKETS
 
 

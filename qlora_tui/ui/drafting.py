@@ -1,4 +1,4 @@
-"""Edits of the draft: valid ones change it, invalid ones are kept with the reason until they become valid."""
+"""Edits of the draft: valid edits change it, invalid ones are kept with the reason until they become valid."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Who gets a key: the app's own keys come before every editor and through dialogs; text typed ahead is not lost."""
+"""Key routing: the app's own keys take precedence over editors and dialogs, and text typed ahead is not lost."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -21,7 +21,7 @@ def is_text(key: str) -> bool:
 
 
 class KeyRouting(TerminalApp[ReturnType]):
-    """Changes Textual's order in three cases; everything else is its own.
+    """Change Textual's key order in three cases.
 
     - A key of the app that types no character (F1 to F12, Ctrl+Q) works while an editor has the focus, though Textual's
       editors bind some of them, and while a dialog is open.
@@ -65,6 +65,6 @@ class KeyRouting(TerminalApp[ReturnType]):
             in_front = in_front and not node.is_modal
 
     def leave_dialogs(self) -> None:
-        """Close every dialog over the present place without an answer."""
+        """Dismiss every dialog over the current place."""
         while isinstance(self.screen, ModalScreen):
             self.screen.dismiss()

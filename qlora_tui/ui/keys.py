@@ -44,7 +44,7 @@ _BASIC = {
     *("enter", "escape", "tab", "shift+tab", "backspace", "delete", "ctrl+c"),
     *(f"{held}{key}" for key in _MOVES for held in ("", "shift+", "ctrl+", "ctrl+shift+")),
 }
-"""Keys without which nothing can be edited or left."""
+"""Keys needed for editing and for leaving a screen."""
 
 
 def classes() -> list[type[DOMNode]]:
@@ -79,7 +79,7 @@ def bindings() -> dict[str, Binding]:
 
 
 def refusal(binding_id: str, key: str, keymap: Mapping[str, str]) -> str | None:
-    """Return why this key cannot be the key of an action, or None when it works wherever the action is offered."""
+    """Return why this key cannot be bound to an action, or None if it works wherever the action is available."""
     if key in keymap.get(binding_id, "").split(",") or key in _keys(binding_id, {}):
         return None
     if key in _BASIC:
@@ -95,7 +95,7 @@ def refusal(binding_id: str, key: str, keymap: Mapping[str, str]) -> str | None:
 
 
 def refusals(keymap: Mapping[str, str]) -> dict[str, str]:
-    """Return the actions of a keymap that cannot have the keys that it gives them, with the reasons."""
+    """Return the actions of a keymap with unusable keys, with the reasons."""
     found = {}
     for binding_id, text in keymap.items():
         if binding_id not in bindings():
@@ -110,7 +110,7 @@ def refusals(keymap: Mapping[str, str]) -> dict[str, str]:
 
 
 def named(keys: str) -> list[str]:
-    """Return keys with commas between them as Textual names them: "?" is "question_mark"."""
+    """Return comma-separated keys as Textual names them: "?" is "question_mark"."""
     return [key for key in _normalize_key_list(keys).split(",") if key]
 
 

@@ -1,4 +1,4 @@
-"""How busy the machine was while a run was on screen: the newest readings of its sensors."""
+"""Recent load of the machine while a run is on screen."""
 
 from collections import deque
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Load(NamedTuple):
     ram: float
     cpu: float
     vram: tuple[float, ...]
-    """Of each GPU."""
+    """Load per GPU."""
 
 
 History = deque[Load]

@@ -64,7 +64,7 @@ class StartRequested(Message):
         self.allow_download = allow_download
         """Whether the person said yes to a download whose size was shown."""
         self.estimate = estimate
-        """The memory estimate that was shown, for plan.json; None: none was, one is made."""
+        """The memory estimate that was shown, for plan.json; None: a new one is made."""
 
 
 class ConfigEdited(Message):

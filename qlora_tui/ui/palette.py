@@ -1,4 +1,4 @@
-"""What the command palette finds by name beside the keys of the present place: everything the workbench knows."""
+"""Entries of the command palette beyond the keys of the current place."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qlora_tui.ui.app import Workbench
 
 _AT_ONCE = 200
-"""Names that are compared before keys are heard again."""
+"""Number of names compared before key events are processed again."""
 
 _PATIENCE_S = 10.0
 _PAUSE_S = 0.02
@@ -29,7 +29,7 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True)
 class Named:
-    """Something with a name, and what choosing it does."""
+    """A named entry and its action."""
 
     name: str
     help: str
@@ -45,7 +45,7 @@ class Everything(Provider):
         self._named = await asyncio.to_thread(lambda: list(everything(here)))
 
     async def search(self, query: str) -> Hits:
-        """Those that match."""
+        """Yield the matching entries."""
         matcher = self.matcher(query)
         for number, one in enumerate(self._named):
             if number % _AT_ONCE == 0:
@@ -60,7 +60,7 @@ class Everything(Provider):
 
 
 def everything(here: str) -> Iterator[Named]:
-    """Everything there is, without the actions of the place `here`. Blocking: it reads folders and imports screens."""
+    """Return all entries except the actions of the place `here`. Blocking: reads folders and imports screens."""
     from qlora_tui.config import presets
     from qlora_tui.config.fields import fields
     from qlora_tui.models import catalogue
@@ -105,7 +105,7 @@ def _actions(here: str) -> Iterator[Named]:
 
 
 async def _at(app: "Workbench", place: str) -> Screen[Any]:
-    """Go to a place and wait until it is there."""
+    """Go to a place and wait until it is shown."""
     app.action_go(place)
     for _ in range(int(_PATIENCE_S / _PAUSE_S)):
         if app.current_mode == place and app.screen.is_mounted and app.screen.is_current:

@@ -1,4 +1,4 @@
-"""What the draft needs in memory, for the screen: one estimate as parts of a bar, and what each setting adds to it.
+"""Memory of the draft for display: one estimate as parts of a bar, and the effect of each setting.
 
 Every estimate of the screen is made by `_estimated`, from the same row lengths.
 """
@@ -67,16 +67,16 @@ class Counted:
 
     config: RunConfig
     full_tokens: int
-    """Longest row before anything is cut."""
+    """Longest row before truncation."""
 
     train_tokens: int
-    """Longest training row as the model gets it."""
+    """Longest training row after truncation."""
 
     eval_tokens: int
-    """The same of evaluation rows; 0 when there are none."""
+    """Longest evaluation row after truncation; 0 if there are none."""
 
     def longest(self, config: RunConfig) -> Longest | None:
-        """The longest rows of another configuration; None when its data or its tokenizer is another one."""
+        """Return the longest rows for another configuration; None if its data or tokenizer differs."""
         if (config.data, config.model.id) != (self.config.data, self.config.model.id):
             return None
         limit = config.training.max_length_tokens
@@ -95,10 +95,10 @@ class Price:
     verdict: Verdict
     parts: tuple[Part, ...]
     counted: Counted | None = None
-    """The row lengths that the estimate was made for; None: rows as long as allowed."""
+    """Row lengths of the estimate; None: maximum length."""
 
     replayed: bool = False
-    """Whether it is the estimate that `qlora-tui estimate` makes, which a run stores."""
+    """Whether this is the full estimate as in `qlora-tui estimate`, which a run stores."""
 
     others: tuple[tuple[Device, Verdict], ...] = ()
     """The machine's further cards."""
@@ -112,7 +112,7 @@ class Price:
 
     @property
     def entry(self) -> dict[str, Any] | None:
-        """What plan.json keeps of it; None while only the quick estimate is known."""
+        """Entry of plan.json; None while only the quick estimate is known."""
         longest = self.counted.longest(self.config) if self.counted is not None else None
         return entry(self.estimate, self.device, longest) if self.replayed else None
 
@@ -167,7 +167,7 @@ def _estimated(
 
 
 def badge(config: RunConfig, facts: ModelFacts, machine: Machine, counted: Counted | None = None) -> str:
-    """Whether a run with this model fits, in a word or two; empty when there is no estimate."""
+    """Return in a few words whether a run with this model fits; empty without an estimate."""
     try:
         device = devices.automatic(machine, config.model.device)
     except EnvironmentProblem:

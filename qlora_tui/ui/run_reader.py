@@ -36,7 +36,7 @@ _READING_S = 1.0
 """Between two views of a log that is being read: each takes time from the reading."""
 
 _LONGEST_DRAWING_S = 0.5
-"""Reading does not wait longer than this for a view to be drawn."""
+"""Maximum time to wait for a view to be drawn."""
 
 _LONG_STEPS = 1000
 _LONG_CURVES_S = 1.0
@@ -94,7 +94,7 @@ class RunReader:
             self._stopped.wait(min(self._period_s, SLOWEST_LOOK_S))
 
     def _read(self, show: Callable[[RunView], Any]) -> None:
-        """Read what there is. No more is read while a view of a long log is drawn: both would be slower."""
+        """Read available events. Reading pauses while a view of a long log is drawn."""
         began_s = time.monotonic()
         while self._follower.advance() and not self._stopped.is_set():
             if time.monotonic() - began_s > _LONG_READ_S:

@@ -33,11 +33,11 @@ class RunView(NamedTuple):
     log: LogTail = LogTail()
     machine: Machine | None = None
     loads: tuple[Load, ...] = ()
-    """How busy the machine was, the newest reading last."""
+    """Load of the machine, newest reading last."""
     worker_bytes: int | None = None
     """Main memory of the worker, while it lives."""
     silence: Silence | None = None
-    """Since when the worker does not respond, if it does not."""
+    """Since when the worker has not responded, if so."""
     estimate: StoredEstimate | None = None
     """The memory estimate from before the start."""
     is_demo: bool = False
@@ -45,7 +45,7 @@ class RunView(NamedTuple):
 
     @property
     def shown_status(self) -> str:
-        """The status, or that the worker does not respond."""
+        """Status, or a note that the worker does not respond."""
         return "not responding" if self.silence else self.status
 
     @property

@@ -16,7 +16,7 @@ from qlora_tui.ui.screens.setup_dialogs import Beginning
 
 _EDITED = ", edited"
 _TOLD = 6
-"""So many settings are named in a message."""
+"""Maximum number of settings named in a message."""
 
 
 def section_of(key: str) -> str:
@@ -85,12 +85,12 @@ def edited(source: str) -> str:
 
 
 def unedited(source: str) -> str:
-    """The source that a draft began from."""
+    """The source of a draft."""
     return source.removesuffix(_EDITED)
 
 
 def base_of(source: str) -> RunConfig | None:
-    """The configuration that a draft began from; None when it cannot be read any more."""
+    """Return the initial configuration of a draft; None if it can no longer be read."""
     kind, _, name = unedited(source).partition(" ")
     if kind == "defaults":
         return RunConfig()
@@ -101,7 +101,7 @@ def base_of(source: str) -> RunConfig | None:
 
 
 def told_adopted(before: RunConfig, adopted: Adopted) -> str:
-    """Which settings another model has changed, and which of the user's own were kept."""
+    """Describe which settings changed with the model, and which edits were kept."""
     changed = [key for key in differences([before, adopted.config]) if key != "model.id"]
     shown = [f"{_short(key)} = {text_of(fields()[key], value(adopted.config, key)) or 'empty'}" for key in changed]
     more = f" and {len(shown) - _TOLD} more" if len(shown) > _TOLD else ""

@@ -56,14 +56,14 @@ conversation stays, and the next question loads the model again.
     ]
 
     class OffersRead(Message):
-        """The runs that can be talked to were looked at."""
+        """The runs available for chat were read."""
 
         def __init__(self, offered: tuple[Offer, ...]) -> None:
             super().__init__()
             self.offered = offered
 
     class SuggestionsRead(Message):
-        """What can be asked of a run first."""
+        """Suggested questions for a run."""
 
         def __init__(self, name: str, questions: tuple[str, ...], is_demo: bool) -> None:
             super().__init__()
@@ -77,7 +77,7 @@ conversation stays, and the next question loads the model again.
     def __init__(self) -> None:
         super().__init__()
         self._side_is_chosen = False
-        """Whether a person chose who answers."""
+        """Whether the user chose who answers."""
 
     def compose_place(self) -> ComposeResult:
         yield ChatChoices().data_bind(ChatPlace.wanted)
@@ -149,7 +149,7 @@ conversation stays, and the next question loads the model again.
 
     @on(ConversationView.Changed)
     def _offer_questions(self) -> None:
-        """Offer what was not asked yet, as long as nothing else was asked."""
+        """Suggest the remaining questions until the user asks another one."""
         if not self.is_mounted:
             return
         asked = [turn.question for turn in self.query_one(ConversationView).turns]

@@ -1,4 +1,4 @@
-"""The themes over the present place: the one under the cursor is shown, enter keeps it, escape goes back."""
+"""The theme list over the current place: previews the theme under the cursor; Enter keeps it, Escape restores."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from qlora_tui.ui.widgets.theme_list import ThemeList
 
 
 class ChooseTheme(ModalScreen[None]):
-    """The app shows and keeps what the list asks for, and closes this when a theme is kept."""
+    """The app applies the theme, and closes this screen when a theme is kept."""
 
     DEFAULT_CSS = """
     ChooseTheme {

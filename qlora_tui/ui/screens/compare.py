@@ -25,7 +25,7 @@ from qlora_tui.ui.widgets.run_columns import shortened
 from qlora_tui.ui.widgets.vim import VimKeys
 
 _LABEL_CELLS = 42
-"""What the meaning of a figure takes of a row, with the padding of the columns."""
+"""Width of the label column, including padding."""
 
 _LEAST_NAME_CELLS = 14
 _LEGEND_CELLS = 20
@@ -35,7 +35,7 @@ _VARIABLES = ("loss", "eval", "vram", "error", "accent")
 
 
 _EVERY_S = 1.0
-"""Between two looks at runs that are training."""
+"""Seconds between two updates of active runs."""
 
 
 class Differences(DataTable[Text], VimKeys):
@@ -108,7 +108,7 @@ class Compare(Screen[None]):
             self.post_message(Compared(looked, results, differing))
 
     def _look(self, name: str) -> Job:
-        """The run now. Only what was appended since the last look is read."""
+        """Return the current state of the run. Reads only new events."""
         follower = self._followers.setdefault(name, Follower(store.find(name)))
         follower.catch_up()
         return Job(follower.run, follower.state, follower.alive)

@@ -31,7 +31,7 @@ _UNDONE = 100
 
 
 class DraftPlace(Place):
-    """Makes every edit of the draft. Subclasses show it."""
+    """Applies all edits of the draft. Subclasses display it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f9", "start", "Start", id="setup.start", tooltip="Start this run in the background"),
@@ -53,10 +53,10 @@ class DraftPlace(Place):
         """What the draft needs, once it is known."""
         self._past: list[tuple[RunConfig, str]] = []
         self._last_keys: tuple[str, ...] = ()
-        """What is being typed: further edits of the same settings are undone together."""
+        """Settings being edited: consecutive edits of the same settings are undone together."""
         self._base: RunConfig | None = None
         self._base_source = ""
-        """What the draft began from, where it is no preset or run as it is stored."""
+        """The initial configuration of the draft, if it is not a stored preset or run."""
 
     def show_draft(self) -> None:
         """Show the draft and the invalid edits."""
@@ -72,7 +72,7 @@ class DraftPlace(Place):
         self.edit(message.edits)
 
     def edit(self, edits: dict[str, str], *, apart: bool = False) -> None:
-        """Change the draft if that is valid. `apart`: undone on its own, whatever was edited before."""
+        """Change the draft if the edit is valid. `apart`: undone separately from earlier edits."""
         if apart:
             self.end_typing()
         draft = self.app.draft
@@ -92,7 +92,7 @@ class DraftPlace(Place):
                 self.notify(f"{note} Press Ctrl+Z to undo.", markup=False)
 
     def end_typing(self) -> None:
-        """The next edit is undone on its own, and an invalid one returns to the value that is there now."""
+        """Start a new undo step; an invalid edit reverts to the current value."""
         self._last_keys = ()
 
     def adopt(self, model_id: str, context_tokens: int | None) -> None:
@@ -118,7 +118,7 @@ class DraftPlace(Place):
         )
 
     def draft_base(self) -> RunConfig:
-        """What the draft began from: where they differ, the user edited it."""
+        """Return the initial configuration of the draft: differences are the user's edits."""
         begun = setup_summary.unedited(self.app.draft_source)
         if begun != self._base_source or self._base is None:
             self._base, self._base_source = setup_summary.base_of(begun) or self.app.draft, begun
@@ -244,17 +244,17 @@ class DraftPlace(Place):
         )
 
     def take_typed(self) -> None:
-        """Apply what is in the focused field, whose last key may not have been heard yet."""
+        """Apply the focused field, whose last key event may be pending."""
         raise NotImplementedError
 
     def unfinished(self) -> tuple[str, str] | None:
-        """A field whose text was typed and not taken, by dotted key, and what to do about it."""
+        """Return a field with text that was not applied, by dotted key, and what to do."""
         raise NotImplementedError
 
     async def _is_valid(self, refusal: str, *, named: bool = False) -> bool:
-        """Whether everything on the screen is valid and in the draft; else show the field that is not.
+        """Return whether all fields are valid and applied; otherwise show the field that is not.
 
-        `named`: the run's name counts too. `refusal`: what does not happen, for the title of the message.
+        `named`: the run's name counts too. `refusal`: title of the message.
         """
         self.take_typed()
         trouble = self.unfinished()

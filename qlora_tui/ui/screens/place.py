@@ -35,7 +35,7 @@ class Place(Screen[None]):
         self.call_after_refresh(self._leave_hidden_focus)
 
     def _leave_hidden_focus(self) -> None:
-        """No text goes into an editor that cannot be seen."""
+        """Hidden editors do not receive text."""
         focused = self.focused
         if focused is None or not focused.check_consume_key("a", "a"):
             return

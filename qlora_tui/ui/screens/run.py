@@ -78,7 +78,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
             return isinstance(message, RunPlace.RunAdvanced) and message.reader is self.reader
 
     class DetailRead(Message):
-        """The part of the run that is in view of a plot was read again."""
+        """The visible part of a plot was read in detail."""
 
         def __init__(self, plot: str, detail: Detail, reader: RunReader | None) -> None:
             super().__init__()
@@ -258,7 +258,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
             self._run_in_thread("Starting again.", lambda run: self._start_again(run, allowed))
 
     async def _length(self, view: RunView) -> "Length":
-        """How long the finished run is. Raises ConfigError for a damaged run.toml."""
+        """Return the length of the finished run. Raises ConfigError for a damaged run.toml."""
         from qlora_tui.config.fields import value
         from qlora_tui.runs import extension
         from qlora_tui.ui.widgets.resume_options import Length

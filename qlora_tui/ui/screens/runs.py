@@ -193,7 +193,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             await self._ask(f"Tags of {name}", before, lambda text: _tag(name, text), hint)
 
     async def _ask(self, question: str, text: str, accept: Callable[[str], object], hint: str = "") -> None:
-        """Ask for a text until it is accepted, then show what has changed."""
+        """Ask for a text until it is accepted, then show the change."""
         await self.app.push_screen_wait(AskText(question, text, accept, hint))
         self._look()
 

@@ -72,7 +72,7 @@ class SessionPlace(Place):
             self.query_one("#chat-status", Static).update(printable(status, one_line=True))
 
     def open_asked(self, name: str, checkpoint: int | None) -> None:
-        """Talk to what another place asked for.
+        """Chat with the weights requested by another place.
 
         What is loaded already stays as it is, with its conversation. The conversation also stays when another model
         of the same run is loaded because the run has written a new adapter.

@@ -80,7 +80,7 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
         self._read()
 
     def on_screen_resume(self) -> None:
-        """Themes may have come or gone, and another one may have been chosen elsewhere."""
+        """Update the list of themes and the chosen one."""
         self.query_one(ThemeList).offer(self.app.available_themes, self._settings.theme)
 
     @property

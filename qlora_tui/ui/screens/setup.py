@@ -300,7 +300,7 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
         self.adopt(choice.id, choice.facts.context_tokens if choice.facts is not None else None)
 
     def take_typed(self) -> None:
-        """Apply what is in the focused field, whose last key may not have been heard yet."""
+        """Apply the focused field, whose last key event may be pending."""
         field = self._focused_field
         if field is None or field.text == self.edits.pending.get(field.key):
             return
@@ -308,7 +308,7 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
             self.edit({field.key: field.text})
 
     def unfinished(self) -> tuple[str, str] | None:
-        """The data source, where one was typed and not taken."""
+        """Return the data field if its text was not applied."""
         typed = self.query_one(DataPicker).unfinished
         return ("data.source", f"{typed!r} was typed but not applied. Press Enter to apply it.") if typed else None
 
