@@ -110,7 +110,8 @@ def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
     write_line(f"{facts.id} on {cards}, batch of {found.rows:,} x {found.row_tokens:,} tokens")
     write_line(textwrap.fill(f"{decided.answer}: {decided.reason}", _WIDTH))
     low, high = found.low_bytes + found.paged_bytes, found.high_bytes + found.paged_bytes
-    paged = f", {gib(found.need_bytes)} when paged" if found.paged_bytes else ""
+    when = "under memory pressure" if device.kind == "cpu" else "when paged"
+    paged = f", {gib(found.need_bytes)} {when}" if found.paged_bytes else ""
     write_line(f"{gib(low)} to {gib(high)}{paged}, from a {found.source}")
     write_line()
     whole = max(found.full_bytes, 1)

@@ -19,7 +19,8 @@ import psutil
 from qlora_tui import __version__, atomic, hardware, limits
 from qlora_tui.engine import environment
 from qlora_tui.engine.session import Session
-from qlora_tui.errors import ExitCode, QloraError
+from qlora_tui.errors import ExitCode, QloraError, StorageError
+from qlora_tui.memory import context
 from qlora_tui.redaction import traceback_of
 from qlora_tui.runs import checkpoints, control, damage, events, jobs
 from qlora_tui.runs.checkpoints import CheckpointFolder
@@ -81,6 +82,9 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
         session.stage("importing", "PyTorch and the training libraries")
         environment.import_libraries(*LIBRARIES)
         from qlora_tui.engine import train
+
+        with suppress(StorageError):  # only later estimates want it
+            context.remember_imports(hardware.resident_bytes())
 
         replan = train.run(
             session,

@@ -20,9 +20,9 @@ CONTEXT_BYTES = 500 << 20
 """CUDA context and loaded kernels, until it is measured: 300 to 400 MB with lazy loading by a PyTorch maintainer
 (pytorch issue 109888), more once many kernels have run."""
 
-HOST_BYTES = 580 << 20
-"""Resident memory of a process that has imported the training stack and made one step of a tiny model, measured with
-torch 2.13, transformers 5.23 and trl 1.16 on Linux."""
+HOST_WORK_BYTES = 150 << 20
+"""What a process takes on a CPU beside its imports and tensors: threads, kernels made at run time, and what malloc
+keeps between tensors of changing size."""
 
 Kind = Literal["cuda", "cpu"]
 Strategy = Literal["single", "ddp", "fsdp", "layer split"]
@@ -57,13 +57,14 @@ def card(size_gb: float, *, count: int = 1, strategy: Strategy = "single") -> De
 
 def host(machine: hardware.Machine) -> Device:
     """This machine's RAM."""
+    imported_bytes, measured = context.imported_bytes()
     return Device(
         "cpu",
         "RAM",
         machine.ram_total_bytes,
         machine.ram_available_bytes,
-        context_bytes=HOST_BYTES,
-        context_measured=True,
+        context_bytes=imported_bytes + HOST_WORK_BYTES,
+        context_measured=measured,
         native_bf16=hardware.cpu_has_native_bf16(),
     )
 

@@ -56,7 +56,8 @@ class Estimate:
     """Bounds of `need_bytes`."""
 
     paged_bytes: int
-    """So much less than `full_bytes` is needed once optimizer state is paged."""
+    """So much less than `full_bytes` is needed once optimizer state is paged; on a CPU, once the system gives up pages
+    of the mapped weight files."""
 
     peak_bytes: int
     """What a run will report as its measured peak: bytes allocated by PyTorch on a GPU, resident memory on a CPU."""
@@ -135,11 +136,13 @@ def fits(config: RunConfig, facts: ModelFacts, device: Device, *, longest_tokens
 def verdict(found: Estimate, free_bytes: int) -> Verdict:
     """Whether it fits into what is free. The bounds decide: "tight" is when free memory lies between them."""
     need, full, free = map(_gib, (found.need_bytes, found.full_bytes, free_bytes))
-    paged = ", its optimizer paged" if found.paged_bytes else ""
+    on_cpu = found.device.kind == "cpu"
+    given_up = ", less of the weight files kept in memory" if on_cpu else ", its optimizer paged"
+    paged = given_up if found.paged_bytes else ""
     if free_bytes >= found.high_bytes + found.paged_bytes:
         return Verdict("fits", f"needs {full} of {free} free, {_gib(free_bytes - found.full_bytes)} to spare")
     if found.paged_bytes and free_bytes >= found.high_bytes:
-        return Verdict("fits by paging", f"needs {need} of {free} free{paged}")
+        return Verdict("fits" if on_cpu else "fits by paging", f"needs {need} of {free} free{paged}")
     if free_bytes >= found.low_bytes:
         bounds = f"{_gib(found.low_bytes)} to {_gib(found.high_bytes + found.paged_bytes)}"
         return Verdict("tight", f"needs {bounds}, and {free} are free")
@@ -172,7 +175,7 @@ def _of_card(card: Needs, whole: phases.Run, per_card: tuple[int, ...]) -> Estim
         low_bytes=card.low_bytes,
         high_bytes=card.high_bytes,
         paged_bytes=full[peak_phase] - need,
-        peak_bytes=allocated - device.context_bytes if device.kind == "cuda" else need,
+        peak_bytes=allocated - device.context_bytes if device.kind == "cuda" else full[peak_phase],
         stored_bytes=whole.stored_bytes,
         trainable_parameters=whole.trainable_parameters,
         reasons=reasons.reasons(run, replayed=card.replayed),

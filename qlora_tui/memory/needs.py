@@ -8,6 +8,9 @@ from qlora_tui.memory.phases import PHASES, REPLAY_DOUBT, UNCERTAIN, Phase, Run
 from qlora_tui.memory.terms import Term, total
 
 _CONTEXT_DOUBT_BYTES = 150 << 20
+_HOST_DOUBT_BYTES = 96 << 20
+"""By so much a process on a CPU may take more or less beside its tensors, once its imports are known."""
+
 _REPLAY_TOLERANCE_BYTES = 16 << 20
 """By so much the smallest capacity of an estimate may be above the true one."""
 
@@ -106,7 +109,9 @@ def above(run: Run, terms: list[Term], need: int, replayed: bool) -> int:
 def _doubt(run: Run, terms: list[Term]) -> int:
     """Of what rests on a model of the libraries, and of the context."""
     held = sum(term.bytes for term in terms if term.key in UNCERTAIN)
-    return round(held * run.step.band) + (0 if run.device.context_measured else _CONTEXT_DOUBT_BYTES)
+    if run.on_gpu:
+        return round(held * run.step.band) + (0 if run.device.context_measured else _CONTEXT_DOUBT_BYTES)
+    return round(held * run.step.band) + _HOST_DOUBT_BYTES
 
 
 def _share(run: Run, need: int, share: float) -> int:

@@ -28,7 +28,9 @@ PHASE_LABELS: dict[Phase, str] = {
     "eval": "evaluation and samples",
     "save": "saving",
 }
-UNCERTAIN = frozenset({"inputs", "activations", "attention", "dequantization", "loss", "transient", "kv_cache"})
+UNCERTAIN = frozenset(
+    {"inputs", "activations", "attention", "dequantization", "loss", "transient", "kv_cache", "tokenizer"}
+)
 """Keys of terms whose size rests on a model of the libraries, not on stored tensors."""
 
 _SAMPLE_ROWS = 16
@@ -124,7 +126,8 @@ class Run:
     def terms(self, phase: Phase) -> list[Term]:
         """What memory holds at the peak of a phase."""
         if phase == "load":
-            return [*self._weights(stored.loaded_dtypes(self.choices.weight_bytes)), *self._loading(), *self._fixed()]
+            weights = self._weights(stored.loaded_dtypes(self.choices.weight_bytes))
+            return [*weights, *self._loading(), *self._mapped(), *self._fixed()]
         if phase == "prepare":
             return self._prepare()
         state = [] if phase == "first_step" else terms.optimizer(self.state, self.choices, self.trained)
@@ -138,7 +141,9 @@ class Run:
         return terms.adapter(self.trained, self.config, on_gpu=self.on_gpu, item_bytes=self.choices.adapter_bytes)
 
     def _fixed(self) -> list[Term]:
-        return terms.fixed(self.device)
+        if self.on_gpu:
+            return terms.fixed(self.device)
+        return [*terms.tokenizer(self.facts), *terms.fixed(self.device)]
 
     def _step(self) -> list[Term]:
         return terms.step(self.step.peak, self.step.numbers, self.step.formulas)
@@ -154,6 +159,13 @@ class Run:
         formula = "largest weight x bytes each + largest weight / 64 x 8"
         return [Term("transient", "weight being quantized", size, formula,
                      {"largest weight": largest, "bytes each": self.choices.weight_bytes})]  # fmt: skip
+
+    def _mapped(self) -> list[Term]:
+        """The weight files, mapped until everything is loaded: resident, but given up where memory gets short."""
+        size = self.facts.checkpoint_bytes or 0
+        if self.on_gpu or not size:
+            return []
+        return [Term("mapped", "weight files, mapped", size, "size of the weight files", {}, paged=True)]
 
     def _prepare(self) -> list[Term]:
         """PEFT makes its matrices float32; the original recipe holds everything that is not quantized in float32."""
@@ -180,7 +192,7 @@ class Run:
             forward = 0
         if samples > forward:
             formula = "tokens x bytes of a token + rows x vocabulary x 4"
-            return [Term("kv_cache", "samples: key-value cache and logits", samples, formula, self._sample_numbers())]
+            return [Term("kv_cache", "answers: key-value cache and logits", samples, formula, self._sample_numbers())]
         formula = "the wider of a layer with its dequantized weight and the scores of a tile, + 2 x n x h x bytes each"
         return [Term("activations", "one layer and the loss", forward, formula, {})] if forward else []
 
@@ -199,13 +211,17 @@ class Run:
         return numbers["tokens"] * numbers["bytes of a token"] + numbers["rows"] * numbers["vocabulary"] * 4
 
     def _sample_numbers(self) -> dict[str, int]:
-        """Samples at a time, their tokens with the answers, what is cached of each, and what is scored."""
-        prompts = self.config.training.sample_prompts
-        rows = min(len(prompts), _SAMPLE_ROWS)
+        """Samples or predictions at a time: tokens with the answers, what is cached of each, and what is scored."""
+        spec, prompts = self.config.training, self.config.training.sample_prompts
         longest = max(map(len, prompts), default=0) * _PROMPT_TOKENS_PER_CHARACTER + _TEMPLATE_TOKENS
+        samples = min(len(prompts), _SAMPLE_ROWS), round(longest) + spec.sample_max_tokens
+        predicted = min(spec.prediction_rows, _SAMPLE_ROWS) if self.config.data.has_evaluation else 0
+        row_tokens = (self.eval_tokens or self.batch.tokens) // max(spec.micro_batch_size, 1)
+        predictions = predicted, row_tokens + spec.prediction_max_tokens
+        rows, tokens = max(samples, predictions, key=lambda group: group[0] * group[1])
         return {
             "rows": rows,
-            "tokens": rows * (round(longest) + self.config.training.sample_max_tokens),
+            "tokens": rows * tokens,
             "bytes of a token": self.kv_cache_bytes(1),
             "vocabulary": self.facts.vocab_size,
         }

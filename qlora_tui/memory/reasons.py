@@ -30,7 +30,9 @@ def _reasons(run: Run, replayed: bool) -> Iterator[str]:
         yield "The shapes come from the shipped catalogue, not from the model's own files."
     if facts.family is None:
         yield f"Architecture {facts.model_type} has no entry of its own: which weights become 4-bit is a guess."
-    if not run.device.context_measured:
+    if not run.device.context_measured and not run.on_gpu:
+        yield "The libraries' memory is typical of the installed PyTorch build; the first run measures it here."
+    elif not run.device.context_measured:
         yield "The CUDA context is assumed, ± 150 MiB; `--probe` measures it on the card itself."
     if replayed and step.program is not None:
         yield f"Fragmentation comes from a replay of PyTorch's caching allocator, ± {REPLAY_DOUBT:.0%}."

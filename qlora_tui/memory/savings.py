@@ -54,7 +54,7 @@ def _savings(config: RunConfig, now: Estimate, other: Callable[[str], Estimate |
     changed = other(_checkpointing(not now.checkpointing))
     if changed is not None:
         yield _between("gradient checkpointing", now.full_bytes, changed.full_bytes, now.checkpointing)
-    if now.paged_bytes:
+    if now.paged_bytes and now.choices.on_gpu:
         yield Saving("paging the optimizer", now.paged_bytes, in_use=True)
     elif now.choices.on_gpu and now.choices.optimizer in PAGED_TWINS:
         changed = other(f"training.optimizer={PAGED_TWINS[now.choices.optimizer]}")

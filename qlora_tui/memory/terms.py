@@ -9,7 +9,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.memory import stored, trainable
 from qlora_tui.memory.allocator import rounded
 from qlora_tui.memory.choices import Choices
-from qlora_tui.memory.device import Device
+from qlora_tui.memory.device import HOST_WORK_BYTES, Device
 from qlora_tui.memory.program import StepPeak
 from qlora_tui.memory.stored import Dtypes
 from qlora_tui.memory.trainable import State, Trained
@@ -19,6 +19,8 @@ CUBLAS_BYTES = 8_519_680
 """Workspace of cuBLAS before Hopper; there is one for the forward thread and one for autograd's."""
 
 CUBLAS_HOPPER_BYTES = 32 << 20
+
+_TOKENIZER_ENTRY_BYTES = 1_200
 
 Numbers = Mapping[str, int | float | str]
 
@@ -155,10 +157,20 @@ def _split(trained: list[Trained]) -> tuple[int, int]:
     return coded, trainable.parameters(trained) - coded
 
 
+def tokenizer(facts: ModelFacts) -> list[Term]:
+    """The tokenizer: 830 to 1,270 bytes an entry were measured, the more the more merges it has."""
+    size = _TOKENIZER_ENTRY_BYTES * facts.vocab_size
+    return _present(
+        Term("tokenizer", "tokenizer", size, "vocabulary x bytes each",
+             {"vocabulary": facts.vocab_size, "bytes each": _TOKENIZER_ENTRY_BYTES})
+    )  # fmt: skip
+
+
 def fixed(device: Device) -> list[Term]:
     """What the process holds whatever it trains."""
     if device.kind == "cpu":
-        return [Term("context", "Python and its libraries", device.context_bytes, "measured on Linux", {})]
+        numbers = {"imports": device.context_bytes - HOST_WORK_BYTES, "work": HOST_WORK_BYTES}
+        return [Term("context", "Python and its libraries", device.context_bytes, "imports + work", numbers)]
     capability = device.compute_capability
     hopper = capability is not None and capability >= (9, 0)
     workspace = CUBLAS_HOPPER_BYTES if hopper else CUBLAS_BYTES

@@ -29,7 +29,7 @@ _PARTS = (
     ("optimizer", "optimizer", ("optimizer", "optimizer_paged")),
     ("gradients", "gradients", ("gradients", "buckets")),
     ("work", "activations, loss", ()),
-    ("context", "context, allocator", ("context", "fragmentation", "cublas")),
+    ("context", "context, allocator", ("context", "tokenizer", "mapped", "fragmentation", "cublas")),
 )
 """Key, label and terms of each part of the bar; what no other part names is work."""
 
