@@ -36,8 +36,9 @@ def predict(session: Session, model: Any, tokenizer: Any, rows: Any, spec: Train
     if not asked:
         return {}
     session.stage("sampling", "predictions", total=len(asked), unit="rows")
+    prompts = [row.prompt for row in asked]
     texts = generate.continuations(
-        model, tokenizer, [row.prompt for row in asked], max_tokens=spec.prediction_max_tokens
+        model, tokenizer, prompts, max_tokens=spec.prediction_max_tokens, batch_size=spec.micro_batch_size
     )
     lines, marks = [], []
     for row, text in zip(asked, texts, strict=True):

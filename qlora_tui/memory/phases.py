@@ -215,7 +215,7 @@ class Run:
         spec, prompts = self.config.training, self.config.training.sample_prompts
         longest = max(map(len, prompts), default=0) * _PROMPT_TOKENS_PER_CHARACTER + _TEMPLATE_TOKENS
         samples = min(len(prompts), _SAMPLE_ROWS), round(longest) + spec.sample_max_tokens
-        predicted = min(spec.prediction_rows, _SAMPLE_ROWS) if self.config.data.has_evaluation else 0
+        predicted = min(spec.prediction_rows, spec.micro_batch_size) if self.config.data.has_evaluation else 0
         row_tokens = (self.eval_tokens or self.batch.tokens) // max(spec.micro_batch_size, 1)
         predictions = predicted, row_tokens + spec.prediction_max_tokens
         rows, tokens = max(samples, predictions, key=lambda group: group[0] * group[1])
