@@ -24,7 +24,10 @@ EVALUATED = ["data.eval_rows=10"]
         (["adapter.init=pissa", "quantization.kind=8bit"], ("adapter.init", "quantization.kind")),
         (["adapter.init=loftq", "quantization.kind=none"], ("adapter.init", "quantization.kind")),
         (["adapter.init=loftq", "quantization.kind=8bit"], ("adapter.init", "quantization.kind")),
-        (["adapter.init=loftq", "model.device=cpu"], ("adapter.init", "model.device")),
+        (
+            ["adapter.layers_to_transform=[1]", "adapter.target_modules=.*q_proj"],
+            ("adapter.layers_to_transform", "adapter.target_modules"),
+        ),
         (["model.dtype=float16", "model.device=cpu"], ("model.dtype", "model.device")),
         (["quantization.compute_dtype=float16", "model.device=cpu"], ("quantization.compute_dtype", "model.device")),
         (["model.attention=flash_attention_2", "model.device=cpu"], ("model.attention", "model.device")),

@@ -20,6 +20,10 @@ NEEDED = {
 OWN = {
     "data.mix": ('[{source="a", weight=2}, {source="b"}]', None),
     "training.trackers": ("wandb, mlflow", ["wandb", "mlflow"]),
+    "adapter.exclude_modules": ("q_proj,v_proj", ["q_proj", "v_proj"]),
+    "adapter.layers_to_transform": ("[0, 1]", [0, 1]),
+    "adapter.rank_pattern": ("q_proj=8,v_proj=16", ["q_proj=8", "v_proj=16"]),
+    "adapter.alpha_pattern": ('["q_proj=0.5"]', ["q_proj=0.5"]),
     "training.tracker_tags": ("small,lamps", ["small", "lamps"]),
     "adapter.target_modules": ("q_proj,v_proj", ["q_proj", "v_proj"]),
     "adapter.modules_to_save": ('["embed_tokens", "lm_head"]', ["embed_tokens", "lm_head"]),
@@ -74,8 +78,8 @@ def test_a_setting_that_may_be_empty_can_be_emptied(key: str, nothing: str) -> N
 @pytest.mark.parametrize("key", [key for key, field in fields().items() if field.kinds != (str,) or field.choices])
 def test_a_value_of_the_wrong_type_names_key_and_expectation(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(overrides=[f"{key}=[3]"])
-    assert caught.value.message.startswith(f"--set {key}=[3]: {key}")
+        resolve(overrides=[f"{key}=[[3]]"])
+    assert caught.value.message.startswith(f"--set {key}=[[3]]: {key}")
     assert "expected " in caught.value.message
 
 

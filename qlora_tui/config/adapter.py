@@ -1,10 +1,13 @@
 """What is trained: LoRA matrices on chosen linear layers, or every weight."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from qlora_tui.config.spec import Spec
+
+RankOf = Annotated[str, StringConstraints(pattern=r"^[^=\s]+=[1-9][0-9]{0,3}$")]
+AlphaOf = Annotated[str, StringConstraints(pattern=r"^[^=\s]+=[0-9]*\.?[0-9]+$")]
 
 
 class AdapterSpec(Spec):
@@ -23,6 +26,18 @@ class AdapterSpec(Spec):
     target_modules: str | list[str] = "all-linear"
     """"all-linear" (every linear layer but the output head), a list of module names, or a regular expression."""
 
+    exclude_modules: str | list[str] = ""
+    """Modules that get no matrices although `target_modules` names them: a list of names, or a regular expression."""
+
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    """Numbers of the layers that get matrices, from 0. Empty: all layers."""
+
+    rank_pattern: list[RankOf] = Field(default_factory=list)
+    """Ranks of single modules, such as "q_proj=32". The name is the end of a module's path or a regular expression."""
+
+    alpha_pattern: list[AlphaOf] = Field(default_factory=list)
+    """Alphas of single modules, such as "q_proj=64", named as in `rank_pattern`."""
+
     rank_stabilized: bool = False
     """rsLoRA: scale by alpha / sqrt(rank), so high ranks keep learning."""
 
@@ -37,3 +52,13 @@ class AdapterSpec(Spec):
 
     lora_plus_ratio: float | None = Field(default=None, gt=0)
     """LoRA+: learning rate of the B matrices as a multiple of that of the A matrices (paper: 16). Empty: off."""
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Ranks of single modules by the pattern of their name."""
+        return {name: int(rank) for name, _, rank in (text.partition("=") for text in self.rank_pattern)}
+
+    @property
+    def alphas(self) -> dict[str, float]:
+        """Alphas of single modules by the pattern of their name."""
+        return {name: float(alpha) for name, _, alpha in (text.partition("=") for text in self.alpha_pattern)}

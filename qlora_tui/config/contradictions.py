@@ -75,6 +75,17 @@ def _adapter(config: RunConfig) -> Iterator[Contradiction]:
                 "model.dtype = float16 excludes adapter.kind = full: trained weights need float32 or bfloat16",
                 "Set model.dtype to auto or bfloat16.",
             )
+    if (
+        adapter.layers_to_transform
+        and adapter.target_modules != "all-linear"
+        and isinstance(adapter.target_modules, str)
+    ):
+        yield Contradiction(
+            ("adapter.layers_to_transform", "adapter.target_modules"),
+            "adapter.layers_to_transform chooses among modules by name, so it excludes a regular expression in "
+            "adapter.target_modules",
+            "Name the modules in a list, or put the layers into the regular expression.",
+        )
     if adapter.init == "pissa" and kind != "none":
         # PEFT decomposes the weight itself, which packed 4-bit and 8-bit weights do not allow.
         yield Contradiction(
@@ -105,13 +116,6 @@ def _cpu(config: RunConfig) -> Iterator[Contradiction]:
             ("model.attention", "model.device"),
             f"model.attention = {config.model.attention} excludes model.device = cpu: it runs on GPUs alone",
             "Set model.attention to auto or sdpa.",
-        )
-    if config.adapter.init == "loftq":
-        # PEFT moves each weight to the GPU to decompose its quantization error.
-        yield Contradiction(
-            ("adapter.init", "model.device"),
-            "adapter.init = loftq excludes model.device = cpu: the library starts the matrices on a GPU alone",
-            "Set adapter.init to default.",
         )
 
 
@@ -181,7 +185,10 @@ def _idle_weights(config: RunConfig) -> Iterator[Idle]:
         for name in ("double_quantization", "compute_dtype", "quant_storage"):
             yield Idle(f"quantization.{name}", "quantization.kind", "only nf4 and fp4 have it")
     if config.adapter.kind == "full":
-        for name in ("rank", "alpha", "dropout", "target_modules", "modules_to_save"):
+        for name in (
+            "rank", "alpha", "dropout", "target_modules", "exclude_modules", "layers_to_transform", "rank_pattern",
+            "alpha_pattern", "modules_to_save",
+        ):  # fmt: skip
             yield Idle(f"adapter.{name}", "adapter.kind", "there is no adapter")
     optimizer = config.training.optimizer
     if optimizer in ("sgd", "adafactor"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NOTHING = {"", "none", "null"}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_WORD_LIST = re.compile(r"[\w./:-]+(\s*,\s*[\w./:-]+)+,?")
+_WORD_LIST = re.compile(r"[\w./:=-]+(\s*,\s*[\w./:=-]+)+,?")
 """Names with commas between them: a list. Sentences and regular expressions are not."""
 
 

@@ -1,14 +1,18 @@
 """Which weights are trained: LoRA matrices put beside frozen weights, or all of them."""
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, replace_lora_weights_loftq
+from bitsandbytes.functional import dequantize_4bit
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners import lora
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.loftq_utils import _low_rank_decomposition, _SafetensorLoader
 from peft.utils.other import transpose
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -32,8 +36,11 @@ def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
-        target_modules=spec.target_modules,
-        exclude_modules=_excluded(model) if spec.target_modules == "all-linear" else None,
+        target_modules=_targets(spec, model),
+        exclude_modules=_excluded(spec, model),
+        layers_to_transform=spec.layers_to_transform or None,
+        rank_pattern=spec.ranks,
+        alpha_pattern=spec.alphas,
         use_rslora=spec.rank_stabilized,
         use_dora=spec.dora,
         init_lora_weights=f"pissa_niter_{PISSA_ITERATIONS}" if spec.init == "pissa" else True,
@@ -44,7 +51,26 @@ def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
     )
 
 
-def _excluded(model: Any) -> str | None:
+def _targets(spec: AdapterSpec, model: Any) -> str | list[str]:
+    """PEFT takes `layers_to_transform` only beside names: "all-linear" becomes those of all but the head."""
+    if spec.target_modules != "all-linear" or not spec.layers_to_transform:
+        return spec.target_modules
+    head = model.get_output_embeddings()
+    return sorted({_last_part(name) for name, layer in _linear_layers(model) if layer is not head})
+
+
+def _excluded(spec: AdapterSpec, model: Any) -> str | list[str] | None:
+    """What `exclude_modules` names, and what "all-linear" leaves out."""
+    left_out = _left_out(model) if spec.target_modules == "all-linear" else None
+    if left_out is None or not spec.exclude_modules:
+        return left_out or spec.exclude_modules or None
+    if isinstance(spec.exclude_modules, str):
+        return f"(?:{left_out})|(?:{spec.exclude_modules})"
+    names = "|".join(re.escape(name) for name in spec.exclude_modules)
+    return rf"(?:{left_out})|(?:(?:.*\.)?(?:{names}))"
+
+
+def _left_out(model: Any) -> str | None:
     """Regular expression for modules that "all-linear" excludes; None if there are none.
 
     These are all modules outside the language model in a multimodal model, and routers that are
@@ -96,12 +122,12 @@ def attach(model: Any, config: RunConfig, settings: Settings, pissa_initial: Pat
 
 def _with_lora(model: Any, config: RunConfig, *, restore_pissa: bool) -> Any:
     spec = config.adapter
-    lora = lora_config(spec, model)
-    lora.revision = config.model.revision
-    init = lora.init_lora_weights
-    lora.init_lora_weights = True if restore_pissa else init
+    wanted = lora_config(spec, model)
+    wanted.revision = config.model.revision
+    init = wanted.init_lora_weights
+    wanted.init_lora_weights = True if restore_pissa else init
     try:
-        adapted = get_peft_model(model, lora)
+        adapted = get_peft_model(model, wanted)
     except ValueError as error:
         raise _misfit(error, model, config) from error
     saved = adapted.peft_config["default"]
@@ -149,10 +175,18 @@ def _restore_pissa(model: Any, folder: Path) -> None:
         base.data = transpose(rest.to(base.dtype), layer.fan_in_fan_out)
 
 
+@torch.no_grad()
 def _start_with_loftq(model: Any, config: RunConfig) -> None:
+    """Start the matrices with the principal components of the quantization error, so that they cancel most of it.
+
+    PEFT's `replace_lora_weights_loftq` does the same on GPUs alone, and without dividing by the scale of the update.
+    """
     folder = local_folder(config.model) or snapshot(config.model)
+    weights = _SafetensorLoader(model, str(Path(folder or "") / "model.safetensors"))
     try:
-        replace_lora_weights_loftq(model, model_path=str(Path(folder or "") / "model.safetensors"))
+        for name, layer in model.named_modules():
+            if isinstance(layer, lora.Linear4bit):
+                _cancel_error(layer, weights.get_tensor(f"{name.removeprefix('base_model.model.')}.weight"))
     except (OSError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"adapter.init = loftq finds no unquantized weights of {config.model.id} that fit: {error}",
@@ -160,9 +194,26 @@ def _start_with_loftq(model: Any, config: RunConfig) -> None:
         ) from error
 
 
+def _cancel_error(layer: Any, weight: torch.Tensor) -> None:
+    """Set the matrices of a 4-bit layer to the best approximation of `weight` [outputs, inputs] less what is stored."""
+    stored = layer.get_base_layer().weight
+    error = weight.to(stored.device, torch.float32) - dequantize_4bit(stored.data, stored.quant_state).float()
+    parts = _low_rank_decomposition(error, reduced_rank=layer.r["default"])
+    layer.lora_A["default"].weight.data = parts["R"]
+    layer.lora_B["default"].weight.data = parts["L"] / layer.scaling["default"]
+
+
 def linear_names(model: Any) -> set[str]:
     """Last name parts of the linear layers, 4-bit and 8-bit ones among them."""
-    return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    return {_last_part(name) for name, _ in _linear_layers(model)}
+
+
+def _linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def set_adapter_dtype(model: Any, dtype: torch.dtype) -> None:

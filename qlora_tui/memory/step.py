@@ -154,6 +154,7 @@ def _program(
         and config.quantization.is_four_bit
         and adapter.kind == "lora"
         and adapter.target_modules == "all-linear"
+        and not (adapter.exclude_modules or adapter.layers_to_transform or adapter.rank_pattern)
         and not adapter.dora
         and not adapter.modules_to_save
         and (facts.moe is None or facts.moe.moe_layers == facts.layers)

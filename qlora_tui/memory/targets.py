@@ -1,6 +1,7 @@
 """Which weights of a model get LoRA matrices, by PEFT 0.21's rules for `target_modules`."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ EXPERT_NAMES: Mapping[str, tuple[str, str, str]] = {
 gate, up and down projection. The experts of other families are adapted by no `target_modules`."""
 
 _ROUTER = "gate"
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+"""The first number in a module's path is that of its layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Target:
 
     group: ModuleGroup
     count: int
+    rank: int
     rank_factor: int = 1
     """Fused gate and up projections get the rank of both."""
 
@@ -45,8 +49,7 @@ def targets(facts: ModelFacts, spec: AdapterSpec) -> list[Target]:
     if former is not None:
         return list(_with_experts(facts, spec, former))
     matches = _matcher(spec.target_modules)
-    found = [Target(group, _count(group, spec, matches)) for group in facts.modules]
-    return [target for target in found if target.count]
+    return [target for group in facts.modules for target in _by_rank(group, spec, matches)]
 
 
 def paths(group: ModuleGroup) -> Iterator[str]:
@@ -78,12 +81,33 @@ def _matcher(wanted: str | list[str]) -> Callable[[str], bool]:
     return lambda path: expression.fullmatch(path) is not None
 
 
-def _count(group: ModuleGroup, spec: AdapterSpec, matches: Callable[[str], bool]) -> int:
-    if spec.target_modules == "all-linear":
-        return group.count if group.kind == "linear" and not group.vision else 0
-    if group.kind not in ("linear", "embedding", "head"):
-        return 0
-    return sum(matches(path) for path in paths(group))
+def _by_rank(group: ModuleGroup, spec: AdapterSpec, matches: Callable[[str], bool]) -> Iterator[Target]:
+    """The adapted modules of a group: those of one rank are one target."""
+    everywhere = spec.target_modules == "all-linear"
+    if group.kind not in (("linear",) if everywhere else ("linear", "embedding", "head")):
+        return
+    if everywhere and group.vision:
+        return
+    if everywhere and not (spec.exclude_modules or spec.layers_to_transform or spec.rank_pattern):
+        yield Target(group, group.count, spec.rank)
+        return
+    found = [path for path in paths(group) if (everywhere or matches(path)) and _is_chosen(path, spec)]
+    for rank, count in Counter(_rank(path, spec) for path in found).items():
+        yield Target(group, count, rank)
+
+
+def _is_chosen(path: str, spec: AdapterSpec) -> bool:
+    """Whether neither `exclude_modules` nor `layers_to_transform` takes a targeted module out."""
+    if spec.exclude_modules and _matcher(spec.exclude_modules)(path):
+        return False
+    layer = _LAYER.match(path)
+    return not spec.layers_to_transform or (layer is not None and int(layer[1]) in spec.layers_to_transform)
+
+
+def _rank(path: str, spec: AdapterSpec) -> int:
+    """The rank of a module: that of the first pattern that its path ends with."""
+    ranks = spec.ranks
+    return next((rank for name, rank in ranks.items() if re.match(rf"(.*\.)?({name})$", path)), spec.rank)
 
 
 def _with_experts(facts: ModelFacts, spec: AdapterSpec, former: tuple[str, str, str]) -> Iterator[Target]:
@@ -96,11 +120,12 @@ def _with_experts(facts: ModelFacts, spec: AdapterSpec, former: tuple[str, str, 
         if group.kind == "expert":
             fused = leaf == "gate_up_proj"
             if ({gate, up} <= names) if fused else (leaf == "down_proj" and down in names):
-                yield Target(group, group.count, 2 if fused else 1)
+                yield Target(group, group.count, spec.rank, 2 if fused else 1)
             continue
-        router = group.kind == "router" and leaf == _ROUTER and _ROUTER in names
-        if router or (group.kind in ("linear", "embedding", "head") and leaf in plain and not group.vision):
-            yield Target(group, group.count)
+        if group.kind == "router" and leaf == _ROUTER and _ROUTER in names:
+            yield Target(group, group.count, spec.rank)
+        elif leaf in plain and not group.vision:
+            yield from _by_rank(group, spec.model_copy(update={"target_modules": [leaf]}), lambda _: True)
 
 
 def _last_names(facts: ModelFacts, spec: AdapterSpec, former: tuple[str, str, str]) -> set[str]:

@@ -92,7 +92,7 @@ def _is_head(group: ModuleGroup, facts: ModelFacts) -> bool:
 
 
 def _matrices(target: Target, spec: AdapterSpec, item_bytes: int) -> list[Trained]:
-    group, rank, count = target.group, spec.rank, target.count
+    group, rank, count = target.group, target.rank, target.count
     inputs, outputs = group.in_features, group.out_features
     if group.kind == "expert":
         experts, outputs, inputs = group.shape

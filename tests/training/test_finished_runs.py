@@ -55,7 +55,7 @@ def test_the_best_weights_are_kept_where_no_checkpoint_is_due(tmp_path: Path) ->
 
 def test_a_device_that_auto_became_is_held_to_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for setting in ("quantization.compute_dtype=float16", "adapter.init=loftq", "model.attention=flash_attention_2"):
+    for setting in ("quantization.compute_dtype=float16", "model.attention=flash_attention_2"):
         with pytest.raises(ConfigError, match=r"excludes model\.device = cpu"):
             trained_here(setting.partition("=")[2], "model.device=auto", setting)
 
