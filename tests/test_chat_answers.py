@@ -243,7 +243,7 @@ def test_answers_stop_at_the_end_of_the_context(answerer, loaded):
     assert tell(answerer, prompt)[1].tokens > 0
 
 
-def test_a_conversation_that_the_chat_template_refuses_is_an_error_with_a_way_out(loaded, monkeypatch):
+def test_conversation_refused_by_the_chat_template_is_an_error_with_a_hint(loaded, monkeypatch):
     refusing = "{% if 'secret' in messages[-1].content %}{{ raise_exception('no secrets') }}{% endif %}hello"
     monkeypatch.setattr(loaded.tokenizer, "chat_template", refusing)
     answerer = Answerer(replace(loaded, prompts=Prompts.of(loaded.tokenizer)))
@@ -252,7 +252,7 @@ def test_a_conversation_that_the_chat_template_refuses_is_an_error_with_a_way_ou
     assert "/system" in caught.value.hint
 
 
-def test_a_system_prompt_is_asked_as_it_is_trained_where_the_template_has_no_system_turn(loaded, monkeypatch):
+def test_system_prompt_matches_training_without_system_turns(loaded, monkeypatch):
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     template = refusing + "{% for m in messages %}{{ m.role + ': ' + m.content + '; ' }}{% endfor %}"
     monkeypatch.setattr(loaded.tokenizer, "chat_template", template)

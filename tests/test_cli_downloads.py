@@ -179,7 +179,7 @@ UNCLEAR = '{"a": "one", "b": "two", "c": "three"}\n'
         (("--replace",), "", 2, "--replace needs --name"),
     ],
 )
-def test_what_can_be_refused_is_refused_before_a_download(
+def test_invalid_runs_are_refused_before_a_download(
     typed: Typed,
     tmp_path: Path,
     words: tuple[str, ...],
@@ -204,7 +204,7 @@ def test_what_can_be_refused_is_refused_before_a_download(
 
 
 @pytest.mark.parametrize(("words", "code"), [(("--set", "data.source=rows.jsonl"), 10), (("--name", "taken"), 5)])
-def test_the_queue_refuses_before_a_download_as_well(
+def test_queue_refuses_invalid_runs_before_a_download(
     typed: Typed, tmp_path: Path, words: tuple[str, ...], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

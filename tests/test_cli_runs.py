@@ -97,9 +97,7 @@ def test_a_taken_name_is_a_conflict(command: Cli, fake_worker: Behave) -> None:
     assert "--name" in result.err
 
 
-def test_a_taken_name_is_replaced_when_asked_and_the_earlier_run_can_be_restored(
-    command: Cli, fake_worker: Behave
-) -> None:
+def test_replace_moves_the_earlier_run_to_the_bin(command: Cli, fake_worker: Behave) -> None:
     command("train", "starter", "--name", "one", "--set", "training.seed=1")
     replaced = command("train", "starter", "--name", "one", "--set", "training.seed=2", "--replace", "--detach")
     assert replaced.code == 0, replaced.err
@@ -111,7 +109,7 @@ def test_a_taken_name_is_replaced_when_asked_and_the_earlier_run_can_be_restored
     assert command("train", "starter", "--replace").code == 2
 
 
-def test_a_running_run_is_not_replaced_and_a_failed_replacement_changes_nothing(
+def test_running_run_is_not_replaced_and_failed_replacement_changes_nothing(
     command: Cli, waiting: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "_LOCK_PATIENCE_S", 0.1)
@@ -348,7 +346,7 @@ def test_sigterm_stops_a_foreground_run_with_a_checkpoint(fake_worker: Behave, b
     assert jobs.replay(run).checkpoints
 
 
-def test_sigterm_while_watching_leaves_the_run_alone(waiting: RunFolder) -> None:
+def test_sigterm_while_watching_does_not_affect_the_run(waiting: RunFolder) -> None:
     process = typed("watch", "one")
     read_until(process, "one is running")
     process.send_signal(signal.SIGTERM)
@@ -357,9 +355,7 @@ def test_sigterm_while_watching_leaves_the_run_alone(waiting: RunFolder) -> None
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_folder_that_is_moved_or_deleted_under_a_foreground_run_is_named_where_it_is(
-    fake_worker: Behave, moved: bool
-) -> None:
+def test_moved_or_deleted_folder_of_a_foreground_run_is_reported(fake_worker: Behave, moved: bool) -> None:
     fake_worker("wait")
     process = typed("train", "starter", "--name", "one")
     read_until(process, "step 1/4")

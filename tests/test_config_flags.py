@@ -173,7 +173,7 @@ def test_values_without_an_equivalent_are_an_error(line: str, message: str) -> N
     assert message in caught.value.message
 
 
-def test_prediction_alone_is_refused_with_the_command_that_does_it() -> None:
+def test_prediction_without_training_names_the_equivalent_command() -> None:
     """scripts/generate.sh of the original repository."""
     line = "--do_train False --do_eval False --do_predict True --predict_with_generate --dataset alpaca"
     with pytest.raises(ConfigError) as caught:
@@ -189,13 +189,13 @@ def test_prediction_alone_is_refused_with_the_command_that_does_it() -> None:
     assert "eval loss RUN" in caught.value.hint and "eval mmlu RUN FILE" in caught.value.hint
 
 
-def test_intervals_may_be_shares_of_all_steps() -> None:
+def test_intervals_can_be_fractions_of_all_steps() -> None:
     training = _translated("--max_steps 1001 --save_steps 0.1 --evaluation_strategy steps --eval_steps 0.25").training
     assert (training.save_every_steps, training.eval_every_steps) == (101, 251)
     assert _translated("--evaluation_strategy steps").training.eval_every_steps == 10
 
 
-def test_schedules_under_another_name_are_the_same_curve() -> None:
+def test_renamed_schedules_have_the_same_curve() -> None:
     for name, same in (("polynomial", "linear"), ("cosine_with_restarts", "cosine")):
         config, notes = translate(["--lr_scheduler_type", name])
         assert config.training.schedule == same

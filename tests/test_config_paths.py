@@ -35,7 +35,7 @@ def written(project: Path, text: str) -> Path:
     return file
 
 
-def test_relative_paths_are_those_beside_the_file(project: Path) -> None:
+def test_relative_paths_are_relative_to_the_file(project: Path) -> None:
     config = load(
         written(
             project,
@@ -66,16 +66,16 @@ def test_relative_paths_are_those_beside_the_file(project: Path) -> None:
     ("model", "source"),
     [("starter", "starter"), ("Qwen/Qwen3-0.6B", "oasst1"), ("gpt2", "owner/set"), ("a/b.c", "owner/set-v1.0")],
 )
-def test_names_stay(project: Path, model: str, source: str) -> None:
+def test_names_of_known_sets_and_hub_ids_are_kept(project: Path, model: str, source: str) -> None:
     config = load(written(project, f'[model]\nid = "{model}"\n[data]\nsource = "{source}"\n'))
     assert (config.model.id, config.data.source) == (model, source)
 
 
-def test_the_names_that_win_over_a_path_are_those_of_the_known_sets() -> None:
+def test_known_set_names_take_precedence_over_paths() -> None:
     assert set(KNOWN_SETS) == {STARTER, *KNOWN}
 
 
-def test_a_file_that_only_the_current_folder_has_is_refused(project: Path) -> None:
+def test_file_found_only_in_the_current_folder_is_refused(project: Path) -> None:
     data = project.parent / "elsewhere" / "data"
     data.mkdir()
     (data / "mine.jsonl").write_text("")
@@ -86,12 +86,12 @@ def test_a_file_that_only_the_current_folder_has_is_refused(project: Path) -> No
     assert "relative to its folder" in raised.value.hint
 
 
-def test_a_flag_is_relative_to_the_current_folder_and_wins(project: Path) -> None:
+def test_flag_paths_are_relative_to_the_current_folder_and_override_the_file(project: Path) -> None:
     file = written(project, '[data]\nsource = "rows.jsonl"\n')
     assert resolve(None, file, ["data.source=here.jsonl"]).data.source == "here.jsonl"
 
 
-def test_a_preset_of_the_users_own_finds_its_data_from_anywhere(
+def test_user_preset_finds_its_data_from_any_folder(
     project: Path, command: Cli, fake_worker: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
@@ -111,7 +111,7 @@ def test_a_file_is_trained_from_any_folder(project: Path, command: Cli, fake_wor
 
 
 @pytest.mark.parametrize("text", ['""', '"\\u0000"', "3", f'"{"x" * 5000}.jsonl"', '"~nobody/x.jsonl"'])
-def test_what_can_be_no_path_is_left_to_the_check_that_names_it(project: Path, text: str) -> None:
+def test_values_that_are_not_paths_are_left_to_validation(project: Path, text: str) -> None:
     file = written(project, f"[data]\nsource = {text}\n")
     try:
         load(file)

@@ -93,7 +93,7 @@ def test_another_source_resets_format_columns_and_evaluation_rows(tmp_path: Path
     assert "data.eval_source = held.jsonl" in reset_note(before, after)
 
 
-def test_settings_given_with_the_source_hold_in_any_order() -> None:
+def test_settings_given_with_the_source_apply_in_any_order() -> None:
     given = ["data.format=alpaca", "data.eval_rows=5", "data.source=mine.jsonl", "data.columns.prompt=q"]
     for overrides in (given, given[::-1]):
         config = resolve(SHIPPED, overrides=overrides)
@@ -109,7 +109,7 @@ def test_the_same_source_resets_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert edited(first, [f"data.source={tmp_path / 'mine.jsonl'}"]).data.format == "alpaca"
 
 
-def test_another_source_ends_what_needs_evaluation_rows(tmp_path: Path) -> None:
+def test_another_source_resets_settings_that_need_evaluation_rows(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
     file.write_text(
         "[data]\neval_rows = 8\n[training]\neval_every_steps = 5\nsave_every_steps = 5\nbest_checkpoint = true\n"
@@ -122,7 +122,7 @@ def test_another_source_ends_what_needs_evaluation_rows(tmp_path: Path) -> None:
     assert kept.training.best_checkpoint
 
 
-def test_a_file_with_another_source_resets_those_of_the_preset(preset: str, file: Path) -> None:
+def test_file_with_another_source_resets_preset_settings(preset: str, file: Path) -> None:
     file.write_text("[data]\nsource = 'mine.jsonl'\n")
     assert resolve(preset, file).data.columns.prompt is None
 

@@ -29,5 +29,5 @@ TRACEBACK = [
         ([], ""),
     ],
 )
-def test_the_error_is_quoted_and_no_warning(lines: list[str], cause: str) -> None:
+def test_error_is_quoted_instead_of_warnings(lines: list[str], cause: str) -> None:
     assert crash_cause(lines) == cause

@@ -30,7 +30,7 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_every_flipped_bit_of_the_settings_is_noticed_or_without_effect(run: RunFolder) -> None:
+def test_every_flipped_bit_of_the_settings_is_detected_or_harmless(run: RunFolder) -> None:
     content = run.config.read_bytes()
     for bit in range(0, len(content) * 8, 11):
         run.config.write_bytes(content)
@@ -38,7 +38,7 @@ def test_every_flipped_bit_of_the_settings_is_noticed_or_without_effect(run: Run
         assert run.load_config() == RunConfig(), "the copy in plan.json is used"
 
 
-def test_damaged_settings_without_a_copy_are_refused_and_a_changed_file_can_be_used(run: RunFolder) -> None:
+def test_damaged_settings_without_a_copy_are_refused(run: RunFolder) -> None:
     text = run.config.read_text()
     run.plan.unlink()
     run.config.write_text(text.replace("seed = 42", "seed = 43", 1))
@@ -49,7 +49,7 @@ def test_damaged_settings_without_a_copy_are_refused_and_a_changed_file_can_be_u
     assert run.load_config() != RunConfig()
 
 
-def test_every_flipped_bit_of_the_plan_is_noticed_or_without_effect(run: RunFolder) -> None:
+def test_every_flipped_bit_of_the_plan_is_detected_or_harmless(run: RunFolder) -> None:
     content, plan = run.plan.read_bytes(), read_plan(run)
     for bit in range(0, len(content) * 8, 11):
         run.plan.write_bytes(content)
@@ -76,7 +76,7 @@ Lose = Callable[[Path], object]
 
 
 @pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_text("{")])
-def test_identity_of_data_and_model_survives_the_loss_of_the_plan(run: RunFolder, lose: Lose) -> None:
+def test_data_and_model_identity_is_restored_without_the_plan(run: RunFolder, lose: Lose) -> None:
     record(run, data_fingerprint="d", model_fingerprint="m")
     writer = EventWriter(run.events)
     writer.write(events.DatasetReady(train_rows=1, eval_rows=0, report={"fingerprint": "d", "commits": {}}))
@@ -91,7 +91,7 @@ def test_identity_of_data_and_model_survives_the_loss_of_the_plan(run: RunFolder
     assert check_plan(run, resuming=True, accept=False) is None
 
 
-def test_a_resume_that_nothing_can_check_is_refused_unless_accepted(run: RunFolder) -> None:
+def test_resume_with_unknown_data_and_model_is_refused_unless_accepted(run: RunFolder) -> None:
     run.plan.unlink()
     with pytest.raises(DataError, match=r"plan\.json of run 'one' is missing") as raised:
         check_plan(run, resuming=True, accept=False)
@@ -107,7 +107,7 @@ def adapter(run: RunFolder) -> Path:
     return run.adapter / "adapter_model.safetensors"
 
 
-def test_a_damaged_adapter_is_named_with_what_can_be_used(run: RunFolder, command: Cli) -> None:
+def test_damaged_adapter_is_reported_with_an_alternative(run: RunFolder, command: Cli) -> None:
     weights = adapter(run)
     (run.adapter / "README.md").write_text("a card that was edited")
     damage.check_adapter(run, run.adapter)
@@ -144,7 +144,7 @@ def test_damaged_lines_of_the_log_are_reported(run: RunFolder, command: Cli) -> 
 
 
 @pytest.mark.parametrize("content", ['{"files": {}}', '{"files": []}', "{}"])
-def test_a_checkpoint_that_lists_no_files_is_not_whole(tmp_path: Path, content: str) -> None:
+def test_checkpoint_without_listed_files_is_incomplete(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "checkpoint-3"
     folder.mkdir()
     (folder / "trainer_state.json").write_text('{"global_step": 3}')
@@ -152,7 +152,7 @@ def test_a_checkpoint_that_lists_no_files_is_not_whole(tmp_path: Path, content: 
     assert why_incomplete(CheckpointFolder(folder, 3)) is not None
 
 
-def test_a_checkpoint_sealed_with_another_checksum_is_whole(tmp_path: Path) -> None:
+def test_checkpoint_with_the_former_checksum_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-3"
     folder.mkdir()
     (folder / "trainer_state.json").write_text('{"global_step": 3}')

@@ -28,7 +28,7 @@ def said(role: str, content: str, **more: Any) -> Row:
     return {"role": role, "content": content, **more}
 
 
-def test_data_check_shows_the_row_what_is_trained_and_what_is_asked(tmp_path: Path, command: Cli) -> None:
+def test_data_check_shows_the_row_the_trained_text_and_the_prompt(tmp_path: Path, command: Cli) -> None:
     path = tmp_path / "rows.jsonl"
     turns = [said("user", "Hi"), said("assistant", "BAD", weight=0), said("user", "No"), said("assistant", "GOOD")]
     path.write_text(json.dumps({"messages": turns}) + "\n")
@@ -41,7 +41,7 @@ def test_data_check_shows_the_row_what_is_trained_and_what_is_asked(tmp_path: Pa
     assert [turn["content"] for turn in row["turns"]] == ["Hi", "BAD", "No", "GOOD"]
 
 
-def test_data_check_fails_where_no_answer_is_trained(tmp_path: Path, command: Cli) -> None:
+def test_data_check_fails_without_a_trained_answer(tmp_path: Path, command: Cli) -> None:
     path = tmp_path / "rows.jsonl"
     good = {"messages": [said("user", "Hi"), said("assistant", "Hello")]}
     path.write_text(json.dumps(good) + "\n" + json.dumps({"messages": [said("user", "Only?")]}) + "\n")

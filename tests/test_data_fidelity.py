@@ -64,13 +64,13 @@ def test_a_conversation_without_a_trained_answer_is_dropped(tmp_path: Path) -> N
     assert encoded(tmp_path, {"messages": turns}, "chatml")[1].dropped == "no answer"
 
 
-def test_a_weight_between_none_and_all_is_refused(tmp_path: Path) -> None:
+def test_fractional_turn_weight_is_refused(tmp_path: Path) -> None:
     turns = [said("user", "Hi"), said("assistant", "Half", weight=0.5)]
     with pytest.raises(DataError, match=r"turn 2: weight is the number 0.5"):
         trained(tmp_path, {"messages": turns}, "chatml")
 
 
-def test_joined_answers_of_which_one_is_trained_are_refused(tmp_path: Path) -> None:
+def test_merged_trained_and_untrained_answers_are_refused(tmp_path: Path) -> None:
     turns = [said("user", "Hi"), said("assistant", "BAD", weight=0), said("assistant", "GOOD")]
     with pytest.raises(DataError):
         trained(tmp_path, {"messages": turns}, "gemma3")

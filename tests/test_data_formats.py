@@ -252,7 +252,7 @@ def test_answers_marked_as_bad_are_not_trained(tmp_path: Path) -> None:
     assert evidence in loaded.detection.evidence
 
 
-def test_a_label_that_is_a_number_is_no_mark(tmp_path: Path) -> None:
+def test_numeric_label_does_not_mark_answers(tmp_path: Path) -> None:
     rows = [{"prompt": f"a{at}", "completion": f"b{at}", "label": at} for at in range(6)]
     loaded = load(tmp_path, rows)
     assert len(loaded.dataset) == 6

@@ -57,7 +57,7 @@ def test_a_known_column_after_the_sample_stops_the_load(tmp_path: Path, name: st
     assert f'data.columns.{kind} = "{name}"' in caught.value.hint
 
 
-def test_a_late_column_named_by_hand_is_trained(tmp_path: Path) -> None:
+def test_late_column_named_explicitly_is_trained(tmp_path: Path) -> None:
     source = late(tmp_path / "rows.jsonl", "input", "the lamp")
     loaded = load(source, columns={"context": "input"})
     assert to_example(loaded.dataset[230]).turns[0]["context"] == "the lamp"
@@ -86,7 +86,7 @@ def test_a_column_of_text_that_no_format_uses_stops_detection(tmp_path: Path) ->
     assert caught.value.choices[-1] == {"data.ignore_columns": ["question"]}
 
 
-def test_the_choices_offered_for_unused_text_work(tmp_path: Path) -> None:
+def test_suggested_settings_for_unused_text_work(tmp_path: Path) -> None:
     source = written(tmp_path / "rows.jsonl", INSTRUCTED)
     loaded = load(source, format="two-column", columns={"prompt": "question", "system": "instruction"})
     assert said(loaded) == [
@@ -99,7 +99,7 @@ def test_the_choices_offered_for_unused_text_work(tmp_path: Path) -> None:
     assert to_example(whole.dataset[0]).turns[0]["context"] == "What colour is lamp 0?"
 
 
-def test_a_format_given_by_hand_names_the_text_that_it_leaves_out(tmp_path: Path) -> None:
+def test_explicit_format_reports_unused_text(tmp_path: Path) -> None:
     columns = {"prompt": "instruction", "response": "answer"}
     loaded = load(written(tmp_path / "rows.jsonl", INSTRUCTED), format="alpaca", columns=columns)
     assert any("column 'question' contains text that is not trained" in warning for warning in loaded.warnings)
@@ -126,7 +126,7 @@ def test_metadata_and_copies_do_not_stop_detection(tmp_path: Path, extra: Row) -
     assert any(next(iter(extra)) in note for note in loaded.notes)
 
 
-def test_one_prompt_for_many_answers_stops_detection(tmp_path: Path) -> None:
+def test_one_prompt_with_many_answers_stops_detection(tmp_path: Path) -> None:
     rows = [{"prompt": "Write a line.", "completion": f"Line {at}."} for at in range(6)]
     source = written(tmp_path / "rows.jsonl", rows)
     with pytest.raises(UnclearFormatError, match="6 of 6 sampled rows share their prompt with a row") as caught:
@@ -144,14 +144,14 @@ def test_history_and_context_are_part_of_the_conversation(tmp_path: Path) -> Non
     assert to_example(loaded.dataset[0]).turns[0]["context"] == "Lamp 0 is in hall 0."
 
 
-def test_numbers_and_truth_values_are_answers_as_text(tmp_path: Path) -> None:
+def test_numbers_and_booleans_are_trained_as_text(tmp_path: Path) -> None:
     answers = [2, "blue", True, 3.14, "Bo"]
     rows = [{"question": f"q{at}?", "answer": answer} for at, answer in enumerate(answers)]
     loaded = load(written(tmp_path / "rows.jsonl", rows))
     assert [said(loaded, at)[1][1] for at in range(5)] == ["2", "blue", "true", "3.14", "Bo"]
 
 
-def test_a_table_of_figures_asks_nothing(tmp_path: Path) -> None:
+def test_numeric_table_has_no_prompts(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         load(written(tmp_path / "rows.jsonl", [{"input": at, "output": at * 2} for at in range(5)]))
 
@@ -186,7 +186,7 @@ def test_conversations_that_pandas_wrote_into_csv_are_read(tmp_path: Path) -> No
     assert said(loaded, 0) == said(loaded, 1) == [("user", "It's 1?"), ("assistant", "Yes")]
 
 
-def test_json_over_several_lines_is_read_whatever_the_suffix(tmp_path: Path) -> None:
+def test_multiline_json_is_read_with_any_suffix(tmp_path: Path) -> None:
     rows = [{"question": f"q{at}?", "answer": f"a{at}"} for at in range(3)]
     pretty = tmp_path / "pretty.jsonl"
     pretty.write_text("\n".join(json.dumps(row, indent=2) for row in rows))
@@ -418,7 +418,7 @@ VALUES = st.sampled_from(["a word", "one two three", "x", "", None, 4, 1.5, True
 
 @given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES)), min_size=1, max_size=5))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_applying_the_first_suggestion_never_gives_the_same_error(tmp_path: Path, rows: list[Row]) -> None:
+def test_first_suggestion_fixes_the_error(tmp_path: Path, rows: list[Row]) -> None:
     source = written(tmp_path / "rows.jsonl", rows)
     try:
         load_source(SourceSpec(source=source), sample_rows=10)

@@ -208,7 +208,7 @@ def test_the_chat_templates_of_model_families_can_be_trained_with(variant: str) 
 
 
 @pytest.mark.parametrize("variant", FAMILIES)
-def test_a_model_is_asked_as_it_was_trained(variant: str) -> None:
+def test_prompts_match_the_training_format(variant: str) -> None:
     """Each prompt of the saved template is how a training row begins, token by token."""
     tokenizer = with_template((_FOLDER / variant.replace("_training", "")).read_text())
     template = resolve("auto", tokenizer)
@@ -224,12 +224,12 @@ def test_a_model_is_asked_as_it_was_trained(variant: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama3_1", "gemma3", "qwen2_5", "phi3", "glm4moe"])
-def test_a_template_that_asks_as_it_trains_is_saved_unchanged(family: str) -> None:
+def test_template_with_matching_prompts_is_saved_unchanged(family: str) -> None:
     original = (_FOLDER / f"{family}.jinja").read_text()
     assert resolve("auto", with_template(original)).portable == original
 
 
-def test_a_template_whose_prompts_begin_no_row_is_refused_with_both_strings() -> None:
+def test_template_with_mismatched_prompts_is_refused() -> None:
     counting = (
         "{{ messages|length }}{% for m in messages %}{{ '\n' + m['role'] + ': ' }}{% if m['role'] == 'assistant' %}"
         "{% generation %}{{ m['content'] + eos_token }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}"

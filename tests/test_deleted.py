@@ -51,7 +51,7 @@ def test_a_deleted_run_is_kept_for_seven_days_and_then_removed() -> None:
     assert deleted.restore(deleted.find("young")) == store.find("young")
 
 
-def test_a_removal_that_was_interrupted_is_finished_by_the_next() -> None:
+def test_interrupted_removal_is_finished_by_the_next_one() -> None:
     entry = deleted.delete(made("one"))
     slot = entry.run.path.parent
     slot.rename(slot.with_name(f"purging-{slot.name}"))
@@ -60,7 +60,7 @@ def test_a_removal_that_was_interrupted_is_finished_by_the_next() -> None:
     assert list((paths.runs() / ".bin").iterdir()) == []
 
 
-def test_a_restored_run_does_not_take_the_place_of_another() -> None:
+def test_restored_run_does_not_replace_another() -> None:
     entry = deleted.delete(made("one"))
     (paths.runs() / "one").mkdir()
     with pytest.raises(RunConflictError):
@@ -97,7 +97,7 @@ def test_another_process_restores_what_this_one_deleted(command: Cli) -> None:
     assert run.load_config().training.seed == 7
 
 
-def test_the_bin_is_listed_with_when_each_run_goes(command: Cli) -> None:
+def test_bin_lists_the_expiry_of_each_run(command: Cli) -> None:
     assert command("runs", "bin").err == "the bin is empty\n"
     made("one")
     entry = deleted.delete(store.find("one"))
@@ -111,7 +111,7 @@ def test_the_bin_is_listed_with_when_each_run_goes(command: Cli) -> None:
     assert list((paths.runs() / ".bin").iterdir()) == []
 
 
-def test_restoring_names_the_nearest_run_and_takes_another_name(command: Cli) -> None:
+def test_restore_suggests_the_nearest_name_and_accepts_a_new_one(command: Cli) -> None:
     made("alpha")
     command("runs", "delete", "alpha")
     missed = command("runs", "restore", "alpah")
@@ -122,7 +122,7 @@ def test_restoring_names_the_nearest_run_and_takes_another_name(command: Cli) ->
     assert [run.name for run in store.all_runs()] == ["beta"]
 
 
-def test_deleting_for_good_asks_and_frees_the_disk(command: Cli) -> None:
+def test_permanent_deletion_asks_and_frees_the_disk(command: Cli) -> None:
     for name in ("one", "two"):
         made(name)
     assert command("runs", "rm", "one", "two").code == 2

@@ -13,7 +13,7 @@ from qlora_tui.runs import store
 
 
 @pytest.mark.parametrize("name", ["ascii", "iso-8859-1", "cp1252"])
-def test_frames_and_signs_keep_their_columns(name: str) -> None:
+def test_frames_and_symbols_keep_their_width(name: str) -> None:
     encoding.adapt_streams()
     for character in "╭─╮│╰┃┏▔▎█░●✓✗▼…⠁⣿日Ωé":
         written = character.encode(name, "qlora-tui").decode(name)

@@ -122,7 +122,7 @@ def test_a_redirect_takes_the_key_nowhere(server: JudgeServer, monkeypatch: pyte
     assert len(server.requests) == 1
 
 
-def test_a_reply_without_text_is_kept_as_unparsed_and_not_paid_twice(
+def test_reply_without_text_is_stored_as_unparsed_and_not_requested_again(
     command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path
 ) -> None:
     server.failures = ["no text"]
@@ -147,7 +147,7 @@ def test_a_lost_reply_is_never_stored_as_a_verdict(
     assert all(row["score"] in (1, 2) for row in verdicts(out)) and len(verdicts(out)) == 2 * QUESTIONS
 
 
-def test_absurd_token_counts_are_not_added_up(
+def test_impossible_token_counts_are_not_added_up(
     command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path
 ) -> None:
     server.failures = ["absurd usage"] * (2 * QUESTIONS)
@@ -158,7 +158,7 @@ def test_absurd_token_counts_are_not_added_up(
     assert "token counts" in result.err
 
 
-def test_an_absurd_number_of_tokens_is_refused(
+def test_impossible_number_of_tokens_is_refused(
     command: Cli, server: JudgeServer, answers: list[str], tmp_path: Path
 ) -> None:
     result = command(*words(answers[:2], server, tmp_path / "v.jsonl", "--max-tokens", str(10**12)))
@@ -177,7 +177,7 @@ def test_a_long_wait_is_announced_once(server: JudgeServer) -> None:
     assert len(said) == 1 and "5 min" in said[0] and "429" in said[0]
 
 
-def test_a_wait_beyond_reason_is_cut_and_said(server: JudgeServer) -> None:
+def test_excessive_wait_is_shortened_and_reported(server: JudgeServer) -> None:
     said: list[str] = []
     waited: list[float] = []
     server.failures, server.retry_after = [429], "86400"

@@ -78,7 +78,7 @@ def flipped(content: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-def test_every_flipped_bit_is_noticed_or_without_effect(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected_or_harmless(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
     writer = EventWriter(log)
     written = [writer.write(step(1)), writer.write(events.Warned(code="x", message="ü")), writer.write(step(2))]
@@ -101,7 +101,7 @@ def test_lines_written_before_checksums_are_read(tmp_path: Path) -> None:
     assert reader.damaged_lines == reader.unreadable_lines == 0
 
 
-def test_checksum_of_a_line_cannot_be_left_out(tmp_path: Path) -> None:
+def test_missing_checksum_of_a_line_is_detected(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
     written = EventWriter(log).write(step(1))
     log.write_text(written.model_dump_json() + "\n")
@@ -110,7 +110,7 @@ def test_checksum_of_a_line_cannot_be_left_out(tmp_path: Path) -> None:
     assert reader.damaged_lines == 1
 
 
-def test_lines_of_a_later_version_are_not_called_damaged(tmp_path: Path) -> None:
+def test_lines_of_a_later_version_are_not_reported_as_damaged(tmp_path: Path) -> None:
     class Later(events.Warned):
         kind: str = "from_the_future"  # type: ignore[assignment]
 

@@ -60,12 +60,12 @@ def test_the_length_in_steps(setting: str, steps: int) -> None:
         (["training.epochs=many"], "training.epochs"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(settings: list[str], message: str) -> None:
+def test_invalid_changes_are_refused_by_name(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         extension.plan(*ended(), settings)
 
 
-def test_epochs_do_not_change_a_run_of_so_many_steps() -> None:
+def test_epochs_do_not_extend_a_run_with_max_steps() -> None:
     run, state = ended("training.max_steps=100")
     with pytest.raises(ConfigError, match=r"training.max_steps = 100 of one sets the length"):
         extension.plan(run, state, ["training.epochs=9"])
@@ -95,7 +95,7 @@ def test_a_run_that_stopped_early_or_lost_its_checkpoints_is_not_extended() -> N
         (["cosine_with_min_lr"], "from 2e-05 at step 100 to 0.00011 at step 101"),
     ],
 )
-def test_what_the_learning_rate_does_is_said(schedule: list[str], said: str) -> None:
+def test_effect_on_the_learning_rate_is_reported(schedule: list[str], said: str) -> None:
     spec = [f"training.schedule={schedule[0]}", *(f"training.{setting}" for setting in schedule[1:])]
     assert said in extension.plan(*ended(*spec), ["training.epochs=4"]).consequence
 
@@ -121,7 +121,7 @@ def test_a_refused_change_starts_no_worker(command: Cli, fake_worker: Behave) ->
     assert jobs.replay(store.find("one")).attempt == 1
 
 
-def test_a_changed_length_is_the_runs_from_then_on() -> None:
+def test_changed_length_is_kept_for_later_resumes() -> None:
     run, state = ended()
     changed = fold_all(state, [events.Extended(changes={"training.epochs": 3.0, "training.max_steps": None})])
     assert extension.current_config(run, changed).training.epochs == 3

@@ -113,7 +113,7 @@ def impostor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.usefixtures("impostor")
-def test_an_answer_that_is_none_of_a_hub_is_told_as_such() -> None:
+def test_invalid_hub_answers_are_reported() -> None:
     for ask in (lambda: search("a"), lambda: missing_files(ModelSpec(id="owner/name"))):
         with pytest.raises(HubUnreachableError, match="does not answer like a hub"):
             ask()
@@ -137,7 +137,7 @@ def test_a_key_of_many_parts_is_refused_before_it_takes_memory(tmp_path: Path, f
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
-def test_dots_in_values_are_no_keys(tmp_path: Path) -> None:
+def test_dots_in_values_are_not_keys(tmp_path: Path) -> None:
     path = tmp_path / "dots.toml"
     path.write_text(f"[data]\nsystem_prompt = '{'a.' * 100}'\n# {'a.' * 100}\n")
     assert resolve(None, path).data.system_prompt == "a." * 100
@@ -197,7 +197,7 @@ def test_weights_that_vanish_are_a_model_error(tmp_path: Path, monkeypatch: pyte
         describe(str(folder))
 
 
-def test_a_lone_surrogate_in_one_run_hides_no_other(command: Cli) -> None:
+def test_lone_surrogate_in_one_run_does_not_hide_others(command: Cli) -> None:
     for name in ("bad", "good"):
         create(resolve(), name, None)
     (paths.runs() / "bad" / "plan.json").write_text('{"preset": "\\ud800", "versions": {"a": "\\ud800"}}')

@@ -104,7 +104,7 @@ def test_a_hostile_template_is_stopped(model: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("small_limits")
-def test_a_template_that_hangs_at_one_row_names_the_row_and_is_not_tried_again(model: Path) -> None:
+def test_template_that_hangs_names_the_row_and_is_not_retried(model: Path) -> None:
     tokenizer = with_template(model, "{% if messages[0].content == 'hang' %}" + ENDLESS + "{% endif %}" + CHATML)
     rules = Rules(Limits(100), skip_bad_rows=True)
     rows = [
@@ -188,7 +188,7 @@ except QloraError as error:
         (slow_decoder, "decode", "CPU time"),
     ],
 )
-def test_a_hostile_tokenizer_ends_the_process_with_its_reason(
+def test_hostile_tokenizer_ends_the_process_with_a_reason(
     model: Path, spoil: Callable[[dict[str, Any]], None], action: str, reason: str
 ) -> None:
     path = edited(model, "tokenizer.json", spoil) / "tokenizer.json"
@@ -242,7 +242,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_tokenizer_is_named(model: Path, name: str) -> None:
+def test_damaged_tokenizer_is_reported(model: Path, name: str) -> None:
     damage, words = DAMAGED[name]
     damage(model)
     with pytest.raises(ModelError, match=words):
@@ -265,7 +265,7 @@ def test_every_tokenizer_is_loaded_under_limits() -> None:
     assert found - building_the_starter == {Path("engine/foreign_tokenizer.py")}
 
 
-def test_a_class_that_splits_text_in_another_way_than_its_file_is_named(model: Path) -> None:
+def test_class_that_splits_text_differently_from_its_file_is_reported(model: Path) -> None:
     assert foreign_tokenizer.difference_from_file(foreign_tokenizer.load(model, name="m"), model) is None
     settings = json.loads((model / "tokenizer_config.json").read_text())
     (model / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "Qwen2Tokenizer"}))

@@ -42,7 +42,7 @@ def age(run: RunFolder, seconds: float) -> None:
     os.utime(run.heartbeat, (then_s, then_s))
 
 
-def test_worker_that_responds_is_not_silent(run: RunFolder, fake_worker: Behave) -> None:
+def test_responding_worker_is_not_reported(run: RunFolder, fake_worker: Behave) -> None:
     fake_worker("wait")
     jobs.start(run)
     until(run, lambda state: state.step_number > 0)
@@ -52,7 +52,7 @@ def test_worker_that_responds_is_not_silent(run: RunFolder, fake_worker: Behave)
     assert jobs.look(run).silence is None, "a dead worker has crashed"
 
 
-def test_stopped_worker_is_shown_with_the_way_to_continue_it(stopped: RunFolder, command: Cli) -> None:
+def test_suspended_worker_is_shown_with_the_command_to_continue_it(stopped: RunFolder, command: Cli) -> None:
     listed = command("runs", "list")
     assert "not responding" in listed.out
     assert "not responding since" in listed.err and "kill -CONT" in listed.err
@@ -65,13 +65,13 @@ def test_stopped_worker_is_shown_with_the_way_to_continue_it(stopped: RunFolder,
     assert "one is not responding since" in queue.busy("two")
 
 
-def test_stopped_worker_can_be_cancelled_at_once(stopped: RunFolder) -> None:
+def test_suspended_worker_can_be_cancelled_immediately(stopped: RunFolder) -> None:
     said: list[str] = []
     assert jobs.cancel(stopped, said.append).status == "cancelled"
     assert said == ["cancelling one"], "it was continued, and heard the message"
 
 
-def test_worker_without_a_beat_is_silent_since_its_last_one(run: RunFolder, fake_worker: Behave) -> None:
+def test_worker_without_heartbeat_is_not_responding_since_the_last_one(run: RunFolder, fake_worker: Behave) -> None:
     fake_worker("wait")
     jobs.start(run)
     until(run, lambda state: state.step_number > 0)
@@ -81,7 +81,7 @@ def test_worker_without_a_beat_is_silent_since_its_last_one(run: RunFolder, fake
     assert "qlora-tui cancel one" in silence.advice
 
 
-def test_heartbeat_of_an_earlier_worker_says_nothing_of_the_next(run: RunFolder) -> None:
+def test_heartbeat_of_an_earlier_worker_is_ignored(run: RunFolder) -> None:
     run.heartbeat.write_text(f'{{"pid": 1, "process_start_s": 1.0, "host": "{os.uname().nodename}"}}')
     age(run, 3600)
     with jobs.hold(run):
@@ -89,14 +89,14 @@ def test_heartbeat_of_an_earlier_worker_says_nothing_of_the_next(run: RunFolder)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x"}', "\x00", "[" * 100_000])
-def test_damaged_heartbeat_says_nothing(run: RunFolder, content: str) -> None:
+def test_damaged_heartbeat_is_ignored(run: RunFolder, content: str) -> None:
     run.heartbeat.write_text(content)
     age(run, 3600)
     with jobs.hold(run):
         assert jobs.look(run).silence is None
 
 
-def test_heart_beats_for_as_long_as_the_main_thread_makes_progress(
+def test_heartbeat_continues_while_the_main_thread_makes_progress(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock_s, worked = 1000.0, "1"

@@ -157,9 +157,7 @@ def test_a_worker_that_says_nothing_does_not_go_on_unattended(
     assert not jobs.is_alive(run)
 
 
-def test_worker_that_works_for_long_before_its_first_event_is_waited_for(
-    run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_worker_start_is_waited_for(run: RunFolder, fake_worker: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "FIRST_EVENT_S", 1.0)
     fake_worker("slow-finish")
     jobs.start(run)
@@ -212,7 +210,7 @@ def test_cancel_escalates_to_a_kill_and_leaves_no_process(
     assert isinstance(last, events.Stopped) and last.reason == "cancel"
 
 
-def test_a_pid_that_now_belongs_to_somebody_else_is_not_signalled() -> None:
+def test_reused_pid_is_not_signalled() -> None:
     assert processes.find(os.getpid(), 1.0) is None
     assert processes.find(os.getpid(), psutil.Process().create_time()) is not None
 

@@ -422,7 +422,7 @@ def test_the_estimator_needs_no_torch() -> None:
     [("q_proj,v_proj", "off", 16_799_463_424), ("q_proj,v_proj", "on", 3_756_735_488),
      ("gate_proj,up_proj", "on", 5_458_041_856), ('["o_proj"]', "off", 21_185_303_552)],
 )  # fmt: skip
-def test_dora_is_priced_on_the_modules_that_have_it(modules: str, checkpointing: str, dry_run_bytes: int) -> None:
+def test_dora_is_estimated_for_its_modules(modules: str, checkpointing: str, dry_run_bytes: int) -> None:
     """Against full dry runs of Llama-3.2-3B, 4 x 1,024 tokens."""
     settings = ("training.micro_batch_size=4", "training.max_length_tokens=1024", f"adapter.target_modules={modules}",
                 f"training.gradient_checkpointing={checkpointing}", "adapter.dora=true")  # fmt: skip

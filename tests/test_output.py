@@ -47,7 +47,7 @@ def test_every_command_writes_json(words: str, found: Any) -> None:
         "estimate --history",
     ],
 )  # fmt: skip
-def test_a_document_says_its_version_first(command: Cli, words: str) -> None:
+def test_document_starts_with_its_version(command: Cli, words: str) -> None:
     result = command(*words.split(), "--json")
     assert result.code == 0, result.err
     assert next(iter(json.loads(result.out).items())) == ("schema_version", SCHEMA_VERSION)
@@ -65,7 +65,7 @@ def test_a_document_says_its_version_first(command: Cli, words: str) -> None:
         (["estimate", "no/such/model"], ExitCode.MODEL, "no/such/model"),
     ],
 )
-def test_an_error_is_json_too(command: Cli, words: list[str], code: ExitCode, message: str) -> None:
+def test_errors_are_json(command: Cli, words: list[str], code: ExitCode, message: str) -> None:
     result = command(*words, "--json")
     assert result.code == code
     answer = json.loads(result.out)
@@ -75,7 +75,7 @@ def test_an_error_is_json_too(command: Cli, words: list[str], code: ExitCode, me
     assert command(*words).out == "", "without --json stdout stays empty"
 
 
-def test_a_fault_of_the_program_is_json_too(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_errors_are_json(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ZeroDivisionError("by zero")
 
@@ -103,7 +103,7 @@ def test_one_command_writes_one_document(command: Cli, tmp_path: Path) -> None:
     assert "model.id" in wrong["message"]
 
 
-def test_what_json_cannot_say_is_null_and_a_lone_surrogate_is_escaped(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nonfinite_numbers_are_null_and_lone_surrogates_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
     write_json({"loss": float("nan"), "text": "a\ud800", "list": [float("inf")]})
     out = capfd.readouterr().out
     assert json.loads(out) == {"schema_version": 1, "loss": None, "text": "a\ud800", "list": [None]}
@@ -128,7 +128,7 @@ def test_a_table_in_a_pipe_has_headings(command: Cli, words: str, headings: str)
 @pytest.mark.parametrize(
     "words", ["--help", "runs list", "presets list", "models list --known --json", "data convert starter", "paths"]
 )
-def test_a_reader_that_leaves_early_is_no_error(words: str) -> None:
+def test_reader_that_closes_the_pipe_is_not_an_error(words: str) -> None:
     store.create("one", RunConfig(), {})
     reading, writing = os.pipe()
     os.close(reading)

@@ -34,9 +34,7 @@ def test_child_environment_has_absolute_paths(tmp_path: Path, monkeypatch: pytes
     assert child["EXTRA"] == "1"
 
 
-def test_folders_are_absolute_when_the_platform_says_a_relative_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_platform_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QLORA_TUI_HOME")
     monkeypatch.chdir(tmp_path)
     for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):

@@ -288,7 +288,7 @@ def test_from_flags_writes_a_preset(home: Path, separator: list[str]) -> None:
 ROWS = "".join(json.dumps({"question": f"Who is {name}?", "answer": "A neighbour."}) + "\n" for name in "abcd")
 
 
-def test_a_preset_with_other_data_checks_and_lies_anywhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_with_other_data_is_valid_in_any_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "mine.jsonl").write_text(ROWS)
     monkeypatch.chdir(home)
     result = _run("new", "mine", "--from", "llama-3.1-8b", "--set", "data.source=mine.jsonl")
@@ -316,9 +316,7 @@ def test_a_preset_with_other_data_checks_and_lies_anywhere(home: Path, monkeypat
         ("[training]\nmmlu_file = 'none.jsonl'", NotFoundError, "presets/none.jsonl"),
     ],
 )
-def test_check_holds_the_files_against_the_settings(
-    home: Path, settings: str, error: type[QloraError], message: str
-) -> None:
+def test_check_compares_files_with_settings(home: Path, settings: str, error: type[QloraError], message: str) -> None:
     _own("mine", settings if settings.startswith("[") else f"[data]\n{settings}\n")
     (paths.user_presets() / "mine.jsonl").write_text(ROWS)
     found = _fails(error, "check", "mine")

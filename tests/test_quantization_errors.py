@@ -23,7 +23,7 @@ def test_a_result_is_found_by_every_spelling_of_the_folder(tmp_path: Path, monke
     assert errors.read("starter") is None
 
 
-def test_a_result_of_other_weights_is_not_shown(tmp_path: Path) -> None:
+def test_result_for_other_weights_is_not_shown(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(MODEL_DIR, folder)
     errors.write(str(folder), STUDY)
@@ -34,7 +34,7 @@ def test_a_result_of_other_weights_is_not_shown(tmp_path: Path) -> None:
     assert errors.read(str(folder)) is None
 
 
-def test_a_damaged_result_counts_as_none() -> None:
+def test_damaged_result_is_ignored() -> None:
     path = errors.write("owner/name", STUDY)
     for content in ("", "[]", "{}", '{"version": 1, "weights": null, "schemes": 3}'):
         path.write_text(content)

@@ -44,12 +44,12 @@ def test_a_secret_of_two_lines_is_redacted_however_it_is_written(
         "ghp_0123456789012345678901",
     ],
 )
-def test_a_token_is_known_by_its_shape(text: str) -> None:
+def test_tokens_are_recognized_by_pattern(text: str) -> None:
     assert MARK in redacted(f"cannot open {text} now")
 
 
 @pytest.mark.parametrize("value", ["1", "false", str(Path(__file__))])
-def test_short_values_and_paths_are_no_secrets(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_short_values_and_paths_are_not_secrets(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("SOME_TOKEN", value)
     assert redacted(f"read {value} lines") == f"read {value} lines"
 
@@ -91,7 +91,7 @@ def test_worker_stores_no_key_in_its_output_and_its_last_event(
     assert not any(part in told.message + capsys.readouterr().err for part in PARTS)
 
 
-def test_a_key_that_no_header_can_hold_is_refused_by_name(
+def test_key_invalid_in_a_header_is_refused_by_name(
     command: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings

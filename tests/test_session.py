@@ -137,7 +137,7 @@ def test_on_a_full_disk_a_message_that_cannot_be_acknowledged_is_obeyed(full_dis
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EDQUOT])
-def test_a_log_that_takes_no_event_any_more_does_not_hide_why(
+def test_reason_is_kept_when_the_log_cannot_be_written(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
     """As on a disk that became read-only: the worker ends with a reason, which every reader of the run sees."""

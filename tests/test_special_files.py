@@ -89,7 +89,7 @@ def test_only_regular_files_are_read(tmp_path: Path, make: Make) -> None:
                 opener(tmp_path / "x")
 
 
-def test_folders_and_missing_files_are_told_as_such(tmp_path: Path) -> None:
+def test_folders_and_missing_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_bytes(tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -101,14 +101,14 @@ NAMES = ("run.toml", "plan.json", "events.jsonl", "control.jsonl", "tags.json", 
 
 @pytest.mark.parametrize("make", ENDLESS)
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_are_listed_whatever_lies_in_one(run: RunFolder, name: str, make: Make) -> None:
+def test_special_files_in_a_run_do_not_block_the_list(run: RunFolder, name: str, make: Make) -> None:
     replace(run.path / name, make)
     (glimpse,) = Shelf().read()
     assert glimpse.name == "one"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_commands_end_whatever_lies_in_a_run(
+def test_special_files_in_a_run_do_not_block_commands(
     run: RunFolder, name: str, fake_worker: Callable[[str], None], command: Cli
 ) -> None:
     replace(run.path / name, pipe)
@@ -121,7 +121,7 @@ def test_commands_end_whatever_lies_in_a_run(
 
 
 @pytest.mark.parametrize("make", SPECIAL)
-def test_a_log_that_is_no_file_is_named(run: RunFolder, make: Make) -> None:
+def test_log_that_is_not_a_regular_file_is_reported(run: RunFolder, make: Make) -> None:
     replace(run.events, make)
     with pytest.raises(StorageError, match=r"events\.jsonl.*not a regular file"):
         list(EventReader(run.events).read())
@@ -144,7 +144,7 @@ def test_a_log_without_an_end_is_read_to_its_first_endless_line(run: RunFolder) 
 
 @pytest.mark.parametrize("make", SPECIAL)
 @pytest.mark.parametrize("name", ["complete.json", "trainer_state.json", "adapter_model.safetensors"])
-def test_a_checkpoint_with_a_file_that_is_none_is_not_whole(run: RunFolder, name: str, make: Make) -> None:
+def test_checkpoint_with_a_special_file_is_incomplete(run: RunFolder, name: str, make: Make) -> None:
     folder = run.checkpoints / "checkpoint-3"
     folder.mkdir(parents=True)
     (folder / "trainer_state.json").write_text('{"global_step": 3}')

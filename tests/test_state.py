@@ -284,7 +284,7 @@ def test_the_time_left_counts_evaluations_checkpoints_and_samples_to_come(pauses
     assert left is not None and left.seconds < 20
 
 
-def test_the_time_left_says_that_it_is_a_lower_bound_until_samples_were_measured() -> None:
+def test_time_left_is_a_lower_bound_until_samples_are_measured() -> None:
     plan = events.TrainingPlanned(
         total_steps=20, steps_per_epoch=None, effective_batch_rows=1, sample_every_steps=10, samples_at_end=1
     )
@@ -302,7 +302,7 @@ def test_an_evaluation_that_was_not_measured_yet_takes_a_third_of_training_on_it
     assert remaining_s(state) == pytest.approx(5 * 3.0 + 10 * 1.0)
 
 
-def test_the_pause_between_two_attempts_is_no_step() -> None:
+def test_pause_between_attempts_is_not_a_step() -> None:
     plan = events.TrainingPlanned(total_steps=10, steps_per_epoch=None, effective_batch_rows=1, time_s=5_000.0)
     log = [started(1), plan.model_copy(update={"time_s": 1_000.0})]
     log += [step(number, time_s=1_000.0 + number) for number in range(1, 5)]
@@ -310,7 +310,7 @@ def test_the_pause_between_two_attempts_is_no_step() -> None:
     assert folded(log).pace.steps_s == (1.0,) * 5
 
 
-def test_a_checkpoint_that_was_asked_for_is_none_of_those_to_come() -> None:
+def test_requested_checkpoint_does_not_count_as_scheduled() -> None:
     plan = events.TrainingPlanned(total_steps=100, steps_per_epoch=None, effective_batch_rows=1, save_every_steps=50)
     log = [plan, *(step(number) for number in range(1, 34))]
     assert to_come(folded(log)) == to_come(folded([*log, checkpoint(33)])) == (0, 3, 0)
@@ -337,7 +337,7 @@ def test_the_smoothed_loss_is_near_the_end_and_the_mean_is_of_all_steps() -> Non
     assert RunState().smoothed_loss is None
 
 
-def test_a_warning_that_a_resumed_attempt_says_again_is_kept_once() -> None:
+def test_repeated_warning_of_a_resumed_attempt_is_kept_once() -> None:
     warned = events.Warned(code="data", message="18 rows are equal")
     other = events.Warned(code="data", message="19 rows are equal")
     state = folded([started(1), warned, started(2), warned, other, warned])

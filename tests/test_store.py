@@ -145,7 +145,7 @@ def test_a_folder_with_a_name_in_another_script_is_listed_and_found() -> None:
     assert store.find("\u00e9tude") == listed, "typed on a keyboard that writes the accent in one piece"
 
 
-def test_a_run_under_a_name_that_no_run_may_have_is_mentioned(command: Cli) -> None:
+def test_run_with_an_illegal_name_is_reported(command: Cli) -> None:
     run = store.create("one", RunConfig(), {})
     run.path.rename(run.path.with_name("renamed by \x1b[31mhand"))
     assert store.all_runs() == []

@@ -103,7 +103,7 @@ def test_foreign_rows_are_inert_on_a_terminal_and_unchanged_in_a_pipe(tmp_path: 
     assert "\u202e" in piped.stdout.decode()
 
 
-def test_what_was_typed_is_inert_in_errors() -> None:
+def test_user_input_is_inert_in_errors() -> None:
     for words in (
         (HOSTILE,),
         (f"--{HOSTILE}",),
@@ -153,7 +153,7 @@ def _goes_around(tree: ast.Module) -> list[int]:
     return found
 
 
-def test_no_module_writes_around_the_writers() -> None:
+def test_no_module_bypasses_the_writers() -> None:
     package = Path(qlora_tui.__file__).parent
     found = {}
     for path in package.rglob("*.py"):

@@ -33,7 +33,7 @@ async def test_another_site_is_refused(headers: dict[str, str], status: int) -> 
             assert (await client.get(path, headers=headers)).status == status, path
 
 
-async def test_only_who_has_the_token_is_answered() -> None:
+async def test_only_clients_with_the_token_are_answered() -> None:
     """Page, WebSocket, static files and downloads: another user of this machine reaches the port too."""
     server = web._server(Server)("true", host="127.0.0.1", port=8000)
     async with TestClient(TestServer(await server._make_app())) as client:
@@ -63,7 +63,7 @@ async def test_the_printed_url_opens_the_page(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("host", [OWN, "localhost:8000"])
-async def test_the_page_asks_nobody_else_and_cannot_be_framed(host: str) -> None:
+async def test_page_loads_no_external_resources_and_cannot_be_framed(host: str) -> None:
     server = web._server(Server)("true", host="127.0.0.1", port=8000)
     async with TestClient(TestServer(await server._make_app())) as client:
         headers = {"Host": host, "Cookie": f"{server.cookie}={server.token}"}
@@ -82,7 +82,7 @@ async def test_the_page_asks_nobody_else_and_cannot_be_framed(host: str) -> None
     assert response.headers["X-Frame-Options"] == static.headers["X-Frame-Options"] == "DENY"
 
 
-def test_it_listens_on_this_machine_only_unless_told(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listens_only_on_this_machine_by_default(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts: list[str] = []
     monkeypatch.setattr(Server, "serve", lambda self: hosts.append(f"{self.host}:{self.port}"))
     assert "not encrypted" not in command("web").err

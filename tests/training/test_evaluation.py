@@ -305,7 +305,7 @@ def test_questions_come_from_question_files_and_from_any_dataset(
     assert [replace(one, turns=()) for one in found] == expected
 
 
-def test_a_question_of_a_dataset_keeps_its_system_turn_and_what_it_is_about(tmp_path: Path) -> None:
+def test_dataset_question_keeps_system_turn_and_input(tmp_path: Path) -> None:
     file = tmp_path / "asked.jsonl"
     file.write_text('{"instruction": "Add.", "input": "1 and 2", "output": "3", "system": "Be brief."}\n' * 2)
     (first, _) = questions_of(SourceSpec(source=str(file)), None)

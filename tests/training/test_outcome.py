@@ -19,7 +19,7 @@ def silent(*_: object, **__: object) -> None:
     pass
 
 
-def test_a_run_with_evaluation_rows_leaves_metrics_and_predictions() -> None:
+def test_run_with_evaluation_rows_writes_metrics_and_predictions() -> None:
     run, state = trained_here("one", "data.eval_rows=5", "training.prediction_rows=3", "training.max_steps=2")
     assert state.finished is not None
     metrics = json.loads(run.metrics.read_text())
@@ -39,7 +39,7 @@ def test_a_run_with_evaluation_rows_leaves_metrics_and_predictions() -> None:
 
 
 @pytest.mark.parametrize("setting", ["data.eval_rows=0", "training.loss_on=everything"])
-def test_a_run_without_questions_leaves_metrics_alone(setting: str) -> None:
+def test_run_without_questions_writes_only_metrics(setting: str) -> None:
     run, _ = trained_here("one", "data.eval_rows=2", setting, "training.max_steps=1")
     assert "train_loss" in json.loads(run.metrics.read_text())
     assert not run.predictions.exists()

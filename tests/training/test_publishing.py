@@ -47,7 +47,7 @@ def own_files(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "kind", [(), FULL, ("quantization.kind=none", "adapter.init=pissa")], ids=["qlora", "full", "pissa"]
 )
-def test_published_files_name_no_local_path(tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_published_files_contain_no_local_path(tmp_path: Path, kind: tuple[str, ...]) -> None:
     run, _ = trained_here("one", *own_files(tmp_path), *EVALUATED, "training.best_checkpoint=true", *kind)
     assert local_paths(run.adapter, tmp_path) == []
     assert local_paths(run.checkpoints, tmp_path) == []
@@ -60,7 +60,7 @@ def test_published_files_name_no_local_path(tmp_path: Path, kind: tuple[str, ...
     assert str(tmp_path) not in page
 
 
-def test_adapter_of_the_starter_model_names_no_install_path(tmp_path: Path) -> None:
+def test_adapter_of_the_starter_model_contains_no_install_path(tmp_path: Path) -> None:
     run, _ = trained_here("one", "training.max_steps=1", f"data.eval_source={HELDOUT_DATA}", "data.max_eval_rows=4")
     assert local_paths(run.adapter, tmp_path) == []
     assert json.loads((run.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "starter"

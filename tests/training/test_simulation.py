@@ -134,7 +134,7 @@ def test_an_8_bit_base_keeps_no_more_than_a_4_bit_one_with_checkpointing() -> No
 
 
 @pytest.mark.parametrize("model", ["google/gemma-3-4b-pt", "meta-llama/Llama-4-Scout-17B-16E"])
-def test_the_config_of_a_model_that_also_sees_is_made_from_the_catalogue(model: str) -> None:
+def test_config_of_a_multimodal_model_is_made_from_the_catalogue(model: str) -> None:
     """Whatever the catalogue leaves out of the positions' scaling within `text_config`."""
     from qlora_tui.config.model import ModelSpec
     from qlora_tui.engine.simulation.hf_config import of_model

@@ -100,7 +100,7 @@ def test_a_tracker_gets_name_project_tags_settings_and_evaluations(wandb: Path, 
     assert [(choice.value, choice.reason) for choice in said] == [("wandb", "https://tracker.example/abc")]
 
 
-def test_a_second_attempt_goes_on_in_the_same_tracked_run(wandb: Path) -> None:
+def test_second_attempt_continues_the_same_tracked_run(wandb: Path) -> None:
     run = store.create("one", resolve(overrides=(*SMALL, *TRACKED)), {})
     attempt(run)
     attempt(run)

@@ -88,7 +88,7 @@ async def test_a_question_is_asked_by_a_click(run: RunFolder, size: tuple[int, i
         await until(pilot, lambda: place.query_one(Suggestions).questions == (demo.QUESTIONS[0], demo.QUESTIONS[2]))
 
 
-async def test_a_question_of_ones_own_ends_the_suggestions(run: RunFolder) -> None:
+async def test_own_question_hides_the_suggestions(run: RunFolder) -> None:
     async with ended(run, SMALL) as (pilot, place):
         await pilot.press("h", "i", "enter")
         await until(pilot, lambda: answers(place) == ["BASE HI", "HI"])
@@ -97,7 +97,7 @@ async def test_a_question_of_ones_own_ends_the_suggestions(run: RunFolder) -> No
         await until(pilot, lambda: place.query_one(Suggestions).questions == demo.QUESTIONS)
 
 
-async def test_another_run_is_asked_without_its_base_unless_somebody_chose(run: RunFolder) -> None:
+async def test_another_run_answers_without_its_base_by_default(run: RunFolder) -> None:
     store.create("owl", resolve("starter"), {}).adapter.mkdir()
     async with ended(run, SMALL) as (pilot, place):
         await until(pilot, lambda: len(place.query_one("#chat-run", Select)._options) > 1)
@@ -151,7 +151,7 @@ def test_the_questions_are_held_out() -> None:
 Answer = Callable[[], RunFolder]
 
 
-async def test_a_start_is_seen_at_once_and_a_refusal_leads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_start_is_shown_immediately_and_a_refusal_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     written("old", [*beginning(), *training(3), finished(3)])
     app = Workbench()
 

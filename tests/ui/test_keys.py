@@ -279,7 +279,7 @@ async def test_a_chosen_key_comes_before_the_key_of_the_editor(settle: Settle) -
         assert app.current_mode == "runs"
 
 
-async def test_keys_of_the_settings_file_that_cannot_work_are_named_and_left(settle: Settle) -> None:
+async def test_unusable_keys_of_the_settings_file_are_reported_and_ignored(settle: Settle) -> None:
     keymap = {"chat.retry": "x", "no.such": "f8", "workbench.runs": "f5,ctrl+d", "chat.copy": "enter"}
     settings.save(Settings(keymap=keymap))
     app = Workbench(place="settings")
@@ -296,7 +296,7 @@ async def test_keys_of_the_settings_file_that_cannot_work_are_named_and_left(set
         assert app._keymap == {"workbench.runs": "f5,ctrl+d"}
 
 
-def test_ids_that_are_active_together_are_known_as_such() -> None:
+def test_ids_active_together_are_recognized() -> None:
     known = {topic for group in keys.TOGETHER for topic in group}
     alone = {"workbench", "ask", "command", "confirm", "resume", "save", "transcripts"}
     assert {name.partition(".")[0] for name in keys.bindings()} == known | alone

@@ -14,7 +14,7 @@ from qlora_tui.ui.screens.glossary import Glossary
 pytestmark = pytest.mark.usefixtures("machine")
 
 
-def test_everything_has_a_name() -> None:
+def test_palette_lists_everything_by_name() -> None:
     written("alpha", [*beginning(), *training(50), finished()])
     names = {one.name for one in palette.everything("home")}
     assert {f"setting: {key}" for key in fields()} <= names
@@ -37,7 +37,7 @@ def test_everything_has_a_name() -> None:
         ("runs: filter", lambda app: app.current_mode == "runs" and isinstance(app.focused, Input)),
     ],
 )  # fmt: skip
-async def test_a_name_leads_to_what_it_names(typed: str, reached: object, settle: Settle) -> None:
+async def test_palette_entry_opens_its_target(typed: str, reached: object, settle: Settle) -> None:
     written("alpha", [*beginning(), *training(50), finished()])
     app = Workbench(place="settings")
     async with app.run_test(size=(120, 40)) as pilot:

@@ -124,7 +124,7 @@ async def test_save_stop_and_resume_by_key(fake_worker: Behave, waiting: store.R
         assert (seen.state.attempt, seen.state.step_number) == (2, 4)
 
 
-async def test_a_request_is_sent_once_though_another_place_is_shown_at_once(waiting: store.RunFolder) -> None:
+async def test_request_is_sent_once_when_the_place_changes(waiting: store.RunFolder) -> None:
     app = Workbench(run="one")
     async with app.run_test(size=(80, 24)) as pilot:
         await shown(pilot, app, lambda seen: seen.status == "running")
@@ -235,7 +235,7 @@ async def test_in_80_by_24_every_panel_is_one_key_away_and_the_plot_comes_first(
         assert not any(plot.region for plot in app.screen.query("CurvePlot"))
 
 
-async def test_a_sparkline_stands_for_the_plot_where_there_is_no_room() -> None:
+async def test_sparkline_replaces_the_plot_without_room() -> None:
     written("one", [*beginning(), *training()])
     app = Workbench(run="one")
     async with app.run_test(size=(40, 14)) as pilot:
@@ -376,7 +376,7 @@ async def test_samples_are_compared_between_steps() -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 35), WIDE])
 @pytest.mark.parametrize("panel", ["#plot-loss", "#samples", "#log"])
-async def test_one_panel_is_enlarged_and_everything_is_back(size: tuple[int, int], panel: str) -> None:
+async def test_panel_is_maximized_and_restored(size: tuple[int, int], panel: str) -> None:
     written("one", [*beginning(), *training(), finished()], "loading\n")
     app = Workbench(run="one")
     async with app.run_test(size=size) as pilot:

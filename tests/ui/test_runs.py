@@ -292,7 +292,7 @@ async def test_a_long_name_leaves_room_for_loss_and_tags(settle: Settle, three_r
             assert long in below
 
 
-async def test_no_runs_is_said_only_after_looking(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_runs_is_shown_only_after_reading(settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
     may_go_on, read = threading.Event(), Shelf.read
 
     def slow(shelf: Shelf) -> object:

@@ -54,7 +54,7 @@ async def test_the_theme_chosen_with_f12_is_kept_and_escape_restores(place: str,
 
 
 @pytest.mark.parametrize("leave", ["escape", "f2", "f10", "q", "right_square_bracket"])
-async def test_a_theme_that_was_only_looked_at_is_gone_when_the_list_is_left(leave: str, settle: Settle) -> None:
+async def test_previewed_theme_is_restored_when_the_list_closes(leave: str, settle: Settle) -> None:
     app = Workbench(place="settings")
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)

@@ -141,7 +141,7 @@ async def test_an_invalid_value_returns_to_the_one_before_the_field_was_entered(
         assert (app.draft.adapter.rank, app.draft.adapter.alpha) == (8, 9)
 
 
-async def test_the_last_key_before_the_start_counts(
+async def test_last_key_before_the_start_is_applied(
     fake_worker: Callable[[str], None],  # noqa: F811
 ) -> None:
     app = workbench()
@@ -478,7 +478,7 @@ async def test_own_presets_come_first_in_the_list() -> None:
     assert names[0] == "zzz" and names[1:3] == [one.name for one in presets.presets() if one.origin == "shipped"][:2]
 
 
-async def test_prices_beside_the_fields_use_the_rows_that_were_counted() -> None:
+async def test_memory_next_to_fields_uses_counted_rows() -> None:
     app = workbench()
     app.draft = resolve(overrides=["training.max_length_tokens=512", "training.micro_batch_size=8"])
     async with app.run_test(size=WIDE) as pilot:

@@ -132,9 +132,7 @@ async def test_nothing_of_the_former_data_is_shown_while_other_data_is_read(
         await until(pilot, lambda: text(app, "#data-evidence") == "")
 
 
-async def test_a_source_that_was_typed_and_not_taken_starts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_source_not_applied_prevents_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_into(monkeypatch)
     app = workbench(tmp_path / "rows.jsonl", [{"a": "b"}])
     async with app.run_test(size=(120, 40)) as pilot:

@@ -138,7 +138,7 @@ async def test_a_fault_in_a_worker_is_the_crash_of_the_app(machine: object) -> N
     assert app.return_code == 1
 
 
-def test_the_theme_of_the_settings_is_whole_from_the_first_frame_on() -> None:
+def test_theme_of_the_settings_is_applied_from_the_first_frame() -> None:
     for name, light in {"terminal": False, "paper": True}.items():
         settings.save(Settings(theme=name))
         app = Workbench()
