@@ -1,4 +1,4 @@
-"""A worker without torch: it holds the real lock, writes real events, obeys control messages, and trains nothing.
+"""A worker without torch that holds the real lock, writes real events, handles control messages, and does not train.
 
 What it does is decided by FAKE_WORKER: finish, fail, wait (until it is told something), deaf (obeys nothing but a
 kill), mute (ends without a word), idle (neither says nor does anything). After "slow-" it works for two seconds before

@@ -1,6 +1,6 @@
-"""A judge on 127.0.0.1 that speaks like an OpenAI-compatible endpoint and fails when told to.
+"""A judge on 127.0.0.1 that behaves like an OpenAI-compatible endpoint and fails on request.
 
-It prefers the longer answer, and the one shown first when both are as long, so its verdicts can be known beforehand.
+It prefers the longer answer, or the first one if both have the same length, so its verdicts are predictable.
 `failures` is a list of what the next requests get in place of an answer: a status code, "malformed" (JSON that ends
 early), "truncated" (fewer bytes than announced), "html" (a proxy's page), "no choices", "no text", "absurd usage",
 "hang" (the reply trickles in for ever), "drop" (the connection is closed). `answered` holds the idempotency keys of

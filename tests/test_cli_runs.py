@@ -332,7 +332,7 @@ def test_the_end_of_the_shell_is_not_the_end_of_the_run(fake_worker: Behave) -> 
 
 @pytest.mark.parametrize("behaviour", ["wait", "slow-wait"])
 def test_sigterm_stops_a_foreground_run_with_a_checkpoint(fake_worker: Behave, behaviour: str) -> None:
-    """As a CI job, SLURM or a container does it: also while the worker is starting."""
+    """As sent by CI jobs, SLURM or containers, including while the worker is starting."""
     fake_worker(behaviour)
     process = typed("train", "starter", "--name", "one")
     read_until(process, "step 1/4" if behaviour == "wait" else "run one in")

@@ -1,4 +1,4 @@
-"""Paths in a settings file belong to the folder of the file, wherever the command is typed."""
+"""Paths in a settings file are relative to the folder of the file."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ __all__ = ["command", "fake_worker"]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data, a model and a settings file in it; the current folder is another one."""
+    """A folder with data, a model and a settings file; the current folder is a different one."""
     folder, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     for each in (folder / "model", folder / "sets" / "more", elsewhere):
         each.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Of what a dead worker printed, the error is quoted and never a warning."""
+"""The error in a crashed worker's output is quoted, never a warning."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Damaged files of a run: noticed when they are read, named, and worked around where another file says the same."""
+"""Damaged files of a run are detected, reported, and restored from other files where possible."""
 
 import json
 from collections.abc import Callable

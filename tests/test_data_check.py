@@ -1,4 +1,4 @@
-"""`data check` shows rows as they are read, trained and asked; a matrix of templates has no silent cell."""
+"""`data check` shows rows as read, as trained and as prompted; no template changes a row silently."""
 
 import json
 from importlib.util import find_spec
@@ -124,7 +124,7 @@ def tokenizer_for(name: str) -> tuple[Any, Any]:
 @pytest.mark.long
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_template_loses_or_changes_a_conversation_silently(name: str, tmp_path: Path) -> None:
-    """Each conversation is trained as it stands and asked as it is trained, or it is reported or refused."""
+    """Each conversation is trained unchanged with a matching prompt, or it is reported or refused."""
     tokenizer, template = tokenizer_for(name)
     for title, row in CONVERSATIONS.items():
         found = checked(tokenizer, template, row, tmp_path / "rows.jsonl")

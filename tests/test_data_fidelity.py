@@ -1,4 +1,4 @@
-"""What a row says about its turns is honoured, and what a template drops is refused or reported."""
+"""Settings of a row's turns are applied, and content that a template drops is refused or reported."""
 
 import json
 from importlib.util import find_spec

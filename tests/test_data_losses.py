@@ -1,4 +1,4 @@
-"""Nothing of a row is lost silently: late columns, unused text, repeated prompts, null padding, bad rows."""
+"""No part of a row is lost silently: late columns, unused text, repeated prompts, null padding, bad rows."""
 
 import csv
 import json

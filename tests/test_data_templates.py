@@ -209,7 +209,7 @@ def test_the_chat_templates_of_model_families_can_be_trained_with(variant: str) 
 
 @pytest.mark.parametrize("variant", FAMILIES)
 def test_prompts_match_the_training_format(variant: str) -> None:
-    """Each prompt of the saved template is how a training row begins, token by token."""
+    """Each prompt of the saved template is a token prefix of a training row."""
     tokenizer = with_template((_FOLDER / variant.replace("_training", "")).read_text())
     template = resolve("auto", tokenizer)
     tokenizer.chat_template = template.portable

@@ -1,4 +1,4 @@
-"""The bin of deleted runs: what goes in comes back for as long as promised, and not longer."""
+"""The bin of deleted runs: runs can be restored for seven days, then they are removed."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def made(name: str, seed: int = 42) -> store.RunFolder:
 
 
 def aged(entry: deleted.DeletedRun, age_s: float) -> None:
-    """Let the run have been deleted that long ago."""
+    """Set the deletion time of the run to this long ago."""
     slot = entry.run.path.parent
     slot.rename(slot.with_name(str(int((time.time() - age_s) * 1e9))))
 

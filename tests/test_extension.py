@@ -1,4 +1,4 @@
-"""A run is made longer, and nothing else about it can change."""
+"""A run can be extended; no other setting can change."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Behave = Callable[[str], None]
 
 
 def ended(*overrides: str, steps: int = 100, total: int = 100) -> tuple[RunFolder, RunState]:
-    """A run that has made so many of its steps, two epochs of fifty."""
+    """A run of two epochs of fifty steps that has made this many steps."""
     run = store.create("one", resolve(overrides=["training.epochs=2", *overrides]), {})
     checkpoint = run.checkpoints / f"checkpoint-{steps}"
     checkpoint.mkdir(parents=True)
@@ -34,7 +34,7 @@ def ended(*overrides: str, steps: int = 100, total: int = 100) -> tuple[RunFolde
 
 @pytest.fixture(autouse=True)
 def whole_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint without files is one here."""
+    """Accept a checkpoint without files."""
     monkeypatch.setattr("qlora_tui.runs.checkpoints.why_incomplete", lambda *_, **__: None)
 
 
@@ -125,6 +125,6 @@ def test_changed_length_is_kept_for_later_resumes() -> None:
     run, state = ended()
     changed = fold_all(state, [events.Extended(changes={"training.epochs": 3.0, "training.max_steps": None})])
     assert extension.current_config(run, changed).training.epochs == 3
-    assert run.load_config().training.epochs == 2, "run.toml stays what the run began with"
+    assert run.load_config().training.epochs == 2, "run.toml keeps the original settings"
     with pytest.raises(ConfigError, match="already"):
         extension.plan(run, changed, ["training.epochs=3"])

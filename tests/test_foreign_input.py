@@ -1,4 +1,4 @@
-"""Input that is damaged, hostile or gone: one clear error with its exit code, and nothing else fails with it."""
+"""Damaged, hostile or missing input gives one clear error with its exit code and does not affect anything else."""
 
 import json
 import os
@@ -37,7 +37,7 @@ __all__ = ["command"]
 
 
 def qlora_tui(*words: str | bytes, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a shell does: words are bytes."""
+    """Run the command as a shell does: arguments are bytes."""
     program = [sys.executable, "-m", "qlora_tui", *words]
     return subprocess.run(program, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
@@ -99,7 +99,7 @@ class _Impostor(BaseHTTPRequestHandler):
     ids=["html", "list", "null", "deep list", "deep object", "binary", "no commit", "size", "name", "search"],
 )
 def impostor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Something that is no hub where the hub should be."""
+    """A server that is not a hub at the hub's address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Impostor,), {"body": request.param}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -144,7 +144,7 @@ def test_dots_in_values_are_not_keys(tmp_path: Path) -> None:
 
 
 def vanishing(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    """Files of this ending are listed and gone when they are looked at."""
+    """Files with this suffix are listed but no longer exist when they are opened."""
     stat, opening = Path.stat, Path.open
 
     def gone(self: Path, *args: object, **options: object) -> object:
@@ -211,7 +211,7 @@ def test_lone_surrogate_in_one_run_does_not_hide_others(command: Cli) -> None:
 
 @pytest.fixture
 def pickled(tmp_path: Path) -> Callable[[object], Path]:
-    """Makes the starter model with pickled weights in place of safetensors, and something beside them."""
+    """Makes the starter model with pickled weights instead of safetensors, and optional other objects."""
 
     def make(beside: object) -> Path:
         folder = tmp_path / "pickled"

@@ -1,4 +1,4 @@
-"""Foreign chat templates and tokenizers: hostile ones are stopped, damaged ones are a ModelError."""
+"""Untrusted chat templates and tokenizers: hostile ones are stopped, damaged ones raise ModelError."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ ENDLESS = (
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A copy of the starter model to spoil."""
+    """A copy of the starter model that tests can damage."""
     folder = tmp_path / "model"
     shutil.copytree(MODEL_DIR, folder)
     return folder
@@ -257,7 +257,7 @@ def test_a_token_beyond_the_rows_of_the_model_is_refused(model: Path) -> None:
 
 
 def test_every_tokenizer_is_loaded_under_limits() -> None:
-    """You should see one module that loads tokenizers, so that no command can do without the limits."""
+    """Only one module loads tokenizers, so that no command bypasses the limits."""
     package = Path(foreign_tokenizer.__file__).parents[1]
     loads = re.compile(r"\w*Tokenizer\w*\.from_(pretrained|file|str)\(")
     found = {path.relative_to(package) for path in package.rglob("*.py") if loads.search(path.read_text())}

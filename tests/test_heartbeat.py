@@ -1,4 +1,4 @@
-"""A worker that lives and does not respond: stopped by a signal, or waiting for a disk that does not answer."""
+"""A live worker that does not respond: suspended by a signal, or waiting for a stalled disk."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def run() -> RunFolder:
 
 @pytest.fixture
 def stopped(run: RunFolder, fake_worker: Behave) -> RunFolder:
-    """A run whose worker has been stopped by a signal."""
+    """A run whose worker was suspended by a signal."""
     fake_worker("wait")
     jobs.start(run)
     pid = until(run, lambda state: state.step_number > 0).pid
@@ -37,7 +37,7 @@ def stopped(run: RunFolder, fake_worker: Behave) -> RunFolder:
 
 
 def age(run: RunFolder, seconds: float) -> None:
-    """As if the last beat had been so long ago."""
+    """Set the last heartbeat to this long ago."""
     then_s = time.time() - seconds
     os.utime(run.heartbeat, (then_s, then_s))
 
@@ -68,7 +68,7 @@ def test_suspended_worker_is_shown_with_the_command_to_continue_it(stopped: RunF
 def test_suspended_worker_can_be_cancelled_immediately(stopped: RunFolder) -> None:
     said: list[str] = []
     assert jobs.cancel(stopped, said.append).status == "cancelled"
-    assert said == ["cancelling one"], "it was continued, and heard the message"
+    assert said == ["cancelling one"], "it was continued and received the message"
 
 
 def test_worker_without_heartbeat_is_not_responding_since_the_last_one(run: RunFolder, fake_worker: Behave) -> None:
@@ -120,4 +120,4 @@ def test_heartbeat_continues_while_the_main_thread_makes_progress(
     worked = "3"
     assert beats(2)
     monkeypatch.setattr(heartbeat, "_runtime", lambda thread: None)
-    assert all(beats(2) for _ in range(5)), "where the kernel does not count, a living thread is all that is known"
+    assert all(beats(2) for _ in range(5)), "without kernel counts, only the existence of the thread is known"

@@ -221,7 +221,7 @@ def messages(run: RunFolder) -> list[control.Control]:
 
 
 def test_request_to_a_worker_that_replaces_itself_is_sent_once(run: RunFolder) -> None:
-    """It is read by the process that takes over, from where the one before it stopped reading."""
+    """The new process reads it, starting where the previous one stopped reading."""
     writer = EventWriter(run.events)
     writer.write(events.Started(attempt=1, pid=7, process_start_s=1.0))
     writer.write(events.Replanned(changes={}, reason="memory"))

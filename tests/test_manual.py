@@ -1,4 +1,4 @@
-"""The manual: what it shows runs, the JSON it describes is what is written, and `help` finds it."""
+"""The manual: its commands run, the described JSON is written, and `help` finds its topics."""
 
 import json
 import re
@@ -39,12 +39,12 @@ ELSEWHERE = {
     "qlora-tui train starter --name tracked --set 'training.trackers=[\"tensorboard\"]' --detach": "true",
     "qlora-tui doctor": "qlora-tui doctor --help",
 }
-"""Commands that need a network or another package, and what stands for them in the long test."""
+"""Commands that need a network or another package, and their replacements in the long test."""
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Cli, fake_worker: Behave) -> Callable[..., Result]:
-    """Runs a command where nothing else is; workers train nothing, and with --detach they wait to be told something."""
+    """Runs a command in an empty home; workers do not train, and with --detach they wait for a message."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(queue, "ensure_running", lambda: None)
     monkeypatch.setattr(precheck, "check_trackers", lambda names: None)  # workers that train nothing need no tracker
@@ -66,7 +66,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Cli, fake_wo
 
 
 def test_the_commands_run_in_the_order_of_the_manual(place: Callable[..., Result]) -> None:
-    """Without training: the long test trains."""
+    """Without training, which the long test does."""
     for line in LINES:
         if not line.startswith("qlora-tui"):
             subprocess.run(["sh", "-ec", line.partition("|")[0]], check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""What scripts rely on: JSON with a version for everything, headings in pipes, and a reader that may leave early."""
+"""Output for scripts: versioned JSON, header lines in pipes, and readers that close the pipe early."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from qlora_tui.runs import store
 __all__ = ["command", "fake_worker"]
 
 WITHOUT_JSON = {"web", "queue run", "arena vote"}
-"""A server, a loop that only narrates, and an interactive vote, whose file is its result."""
+"""Commands without JSON: a server, a loop that only prints progress, and an interactive vote."""
 
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -93,7 +93,7 @@ def test_a_failed_run_ends_its_events_with_the_error(command: Cli, fake_worker: 
 
 
 def test_one_command_writes_one_document(command: Cli, tmp_path: Path) -> None:
-    """The document says what is wrong; the exit code and stderr repeat it."""
+    """The document contains the error; the exit code and stderr repeat it."""
     bad = tmp_path / "bad.toml"
     bad.write_text("[model]\nid = 3\n")
     result = command("presets", "check", "starter", str(bad), "--json")

@@ -1,4 +1,4 @@
-"""Where things live: paths in the environment mean the same in every process of one command."""
+"""Paths in environment variables mean the same in every process of a command."""
 
 import os
 from collections.abc import Callable

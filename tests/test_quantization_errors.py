@@ -1,4 +1,4 @@
-"""What `eval quant` found is kept for a model, as long as its weights are the same."""
+"""Results of `eval quant` are stored per model and valid while its weights are the same."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Keys and tokens reach no message, no traceback and no stored error, and files that may hold them are private."""
+"""Keys and tokens are redacted from messages, tracebacks and stored errors; files that may contain them are private."""
 
 import os
 import stat

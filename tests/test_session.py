@@ -140,7 +140,7 @@ def test_on_a_full_disk_a_message_that_cannot_be_acknowledged_is_obeyed(full_dis
 def test_reason_is_kept_when_the_log_cannot_be_written(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
-    """As on a disk that became read-only: the worker ends with a reason, which every reader of the run sees."""
+    """As on a read-only disk: the worker ends with a reason, which is shown for the run."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     session = Session(run, RunState())
     session.emit(events.Started(attempt=1, pid=1, process_start_s=1.0))
@@ -161,7 +161,7 @@ def test_reason_is_kept_when_the_log_cannot_be_written(
     follower.catch_up()
     assert follower.status == "failed"
     session.emit(events.Started(attempt=2, pid=1, process_start_s=1.0))
-    assert jobs.look(run).status == "crashed", "what an earlier attempt said is not said of the next"
+    assert jobs.look(run).status == "crashed", "the reason of an earlier attempt is not reported for the next"
 
 
 def test_a_message_after_the_control_file_was_emptied_is_read(run: RunFolder) -> None:
@@ -197,7 +197,7 @@ with jobs.hold(run):
     print("read", flush=True)
     time.sleep(60)
 """
-"""A worker that has taken the lock and reads a log that has become long."""
+"""A worker that has the lock and reads a long log."""
 
 
 @pytest.mark.parametrize("action", ["stop_and_save", "cancel"])

@@ -1,4 +1,4 @@
-"""Named pipes, devices, sockets and endless files where a file is expected: refused at once, never waited for."""
+"""Named pipes, devices, sockets and endless files instead of regular files are refused without blocking."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from qlora_tui.starter import MODEL_DIR
 __all__ = ["command", "fake_worker"]
 
 PATIENCE_S = 60
-"""Far longer than a command takes on a busy machine, and far less than forever."""
+"""Much longer than a command takes on a busy machine."""
 
 
 def pipe(path: Path) -> None:

@@ -149,7 +149,7 @@ def test_folding_changes_no_older_state() -> None:
 
 
 def noisy(number: int, **fields: Any) -> events.Step:
-    """A step whose values go up and down, built without validation."""
+    """A step with alternating values, built without validation."""
     values = {"loss": 1 + number * 7919 % 1000 / 1000, "grad_norm": 1 + number * 104729 % 1000 / 1000}
     values |= {"tokens": number, "tokens_per_s": 1.0}
     return events.Step.model_construct(step=number, **{**values, **fields})
@@ -228,7 +228,7 @@ def test_the_time_left_follows_the_recent_pace_and_ignores_a_pause() -> None:
 
 
 def timeline(plan: events.TrainingPlanned, seconds: dict[str, float]) -> list[events.AnyEvent]:
-    """What a worker of this plan says, where each kind of work always takes the same time."""
+    """Events of a worker with this plan, where each kind of work has a constant duration."""
     now_s, log = 1_000.0, list[events.AnyEvent]()
 
     def after(kind: str, event: events.AnyEvent) -> None:
@@ -317,7 +317,7 @@ def test_requested_checkpoint_does_not_count_as_scheduled() -> None:
 
 
 def test_the_speed_of_a_run_is_the_mean_of_all_steps() -> None:
-    """Also after it went back to a checkpoint, and not the speed of the last step."""
+    """Including after going back to a checkpoint; not the speed of the last step."""
 
     def at(number: int, tokens_per_s: float) -> events.Step:
         return noisy(number, tokens=100 * number, tokens_per_s=tokens_per_s, time_s=0.0, seq=0, peak_bytes=0)

@@ -1,4 +1,4 @@
-"""A part of a long run is read again from its log, with every step of it."""
+"""Every step of a part of a long run can be read from its log."""
 
 import gc
 from pathlib import Path

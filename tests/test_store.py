@@ -142,7 +142,7 @@ def test_a_folder_with_a_name_in_another_script_is_listed_and_found() -> None:
     run.path.rename(run.path.with_name("e\u0301tude"))
     (listed,) = store.all_runs()
     assert listed.name == "e\u0301tude"
-    assert store.find("\u00e9tude") == listed, "typed on a keyboard that writes the accent in one piece"
+    assert store.find("\u00e9tude") == listed, "typed with a precomposed accent"
 
 
 def test_run_with_an_illegal_name_is_reported(command: Cli) -> None:

@@ -1,4 +1,4 @@
-"""Foreign text and the terminal: nothing that a program stored or downloaded can reach it as a control sequence."""
+"""Foreign text never reaches the terminal as a control sequence."""
 
 import ast
 import json
@@ -26,7 +26,7 @@ HOSTILE = (
 
 
 def on_a_terminal(*words: str, stdin: str = "", cwd: Path | None = None) -> str:
-    """What a command writes to a terminal, stdout and stderr together."""
+    """Return the output of a command on a terminal, stdout and stderr together."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "qlora_tui", *words],
@@ -133,7 +133,7 @@ _ASKED_OF_STDOUT = {"isatty", "encoding", "flush", "fileno"}
 
 
 def _goes_around(tree: ast.Module) -> list[int]:
-    """Lines that write to stdout or draw with Rich in another way than through the writers."""
+    """Lines that write to stdout or use Rich without the writers."""
     allowed = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _ASKED_OF_STDOUT
     }

@@ -53,7 +53,7 @@ async def test_only_clients_with_the_token_are_answered() -> None:
 
 
 async def test_the_printed_url_opens_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is no secret that the printing leaves out."""
+    """The token is not redacted from the printed URL."""
     server = web._server(Server)("true", host="127.0.0.1", port=8000)
     async with TestClient(TestServer(await server._make_app())) as client:
         said = capsys.readouterr().err

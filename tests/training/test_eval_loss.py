@@ -53,7 +53,7 @@ def test_eval_metrics_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
 
 
 def test_eval_loss_of_a_run_equals_eval_loss_of_the_command() -> None:
-    """Also the one that chooses the best checkpoint: the weights it restores give the same number again."""
+    """Including the one that selects the best checkpoint: the restored weights give the same loss."""
     every = ("training.eval_every_steps=3", "training.best_checkpoint=true", "training.early_stopping_evals=5")
     run = store.create("one", config_of(*every), {})
     session = Session(run, RunState())

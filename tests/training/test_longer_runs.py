@@ -1,4 +1,4 @@
-"""A finished run is trained further as if it had never ended, where its learning rate allows that."""
+"""A finished run can be trained longer, as if uninterrupted where the learning rate allows it."""
 
 import itertools
 

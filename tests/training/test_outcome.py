@@ -1,4 +1,4 @@
-"""What a finished run leaves beside its adapter: metrics.json, and predictions.jsonl of its evaluation rows."""
+"""Output of a finished run: metrics.json, and predictions.jsonl of its evaluation rows."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What people publish of a run names no local path, and its model card is complete."""
+"""Published files of a run contain no local path, and the model card is complete."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def metadata_of(run: RunFolder) -> ModelCard:
 
 
 def own_files(tmp_path: Path) -> list[str]:
-    """Settings that name own files of the model, the data and the questions."""
+    """Settings with local files for the model, the data and the questions."""
     model, data, questions = tmp_path / "models" / "My-Model", tmp_path / "mine.jsonl", tmp_path / "mmlu.jsonl"
     shutil.copytree(MODEL_DIR, model)
     shutil.copy(TRAIN_DATA, data)
@@ -84,7 +84,7 @@ def test_model_folders_are_published_by_name(tmp_path: Path) -> None:
 
 
 def test_best_checkpoint_is_restored_in_a_run_that_was_moved() -> None:
-    """A checkpoint names the best one by its step, also the last one, after which nothing more is saved."""
+    """Checkpoints refer to the best one by its step, including the last checkpoint."""
     run, _ = trained_here("one", *EVALUATED, "training.best_checkpoint=true", "training.learning_rate=0.3")
     moved = RunFolder(run.path.rename(run.path.with_name("two")))
     session = Session(moved, jobs.replay(moved))

@@ -135,7 +135,7 @@ def test_an_8_bit_base_keeps_no_more_than_a_4_bit_one_with_checkpointing() -> No
 
 @pytest.mark.parametrize("model", ["google/gemma-3-4b-pt", "meta-llama/Llama-4-Scout-17B-16E"])
 def test_config_of_a_multimodal_model_is_made_from_the_catalogue(model: str) -> None:
-    """Whatever the catalogue leaves out of the positions' scaling within `text_config`."""
+    """Despite the missing rope scaling of `text_config` in the catalogue."""
     from qlora_tui.config.model import ModelSpec
     from qlora_tui.engine.simulation.hf_config import of_model
     from qlora_tui.models import describe
@@ -146,7 +146,7 @@ def test_config_of_a_multimodal_model_is_made_from_the_catalogue(model: str) -> 
 
 
 def test_llama_4_trains_without_an_adapter_on_its_router() -> None:
-    """Which answers with two tensors; its layers and experts have other names than TRL's loss asks for."""
+    """The router returns two tensors, and layers and experts have other names than TRL's loss expects."""
     from qlora_tui.engine.simulation.simulate import Workload, simulate
 
     text = TINY | {

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 
 _LAYERS = ("num_hidden_layers", "n_layer")
 _REFUSED = ("t5",)
-"""No causal models."""
+"""Not causal models."""
 
 
 def shallow(keys: dict[str, Any]) -> dict[str, Any]:

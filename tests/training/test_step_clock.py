@@ -95,7 +95,7 @@ def test_answering_counts_neither_into_the_speed_nor_into_a_checkpoint(
 
 
 def check_the_plan_announced_every_pause(run: RunFolder, state: RunState) -> None:
-    """Evaluations, checkpoints with the adapter, and rounds of samples, as they were known before the first step."""
+    """Evaluations, checkpoints including the adapter, and rounds of samples, as planned before the first step."""
     planned = RunState()
     for event in EventReader(run.events).read():
         planned = fold(planned, event)

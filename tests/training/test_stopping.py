@@ -1,4 +1,4 @@
-"""What a run saves also stops in other programs."""
+"""Generation with a saved model stops in other programs too."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from qlora_tui.starter import MODEL_DIR
 
 @pytest.fixture
 def other_end(tmp_path: Path) -> Path:
-    """The starter with an end-of-text token that is not what ends its turns, as base models have."""
+    """The starter with an end-of-text token that differs from its end-of-turn token, as in base models."""
     folder = tmp_path / "base"
     shutil.copytree(MODEL_DIR, folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())

@@ -1,4 +1,4 @@
-"""Experiment trackers: checked before anything is loaded, named after the run, told its settings and its outcome."""
+"""Experiment trackers: checked before loading, with the run's name, settings and outcome."""
 
 import json
 import signal
@@ -45,7 +45,7 @@ TRACKED = ('training.trackers=["wandb"]', "data.eval_rows=4", "training.max_step
 
 @pytest.fixture
 def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tracker that writes what it is told into a file."""
+    """A tracker that writes its calls to a file."""
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "wandb.py").write_text(FAKE_WANDB)
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))

@@ -344,12 +344,12 @@ def owl() -> RunFolder:
 
 
 def chosen(place: ChatPlace) -> tuple[object, object]:
-    """What the two selectors show."""
+    """Return the values of the two selectors."""
     return place.query_one("#chat-run", Select).value, place.query_one("#chat-checkpoint", Select).value
 
 
 def shown(place: ChatPlace) -> list[str]:
-    """What a person reads in the two selectors."""
+    """Return the labels of the two selectors."""
     return [
         str(place.query_one(f"{name} SelectCurrent #label", Static).visual)
         for name in ("#chat-run", "#chat-checkpoint")

@@ -1,4 +1,4 @@
-"""The first start: the demonstration shows answers while it trains, and ends in a chat with its questions."""
+"""The demonstration shows answers while it trains, and ends in a chat with suggested questions."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ SMALL = (80, 24)
 
 @pytest.fixture
 def run() -> RunFolder:
-    """A demonstration whose worker has made half its steps."""
+    """A demonstration after half of its steps."""
     folder = written("one", [*beginning(), *training(120)])
     folder.config.write_text(toml_file.to_toml(demo.config(), comment=""))
     return folder
@@ -156,7 +156,7 @@ async def test_start_is_shown_immediately_and_a_refusal_returns(monkeypatch: pyt
     app = Workbench()
 
     def refuse(*_: object, **__: object) -> RunFolder:
-        assert app.current_mode == "run", "the place is shown before anything is done"
+        assert app.current_mode == "run", "the place is shown first"
         raise StorageError("no space left")
 
     monkeypatch.setattr(starting, "start", refuse)

@@ -37,7 +37,7 @@ async def test_the_first_start_offers_the_starter_demo_in_one_key(
         await pilot.pause()
         assert [message.preset for message in wanted] == ["starter"]
         assert demo.is_demo(wanted[0].config)
-        assert app.current_mode == "run" and "Starting the run" in words(app), "at once, whatever it takes"
+        assert app.current_mode == "run" and "Starting the run" in words(app), "shown immediately"
         await pilot.press("f2")
         await pilot.press("d", "d")
         await pilot.pause()

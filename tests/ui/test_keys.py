@@ -1,4 +1,4 @@
-"""Every key works wherever it is offered: for each widget that can have the focus, in each place and each dialog."""
+"""Every displayed key works: for each focusable widget, in each place and each dialog."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -64,7 +64,7 @@ OPENING = {
     "chat-panel": ["f8"],
     "runs-filter": ["slash"],
 }
-"""States of the places, by the keys that lead there."""
+"""States of the places, by the keys that open them."""
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ async def opened(app: Workbench, pilot: Pilot[None], state: str, settle: Settle)
 async def test_every_key_works_where_it_is_offered(
     state: str, size: tuple[int, int], settle: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Actions are noted and not done. A key that the focused widget takes for itself is offered by nobody else."""
+    """Actions are recorded instead of run. A key handled by the focused widget is not offered by other widgets."""
     app = Workbench(place="runs" if state in DIALOGS else state.partition("-")[0])
     async with app.run_test(size=size) as pilot:
         await opened(app, pilot, state, settle)
@@ -155,7 +155,7 @@ async def press_all(pilot: Pilot[None], wanted: Collection[str], done: Sequence[
 
 @pytest.mark.parametrize("state", ["setup", "runs", "glossary"])
 async def test_what_is_typed_right_after_a_key_that_searches_is_searched(state: str, settle: Settle) -> None:
-    """A fast typist, a slow connection: the letters are there before the focus has moved."""
+    """With fast typing on a slow connection, letters arrive before the focus has moved."""
     app = Workbench(place="settings" if state == "glossary" else state)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(app, pilot, state, settle)
@@ -267,7 +267,7 @@ def test_a_key_that_would_not_work_everywhere_is_refused(action: str, key: str, 
 
 
 async def test_a_chosen_key_comes_before_the_key_of_the_editor(settle: Settle) -> None:
-    """Ctrl+E is the end of the line in Textual's editor, and now the help of Chat's panel."""
+    """Ctrl+E moves to the end of the line in Textual's editor; here it is bound to the help of the chat panel."""
     settings.save(Settings(keymap={"chat.panel": "ctrl+e", "workbench.runs": "ctrl+a"}))
     app = Workbench(place="chat")
     async with app.run_test(size=(80, 24)) as pilot:

@@ -193,7 +193,7 @@ def test_labels_of_one_axis_differ(low: float, high: float) -> None:
 
 
 def spiky(steps: int) -> list[events.Step]:
-    """A long run whose loss is one but for two steps."""
+    """A long run with a loss of 1 except at two steps."""
     values = {1_001: 50.0, 7_654: 40.0}
     return [step(number).model_copy(update={"loss": values.get(number, 1.0)}) for number in range(1, steps + 1)]
 

@@ -105,7 +105,7 @@ async def test_a_finished_run_is_trained_further(fake_worker: Behave) -> None:
         app.screen.query_one(Input).value = "0.01"
         await pilot.press("enter")
         await until(pilot, lambda: "has made 4 steps" in words(app))
-        assert isinstance(app.screen, ResumeOptions), "a refused length stays to be corrected"
+        assert isinstance(app.screen, ResumeOptions), "a refused length can be corrected"
         app.screen.query_one(Input).value = "2"
         await pilot.press("enter")
         seen = await shown(pilot, app, lambda view: view.state.attempt == 2 and view.status == "finished")

@@ -22,7 +22,7 @@ THEMES = ["ember", "paper"]
 
 @pytest.fixture(autouse=True)
 def same_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its sensors are read once: how many readings there are is no matter of time."""
+    """Sensors are read once, so that the number of readings does not depend on time."""
     monkeypatch.setattr(hardware, "snapshot", lambda: MACHINE)
     monkeypatch.setattr(run_reader, "_SENSORS_S", 1e9)
     monkeypatch.setattr(run_reader, "_RESTING_SENSORS_S", 1e9)

@@ -1,4 +1,4 @@
-"""What both apps share: themes without colours, and how a fault of the program ends them."""
+"""Shared by both apps: themes without colours, and internal errors."""
 
 import os
 import subprocess
