@@ -248,7 +248,7 @@ async def test_a_number_is_typed_on_a_slider(settle: Settle) -> None:
         ("workbench.runs", "9", "9 types text in an editor"),
         ("prompt.send", "x", "x types text in an editor"),
         ("chat.retry", "enter", "enter is reserved for navigation, editing and dialogs"),
-        ("setup.adapter", "shift+left", "everywhere"),
+        ("setup.adapter", "shift+left", "is reserved"),
         ("chat.retry", "ctrl+j", "ctrl+j is already the key of prompt.new-line"),
         ("chat.retry", "ctrl+g", "ctrl+g is already the key of chat.copy"),
         ("workbench.runs", "f8", "f8 is already the key of"),

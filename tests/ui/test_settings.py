@@ -103,7 +103,7 @@ async def test_a_key_that_is_taken_is_refused(settle: Settle) -> None:
         await pilot.press("f2")
         await pilot.pause()
         assert settings.load().keymap == {}
-        assert any("workbench.home already" in toast.message for toast in app._notifications)
+        assert any("already the key of workbench.home" in toast.message for toast in app._notifications)
 
 
 async def test_the_refresh_rate_is_kept_only_when_it_is_one(settle: Settle) -> None:

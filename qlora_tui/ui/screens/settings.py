@@ -137,7 +137,7 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
             return
         reason = keys.refusal(binding_id, key, self._settings.keymap)
         if reason is not None:
-            problem = UsageError(reason, hint=f"{binding_id} keeps its key.")
+            problem = UsageError(reason, hint=f"{binding_id} keeps its current key.")
             self.post_message(messages.Complained(problem))
         else:
             self._set_key(binding_id, key)
