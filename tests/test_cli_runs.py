@@ -55,6 +55,15 @@ def test_a_run_without_a_name_gets_one_from_its_preset(command: Cli, fake_worker
         assert command("train", "starter", "--detach").out == f"{name}\n"
 
 
+def test_runs_show_reports_how_a_crashed_run_ended(command: Cli, waiting: RunFolder) -> None:
+    kill(waiting)
+    result = command("runs", "show", "one")
+    assert result.code == 0
+    assert "the worker of one died at step" in result.out
+    assert str(waiting.stdio) in result.out
+    assert "`qlora-tui resume one` continues from the start" in result.out
+
+
 def test_flags_win_over_the_preset_and_reach_the_frozen_configuration(
     command: Cli, fake_worker: Behave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,6 @@ def _facts(job: "Job") -> dict[str, str]:
     from qlora_tui.runs.summary import brief
 
     state, summary = job.state, brief(job)
-    failed = state.failed
     rows = narration.line(state.dataset) if state.dataset else None
     silence = job.silence
     facts = {
@@ -107,7 +106,7 @@ def _facts(job: "Job") -> dict[str, str]:
         + (f" ({state.stage.stage})" if job.alive and state.stage else "")
         + (f", {silence}" if silence else ""),
         "what to do": silence.advice if silence else "",
-        "failure": f"{failed.message}\n{failed.hint}".rstrip() if failed else "",
+        "failure": _failure(job),
         "model": narration.line(state.model) if state.model else summary["model"],
         "data": ", ".join(str(part) for part in (summary["data"], rows) if part),
         "progress": narration.step(state, running=job.alive),
@@ -125,3 +124,14 @@ def _facts(job: "Job") -> dict[str, str]:
         "last event": moment(summary["last_event_s"]),
     }
     return {name: str(value) for name, value in facts.items() if value}
+
+
+def _failure(job: "Job") -> str:
+    """Return why the run ended early and how to resume it; empty for a run that did not fail."""
+    from qlora_tui.cli.outcome import crash, how_to_resume
+
+    if failed := job.state.failed:
+        return f"{failed.message}\n{failed.hint}".rstrip()
+    if job.status == "crashed":
+        return f"{crash(job.run, job.state)}\n{how_to_resume(job.run)}"
+    return ""

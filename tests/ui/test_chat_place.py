@@ -93,6 +93,20 @@ async def test_the_newest_run_is_loaded_by_the_first_question(run: RunFolder) ->
         assert answers(app.screen) == ["HI"]
 
 
+async def test_status_shows_the_waiting_question_while_the_model_loads(run: RunFolder) -> None:
+    app = Workbench(place="chat")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, ChatPlace) and app.screen.wanted is not None)
+        place = app.screen
+        assert isinstance(place, ChatPlace)
+        shown: list[str] = []
+        place.watch(place, "status", shown.append, init=False)
+        await ask(pilot, place, "hi")
+        waiting = [text for text in shown if text.endswith(", then asks: hi")]
+        assert waiting, shown
+        assert "then asks" not in place.status
+
+
 async def test_base_and_adapter_answer_side_by_side(run: RunFolder) -> None:
     async with chatting() as (pilot, place):
         await pilot.press("ctrl+b", "ctrl+b")
