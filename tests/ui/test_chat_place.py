@@ -100,7 +100,7 @@ async def test_status_shows_the_waiting_question_while_the_model_loads(run: RunF
         place = app.screen
         assert isinstance(place, ChatPlace)
         shown: list[str] = []
-        place.watch(place, "status", shown.append, init=False)
+        place.watch(place, "status", lambda status: shown.append(status), init=False)
         await ask(pilot, place, "hi")
         waiting = [text for text in shown if text.endswith(", then asks: hi")]
         assert waiting, shown

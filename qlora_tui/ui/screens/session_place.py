@@ -60,6 +60,7 @@ class SessionPlace(Place):
         """Asked before the model was loaded."""
         self.is_answering = False
         self._status_line = ""
+        self._loading_stage = ""
 
     def on_mount(self) -> None:
         self.workbench.release_chat = self.release
@@ -114,8 +115,8 @@ class SessionPlace(Place):
             self.call_next(self.query_one(ConversationView).clear)
         self.wanted, self._device, self._adapter = wanted, device, offer.adapter
         self.query_one("#chat-refused").display = False
-        self.status = "starting"
         self._loading = True
+        self._show_loading("starting")
         self._load(*wanted, device)
         self.refresh_bindings()
 
@@ -125,6 +126,7 @@ class SessionPlace(Place):
             self.open_run(*self.wanted, device=self._device)
         if self._loading:
             self._question = question
+            self._show_loading(self._loading_stage)
         else:
             self.query_one(Prompt).load_text(question)
 
@@ -217,7 +219,13 @@ class SessionPlace(Place):
     @on(answering.ChatLoading)
     def _loading_advanced(self, message: answering.ChatLoading) -> None:
         if self._loading:
-            self.status = message.text
+            self._show_loading(message.text)
+
+    def _show_loading(self, stage: str) -> None:
+        """Show the loading stage, and the question that is asked after it."""
+        self._loading_stage = stage
+        waiting = f", then asks: {self._question}" if self._question else ""
+        self.status = f"{stage}{waiting}"
 
     @on(answering.ChatReady)
     async def _ready(self, message: answering.ChatReady) -> None:
