@@ -99,8 +99,8 @@ class ResumeOptions(ModalScreen[dict[str, Any] | None]):
             if self._length is not None:
                 with Horizontal(id="resume-length"):
                     yield Static(f"{self._length.key}, now {self._length.now}:")
-                    yield Input(placeholder="in all", id="new-length", compact=True, type="number")
-                yield Static("How long the run shall be in all.", id="resume-consequence", markup=False)
+                    yield Input(placeholder="new total", id="new-length", compact=True, type="number")
+                yield Static(_enter_total(self._length), id="resume-consequence", markup=False)
             for option in self._options:
                 yield Checkbox(option.label, option.ticked, id=option.name, compact=True)
                 yield Static(printable(option.about), classes="resume-about", markup=False)
@@ -129,6 +129,9 @@ class ResumeOptions(ModalScreen[dict[str, Any] | None]):
     def _weigh(self, text: str, *, answers: bool) -> None:
         """Show what the typed length would do, and answer with it if it can be."""
         assert self._length is not None
+        if not text.strip():
+            self.app.call_from_thread(self._say, _enter_total(self._length), refused=answers)
+            return
         try:
             extension = self._length.plan(text)
         except QloraError as error:
@@ -154,3 +157,7 @@ class ResumeOptions(ModalScreen[dict[str, Any] | None]):
             self._resume()
         else:
             self._weigh(self.query_one(Input).value, answers=True)
+
+
+def _enter_total(length: Length) -> str:
+    return f"Enter the new total, more than {length.now}. What is trained already counts towards it."
