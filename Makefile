@@ -2,6 +2,7 @@
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do $$name $(NEW_ENOUGH) && echo $$name && break; done)
 VENV := .venv
+VENV_LATEST := .venv-latest
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # What failed runs once more, alone: many tests start processes, and a busy machine is no fault of theirs.
 RETRY := $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: run demo test test-long test-gpu bench lint wheel starter screenshots programs memory-grid clean
+.PHONY: run demo test test-long test-latest test-gpu bench lint wheel starter screenshots programs memory-grid clean
 
 run: $(INSTALLED) ## Open the workbench.
 	@$(BIN)/qlora-tui
@@ -24,6 +25,13 @@ test: lint ## Lint, type-check, check the import contracts, run the tests.
 
 test-long: $(INSTALLED_LONG) ## The tests that take minutes: twenty kills, every optimizer, the long fuzz run.
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 5400
+
+test-latest: ## The fast tests with the newest versions that pyproject.toml allows, in a separate environment.
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV_LATEST)
+	$(VENV_LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]'
+	$(VENV_LATEST)/bin/python -m pip freeze --exclude-editable > $(VENV_LATEST)/versions.txt
+	$(VENV_LATEST)/bin/python -m pytest
 
 test-gpu: $(INSTALLED_DEV) ## The tests that need a CUDA device.
 	$(BIN)/python -m pytest -m gpu
@@ -71,4 +79,4 @@ $(INSTALLED_LONG): $(INSTALLED_DEV)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV_LATEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -43,6 +43,8 @@ def test_presets_themes_and_starter_come_with_the_wheel(installed: Path, tmp_pat
     assert {path.name for path in (package / "_shipped" / "themes").iterdir()} == {
         path.name for path in (CHECKOUT / "themes").iterdir()
     }
+    assert (package / "py.typed").exists()
+    assert (package / "manual" / "install.md").exists()
     assert (package / "starter" / "model" / "model.safetensors").stat().st_size > 1_000_000
 
 
