@@ -15,7 +15,7 @@ _NAMES = re.compile(
     r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_?ID|_?\d+)?$|API_?KEY|SECRET|PASSWORD",
     re.IGNORECASE,
 )
-"""Names of environment variables that hold secrets."""
+"""Names of environment variables that contain secrets."""
 
 _SHORTEST = 6
 """Shorter values are not keys, and may be part of many words."""

@@ -358,14 +358,14 @@ MESSAGE = {"author": {"role": "user"}, "content": {"parts": ["q?"]}}
         *(
             ({"current_node": "a", "mapping": {"a": {"message": {**MESSAGE, **wrong}}}}, problem)
             for wrong, problem in [
-                ({"author": "user"}, "'author' is no object"),
-                ({"metadata": [1]}, "'metadata' is no object"),
-                ({"content": {"parts": 1}}, "'parts' of a message is no list"),
+                ({"author": "user"}, "'author' is not an object"),
+                ({"metadata": [1]}, "'metadata' is not an object"),
+                ({"content": {"parts": 1}}, "'parts' of a message is not a list"),
             ]
         ),
         (
             {"contents": [{"parts": [{"text": "q?"}]}, {"role": "model", "parts": [{"functionCall": "live"}]}]},
-            "'functionCall' is no object",
+            "'functionCall' is not an object",
         ),
     ],
 )

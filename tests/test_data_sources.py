@@ -134,7 +134,7 @@ BAD_LINES = {
     "broken": ('{"prompt": "a", "completion": }', "bad.jsonl:3: column 31: broken JSON", "completion"),
     "cut": ('{"prompt": "a', "bad.jsonl:3: column 14: broken JSON: the line ends inside a text", '"a'),
     "extra": ('{"prompt": "a", "completion": "b"} x', "column 36: broken JSON: Extra data", "x"),
-    "list": ("[1, 2]", "bad.jsonl:3: holds a list of 2 where an object", ""),
+    "list": ("[1, 2]", "bad.jsonl:3: is a list of 2, expected an object", ""),
     "duplicate": ('{"prompt": "a", "prompt": "c", "completion": "b"}', "key 'prompt' appears twice", ""),
     "number": ('{"prompt": "c", "completion": NaN}', "column 'completion' contains nan, which is not a number", ""),
     "texts": ('{"prompt": "a", "completion": {"x": 1}}', "column 'completion' holds an object", ""),

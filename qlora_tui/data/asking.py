@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def asking_template(tokenizer: Tokenizer, jinja: str, own: str, *, system: bool, reasoning: bool) -> str:
-    """Return a template without generation blocks whose prompts begin the rows that `jinja` renders.
+    """Return a template without generation blocks whose prompts are prefixes of the rows that `jinja` renders.
 
     It is `own`, the model's, where that holds, else `jinja`, if need be with the header that it gives to trained
     answers as its prompt.

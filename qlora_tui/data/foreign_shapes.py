@@ -56,7 +56,7 @@ def _object(holder: Row, key: str) -> Row:
     if (value := holder.get(key)) is None:
         return {}
     if not isinstance(value, dict):
-        raise RowError(f"{key!r} is no object")
+        raise RowError(f"{key!r} is not an object")
     return value
 
 
@@ -80,7 +80,7 @@ def _chatgpt(row: Row) -> Iterator[Row]:
 
 
 def _chatgpt_turn(message: Any) -> Row | None:
-    """A turn that a person saw; hidden system texts, browsing and code of tools are no part of the conversation."""
+    """A visible turn; hidden system texts, browsing and tool code are not part of the conversation."""
     if not isinstance(message, dict) or not isinstance(message.get("content"), dict):
         return None
     role = _object(message, "author").get("role")
@@ -89,7 +89,7 @@ def _chatgpt_turn(message: Any) -> Row | None:
         return None
     parts = message["content"].get("parts") or []
     if not isinstance(parts, list):
-        raise RowError("'parts' of a message is no list")
+        raise RowError("'parts' of a message is not a list")
     if not any(parts):
         return None
     content = [

@@ -9,7 +9,7 @@ from qlora_tui.data.hub_errors import Repositories, hub_errors
 from qlora_tui.errors import QloraError
 
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""What reading an answer raises that is no JSON, or not of the expected form."""
+"""Exceptions from an answer that is not JSON or not of the expected form."""
 
 
 @dataclass(frozen=True, slots=True)

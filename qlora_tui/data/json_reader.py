@@ -243,7 +243,7 @@ def _objects(document: _Document, name: str) -> Iterator[RawRow | BadRow]:
 
 
 def _rows(value: Any, where: str) -> Iterator[RawRow | BadRow]:
-    """The row that `value` is. A list of turns is a conversation, any other list of objects holds rows."""
+    """Return `value` as a row. A list of turns is a conversation; any other list of objects contains rows."""
     if isinstance(value, dict):
         yield where, value
     elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -253,7 +253,7 @@ def _rows(value: Any, where: str) -> Iterator[RawRow | BadRow]:
             for index, item in enumerate(value):
                 yield f"{where}[{index}]", item
     else:
-        yield BadRow(where, f"holds {describe(value)} where an object with named columns belongs")
+        yield BadRow(where, f"is {describe(value)}, expected an object with named columns")
 
 
 def _unwrapped(content: dict[str, Any], name: str) -> Iterator[RawRow | BadRow]:

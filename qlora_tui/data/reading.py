@@ -115,7 +115,7 @@ def _bounded(row: NormalRow) -> NormalRow:
 def _first_rows(source: Source) -> tuple[list[RawRow | BadRow], list[str]]:
     """Return the rows used to detect the format, and the foreign layouts among them.
 
-    Where a column given by hand is in none of the first rows, the first row that has it is one of them.
+    If none of the first rows has an explicitly named column, the first row with it is added.
     """
     first: list[RawRow | BadRow] = []
     shapes: dict[str, None] = {}

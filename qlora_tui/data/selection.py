@@ -174,7 +174,7 @@ def _held_out(data: DataSpec, first: "NDArray[np.bool_]") -> "Indices":
 
 
 def refuse_too_many_eval_rows(data: DataSpec, distinct_rows: int) -> None:
-    """Raise DataError when cutting `data.eval_rows` from so many distinct rows leaves none to train on."""
+    """Raise DataError when `data.eval_rows` leaves no distinct rows to train on."""
     if data.eval_rows >= distinct_rows:
         raise DataError(
             f"data.eval_rows = {data.eval_rows} leaves no rows to train on: "

@@ -74,7 +74,7 @@ def find_source(
 
 
 def is_on_hub(source: str) -> bool:
-    """Whether a source is a hub dataset: a known set, or an id that is no path on this machine."""
+    """Whether a source is a hub dataset: a known set, or an id that is not a local path."""
     return hub_id(source) is not None
 
 

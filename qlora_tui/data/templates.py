@@ -64,8 +64,8 @@ def resolve(name: str, tokenizer: Tokenizer, *, always_bos: bool = False) -> Cha
     """The template for `data.template = name`.
 
     "auto" is the tokenizer's own chat template; without one ChatML if the tokenizer knows its markers as tokens, else
-    Guanaco's, whose markers are plain words any tokenizer can write. With `always_bos` a named template begins with the
-    bos token also where the tokenizer does not put it before texts. Raises DataError when the template cannot be used
+    Guanaco's, whose markers are plain words for any tokenizer. With `always_bos` a named template begins with
+    the bos token even if the tokenizer does not add it. Raises DataError when the template cannot be used
     for training, ModelError when the tokenizer cannot end an answer.
     """
     if name != "auto":

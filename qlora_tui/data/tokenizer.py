@@ -71,9 +71,9 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Any]:
 
 
 def opening_id(tokenizer: Tokenizer, *, always_bos: bool = False) -> int | None:
-    """Id of the token that begins every text (bos): the one this tokenizer puts there itself, or None.
+    """Id of the token that the tokenizer adds before every text (bos), or None.
 
-    With `always_bos` its bos token in any case, as qlora.py does it.
+    With `always_bos`, always its bos token, as in qlora.py.
     """
     first = tokenizer.bos_token_id
     if always_bos:

@@ -57,7 +57,7 @@ def is_prose(text: str) -> bool:
 
 
 def _is_copy(text: str, used: list[str]) -> bool:
-    """Whether `text` is part of what is used, or holds all of it, as Alpaca's "text" does."""
+    """Return whether `text` is part of the used text, or contains all of it, as Alpaca's "text" does."""
     whole = " ".join(used)
     return text in whole or (bool(used) and all(part.strip() in text for part in used))
 

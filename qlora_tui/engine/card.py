@@ -114,7 +114,7 @@ def _stops(stops: Sequence[str]) -> list[str]:
         return []
     shown = " or ".join(f"`{stop}`" for stop in stops)
     return [
-        f"An answer ends with {shown}. `generation_config.json` holds these ids: pass "
+        f"An answer ends with {shown}. `generation_config.json` contains these ids: pass "
         "`generation_config=GenerationConfig.from_pretrained(...)` to `generate`.", "",
     ]  # fmt: skip
 

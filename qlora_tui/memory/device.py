@@ -21,7 +21,7 @@ CONTEXT_BYTES = 500 << 20
 (pytorch issue 109888), more once many kernels have run."""
 
 HOST_WORK_BYTES = 150 << 20
-"""What a process takes on a CPU beside its imports and tensors: threads, kernels made at run time, and what malloc
+"""CPU memory of a process in addition to its imports and tensors: threads, run-time kernels, and what malloc
 keeps between tensors of changing size."""
 
 Kind = Literal["cuda", "cpu"]

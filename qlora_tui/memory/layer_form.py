@@ -170,7 +170,7 @@ _STREAM_BYTES = 8
 
 
 def _of_magnitudes(step: Step, whole: PerToken) -> Iterator[Moment]:
-    """With DoRA: at the end of the MLP, or beside the norm of a weight in attention, in the MLP, at its end."""
+    """With DoRA: at the end of the MLP, or during the norm of a weight in attention, in the MLP, or at its end."""
     places, whole = step.adapted, replace(whole, hidden=whole.hidden + _STREAM_BYTES)
     if step.wide_stream:
         yield Moment(replace(whole, mlp=whole.mlp + 8, hidden=whole.hidden - 4), 0)

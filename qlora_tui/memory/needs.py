@@ -9,7 +9,7 @@ from qlora_tui.memory.terms import Term, total
 
 _CONTEXT_DOUBT_BYTES = 150 << 20
 _HOST_DOUBT_BYTES = 96 << 20
-"""By so much a process on a CPU may take more or less beside its tensors, once its imports are known."""
+"""Uncertainty of the CPU memory of a process in addition to its tensors, once its imports are known."""
 
 _REPLAY_TOLERANCE_BYTES = 16 << 20
 """By so much the smallest capacity of an estimate may be above the true one."""

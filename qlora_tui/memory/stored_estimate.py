@@ -22,7 +22,7 @@ class Longest:
 
 @dataclass(frozen=True, slots=True)
 class StoredEstimate:
-    """The estimate of a run as plan.json holds it."""
+    """The estimate of a run as stored in plan.json."""
 
     full_bytes: int
     """Peak memory without paging: the number that is shown."""

@@ -1,6 +1,6 @@
 """Checksums in the files of a run, so that damage is detected when they are read.
 
-A text ends with a line that holds its checksum, a JSON object holds it under a key, and a folder holds a list of its
+A text ends with a line with its checksum, a JSON object has it under a key, and a folder contains a list of its
 files. Files of earlier versions have no checksum and are read without a check.
 """
 

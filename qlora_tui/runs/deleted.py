@@ -1,4 +1,4 @@
-"""Deleted runs: a bin beside the runs, from which a run can be restored for seven days."""
+"""Deleted runs: a bin next to the runs, from which a run can be restored for seven days."""
 
 import errno
 import shutil

@@ -53,7 +53,7 @@ def remove(name: str) -> bool:
 
 @contextmanager
 def renaming(name: str, wanted: str) -> Iterator[None]:
-    """While the block renames a run, nobody starts it; afterwards it has its place under the wanted name.
+    """Prevent the run from being started while the block renames it, then rename it in the queue.
 
     Raises RunConflictError when another process keeps the queue locked, StorageError.
     """

@@ -119,7 +119,7 @@ def _keys(binding_id: str, keymap: Mapping[str, str]) -> list[str]:
 
 
 def _works_in_editors(binding_id: str) -> bool:
-    """Whether an action has a key that is no text, or none that is: it must not depend on where the focus is."""
+    """Return whether the action works independently of the focus: it has a non-text key, or no text keys."""
     own = _keys(binding_id, {})
     return any(not is_text(key) and key not in _BASIC for key in own) or not any(map(is_text, own))
 

@@ -102,7 +102,7 @@ class RunReader:
                 self._on_screen.wait(_LONGEST_DRAWING_S)
 
     def detail(self, low: int, high: int, is_cancelled: Callable[[], bool]) -> Detail | None:
-        """Read a part of the run again; None when that was cancelled. Called in a thread of its own.
+        """Read a part of the run in detail; None when cancelled. Called in a separate thread.
 
         Raises StorageError when the log cannot be read.
         """

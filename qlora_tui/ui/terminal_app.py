@@ -1,4 +1,4 @@
-"""What both apps share: how a fault ends them, how they look without colours, and our own theme variables."""
+"""Base of both apps: internal errors, rendering without colours, and custom theme variables."""
 
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ _PLAIN = Style.from_color(RichColor.default(), RichColor.default())
 class Colourless(LineFilter):
     """Replace colours by greys; in a theme of the terminal's own colours, coloured backgrounds by reverse video.
 
-    Textual's filter takes for granted that every segment has a style, and makes the terminal's own colours black.
+    Textual's filter requires a style for every segment, and makes the terminal's own colours black.
     """
 
     def __init__(self, app: App[Any]) -> None:
@@ -56,12 +56,12 @@ def _mixable(segment: Segment, background: Color) -> bool:
 
 
 class TerminalApp(App[ReturnType]):
-    """An app that a fault of its own ends with `crash` set and return code 1. It prints nothing of it."""
+    """An app that sets `crash` and exits with return code 1 on an internal error, without printing it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.crash: BaseException | None = None
-        """The fault that ended the app."""
+        """The exception that ended the app."""
         self._filters = [self._safe(each) for each in self._filters]
 
     def _safe(self, each: LineFilter) -> LineFilter:
@@ -70,7 +70,7 @@ class TerminalApp(App[ReturnType]):
         return Undimmed() if isinstance(each, DimFilter) else each
 
     def begin_with(self, theme: str) -> None:
-        """Have this theme from the first frame on. Set later, it would mean that every widget is styled twice."""
+        """Set the theme before the first frame. Setting it later would style every widget twice."""
         self.set_reactive(TerminalApp.theme, theme)
         dark = self.current_theme.dark
         self.set_classes(f"{self.DEFAULT_CLASSES} -theme-{theme} {'-dark-mode' if dark else '-light-mode'}")
@@ -78,7 +78,7 @@ class TerminalApp(App[ReturnType]):
         self._refresh_truecolor_filter(self.ansi_theme)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our own variables, for the themes that lack them."""
+        """Return the custom variables for themes that lack them."""
         return themes.stand_ins(self.current_theme)
 
     def _handle_exception(self, error: Exception) -> None:

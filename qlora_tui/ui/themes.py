@@ -22,7 +22,7 @@ REQUIRED = ("loss", "eval", "vram")
 
 
 def stand_ins(theme: Theme) -> dict[str, str]:
-    """Values of the variables that a theme may lack, such as Textual's own themes lack ours."""
+    """Default values of custom variables that other themes, such as Textual's, do not define."""
     return {
         "loss": theme.primary,
         "eval": theme.secondary or theme.primary,
@@ -67,7 +67,7 @@ def _theme_type() -> TypeAdapter[Theme]:
 
 
 def _check(theme: Theme) -> None:
-    """Raise ValueError for a colour or a text style that no style sheet takes."""
+    """Raise ValueError for a colour or text style that is invalid in a style sheet."""
     for name in Theme.__dataclass_fields__:
         value = getattr(theme, name)
         if isinstance(value, str) and name != "name":

@@ -238,7 +238,7 @@ async def test_a_number_is_typed_on_a_slider(settle: Settle) -> None:
         assert (slider.value, slider.has_focus, slider.typed) == (120, True, "")
         await pilot.press("9", "9", "9", "tab")
         await pilot.pause()
-        assert slider.value == 200, "the nearest number there is"
+        assert slider.value == 200, "the nearest number on the slider"
 
 
 @pytest.mark.parametrize(

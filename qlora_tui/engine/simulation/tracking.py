@@ -123,7 +123,7 @@ def _grouped_product(first: torch.Tensor, second: torch.Tensor, offsets: torch.T
 
 
 def _quantized_rows(first: torch.Tensor, threshold: float = 0.0) -> tuple[torch.Tensor, ...]:
-    """bitsandbytes' `int8_vectorwise_quant` where no column lies beyond the threshold."""
+    """bitsandbytes' `int8_vectorwise_quant` when no column exceeds the threshold."""
     rows = first.numel() // first.shape[-1]
     outliers = first.new_empty(0, dtype=torch.int64)
     return torch.empty(first.shape, dtype=torch.int8), torch.empty(rows, dtype=torch.float32), outliers

@@ -20,7 +20,7 @@ _STEP_HELP = "The finished adapter, or how it was at a checkpoint"
 
 
 class ChatChoices(Horizontal):
-    """Three lists in one line. The first two show `wanted` and nothing else: a choice is only asked for."""
+    """Three lists in one line. The first two always show `wanted`; a choice only posts a request."""
 
     HELP = """
 ## What to chat with
@@ -109,7 +109,7 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
         choice.value = names[(names.index(str(choice.value)) + 1) % len(names)]
 
     def show_side(self, name: str) -> None:
-        """Show who answers, where it was not a person who chose."""
+        """Show which weights answer, if the user did not choose."""
         self._side = name
         with self.prevent(Select.Changed):
             self.query_one("#chat-side", Select).value = name
@@ -128,7 +128,7 @@ A run that has an adapter, or one of its checkpoints. **both** asks the base and
 
     @on(Select.Changed, "#chat-side")
     def _side_chosen(self, event: Select.Changed) -> None:
-        """Tell it where it was a person who chose: the list also says so when it is made."""
+        """Post the choice only if the user made it: the list also posts it when it is created."""
         event.stop()
         side = str(self.query_one("#chat-side", Select).value)
         if side != self._side:

@@ -16,7 +16,7 @@ class ConversationView(VerticalScroll):
     """
 
     class Changed(Message):
-        """There are other turns than before."""
+        """The turns have changed."""
 
     def on_mount(self) -> None:
         self.anchor()

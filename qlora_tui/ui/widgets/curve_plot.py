@@ -95,7 +95,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
         self._draw()
 
     def show(self, title: str, lines: list[Line], marks: list[Mark] | None = None, part: Part | None = None) -> None:
-        """Draw these lines and marks from now on; the lines of `part` while nothing else is in view."""
+        """Set the lines and marks to draw; the lines of `part` are used for the visible part."""
         self._title, self._lines, self._marks, self._part = title, lines, marks or [], part
         self.set_class(any(line.curve.steps for line in lines), "-drawn")
         self._draw()
@@ -123,7 +123,7 @@ logarithmic scale, `0` shows everything again. The mouse reads values, its wheel
 
     @property
     def drawn(self) -> Sequence[Line]:
-        """The lines that hold most of what is in view."""
+        """Return the lines with the most detail for the visible part."""
         part, window = self._part, self.window
         covers = part is not None and window is not None and part.low <= window[0] and window[1] <= part.high
         return part.lines if part is not None and covers else self._lines

@@ -62,7 +62,7 @@ class DataPicker(Vertical):
         options.highlighted = sources.index(chosen) if chosen in sources and not options.has_focus else at
 
     def show_source(self, source: str) -> None:
-        """Put the draft's source into the line, unless it is being typed in."""
+        """Show the draft's source in the input, unless the user is typing."""
         self._source = source
         field = self.query_one(Input)
         if not field.has_focus and field.value != source:
@@ -71,7 +71,7 @@ class DataPicker(Vertical):
 
     @property
     def unfinished(self) -> str:
-        """Text that was typed and not taken; empty when there is none."""
+        """Typed text that was not applied; empty if there is none."""
         field = self.query_one(Input)
         return (
             field.value.strip()
@@ -81,7 +81,7 @@ class DataPicker(Vertical):
 
     @on(Input.Blurred)
     def _left(self, event: Input.Blurred) -> None:
-        """What is not taken does not stay: the line shows the source that will be used."""
+        """Discard text that was not applied: the input shows the source that will be used."""
         event.stop()
         self.show_source(self._source)
 

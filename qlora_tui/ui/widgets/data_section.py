@@ -214,7 +214,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         )
 
     def _forget(self) -> None:
-        """Show nothing of the former source while another one is read."""
+        """Clear the view while another source is read."""
         self.workers.cancel_group(self, "inspection")
         self._format, self._numbers, self._title = ("", ""), None, ""
         self._stage("", busy=False)

@@ -148,7 +148,7 @@ tokens; context and allocator are the libraries' own. It fits, is tight or fits 
         self.query_one("#fit-hint", Static).update(self._hint(price))
 
     def _hint(self, price: Price) -> Content:
-        """What matters most where there is one line: a warning, else advice, else the largest part."""
+        """Return the most important line: a warning, else advice, else the largest part."""
         if price.estimate.warnings:
             return Content.styled(printable(f"! {price.estimate.warnings[0]}", one_line=True), "$text-warning")
         if self._advice:

@@ -12,7 +12,7 @@ _LABEL_COLUMNS = 5
 
 
 class HostPanel(RunStatic):
-    """Two bars, each with how it was before: 10 minutes at most, as far as a run was on screen."""
+    """Two bars with their history of up to 10 minutes while a run is on screen."""
 
     BORDER_TITLE = "Host"
     DEFAULT_CSS = """

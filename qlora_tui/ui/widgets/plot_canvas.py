@@ -13,7 +13,7 @@ _MOST_TICKS = 8
 
 
 def _round_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most so many multiples of 1, 2 or 5 times a power of ten. Without numpy, which is slow for a few numbers."""
+    """Round tick values: at most this many multiples of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10((high - low) / most))
     interval = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= most)
     return [number * interval for number in range(ceil(low / interval), floor(high / interval) + 1)]
@@ -27,7 +27,7 @@ class NumberAxis(NumericAxisFormatter):  # type: ignore[misc]
         return _round_ticks(min_, max_, max_ticks)
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """Return one text a tick, with as many digits as tell the ticks apart."""
+        """Return one label per tick, with enough digits to distinguish them."""
         largest = max((abs(tick) for tick in ticks), default=0.0)
         if not ticks or not (0 < largest < 1e-2 or largest >= 1e6):
             labels: list[str] = super().get_labels_for_ticks(ticks)
@@ -41,7 +41,7 @@ class NumberAxis(NumericAxisFormatter):  # type: ignore[misc]
 
 
 def _scientific(number: float, digits: int) -> str:
-    """`number` as "2e-4": without the zeros that an exponent begins with."""
+    """Return `number` as "2e-4", without leading zeros in the exponent."""
     if number == 0:
         return "0"
     mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
@@ -58,7 +58,7 @@ class StepAxis(AxisFormatter):  # type: ignore[misc]
         return _round_ticks(min_, max_, max_ticks)
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """Return one text a tick."""
+        """Return one label per tick."""
         return [f"{tick:,.0f}" for tick in ticks]
 
 
@@ -96,7 +96,7 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
         self._marks: list[tuple[list[float], str, str, bool]] = []
 
     def mark(self, xs: Sequence[float], sign: str, style: str, *, tall: bool) -> None:
-        """Put a sign on the lower axis at each of these steps until `clear`; a tall one fills what is empty above."""
+        """Draw a symbol on the lower axis at each of these steps until `clear`; a tall one fills the cells above."""
         self._marks.append((list(xs), sign, style, tall))
 
     def clear(self) -> None:
@@ -148,7 +148,7 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
         return min(max(column, 1), int(self._scale_rectangle.right) - 1)
 
     def _render_x_ticks(self) -> None:
-        """Draw the ticks, and those labels that have room. The last one is never cut."""
+        """Draw the ticks, and the labels that fit. The last one is never cut."""
         margin = self.query_one("#margin-bottom", Canvas)
         margin.reset()
         style = str(self.get_component_rich_style("plot--tick"))
@@ -166,7 +166,7 @@ class PlotCanvas(PlotWidget):  # type: ignore[misc]
                 free = start - 1
 
     def _render_y_ticks(self) -> None:
-        """Draw the ticks, and a label for each that can be told apart from the one before."""
+        """Draw the ticks, and a label for each that differs from the previous one."""
         margin = self.query_one("#margin-left", Canvas)
         margin.reset()
         style = str(self.get_component_rich_style("plot--tick"))

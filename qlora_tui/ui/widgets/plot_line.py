@@ -1,4 +1,4 @@
-"""What a plot shows: curves and marks, what they are called, how they are drawn, and in which colour of the theme."""
+"""Content of a plot: curves and marks with labels, style and theme colour."""
 
 from collections.abc import Mapping
 from math import log10
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Lines that hold more of some steps than those of the whole run do."""
+    """Lines with more detail for some steps than those of the whole run."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class PlotZoomed(Message):
-    """Another part of the run is in view of the plot that sends this."""
+    """The visible part of this plot has changed."""
 
 
 class Mark(NamedTuple):
@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 
     sign: str
     tall: bool = False
-    """Whether it goes through the whole height of the plot."""
+    """Whether it spans the whole height of the plot."""
 
 
 def drawn_style(line: Line, variables: Mapping[str, str]) -> str:

@@ -67,7 +67,7 @@ class Pricer(Widget):
             self.effects = effects
 
     class Studied(Message):
-        """What is known of the quantization error of the draft's model."""
+        """Quantization error of the draft's model, if known."""
 
         def __init__(self, model_id: str, errors: QuantizationErrors | None) -> None:
             super().__init__()

@@ -35,7 +35,7 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
     ]  # fmt: skip
 
     suggestion: str = ""
-    """What Enter sends while nothing is typed."""
+    """Question that Enter sends if nothing is typed."""
 
     class Sent(Message):
         """A question was sent."""
@@ -45,7 +45,7 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
             self.text = text
 
     def suggest(self, question: str) -> None:
-        """Offer a question, or none."""
+        """Suggest a question, or none."""
         self.suggestion = question
         offered = f"Press Enter to ask: {printable(question, one_line=True)}"
         self.placeholder = offered if question else self.PLACEHOLDER
@@ -56,7 +56,7 @@ Type and press **Enter** to send; **Ctrl+J** begins a new line.
             event.prevent_default()
 
     def action_send(self) -> None:
-        """Send what was typed, or else what is suggested."""
+        """Send the typed text, or else the suggested question."""
         if text := self.text.strip() or self.suggestion:
             self.post_message(self.Sent(text))
 

@@ -1,4 +1,4 @@
-"""The question before a run is resumed that cannot go on as it was: what to agree to, and how long it shall be."""
+"""Dialog before resuming a run that needs confirmation: permissions and the new length."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -27,13 +27,13 @@ class Option(NamedTuple):
 
 
 class Length(NamedTuple):
-    """How long a finished run is, to be made longer."""
+    """Current length of a finished run that can be extended."""
 
     key: str
     """The setting that sets the length: training.epochs or training.max_steps."""
     now: str
     plan: Callable[[str], Extension]
-    """What another value would do. Blocking; raises QloraError for one that cannot be."""
+    """Returns the effect of another value. Blocking; raises QloraError for an invalid value."""
 
 
 def needed(state: RunState, downloads: list[str]) -> list[Option]:
@@ -127,7 +127,7 @@ class ResumeOptions(ModalScreen[dict[str, Any] | None]):
 
     @work(thread=True, exclusive=True, group="length", exit_on_error=False)
     def _weigh(self, text: str, *, answers: bool) -> None:
-        """Show what the typed length would do, and answer with it if it can be."""
+        """Show the effect of the typed length, and accept it if it is valid."""
         assert self._length is not None
         if not text.strip():
             self.app.call_from_thread(self._say, _enter_total(self._length), refused=answers)

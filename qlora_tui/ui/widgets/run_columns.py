@@ -1,4 +1,4 @@
-"""The columns of the table of runs: what each says of a run, and how they share the width of the screen. Pure."""
+"""The columns of the table of runs: their text, and their widths. Pure functions."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,19 +12,19 @@ from qlora_tui.terminal import printable
 COLUMNS = ("name", "status", "step", "loss", "eval", "model", "data", "changed", "tags")
 
 _PADDING = 2
-"""Cells beside each column."""
+"""Padding of each column, in cells."""
 
 _SORT_ARROW = 2
-"""Cells that the arrow behind a heading takes."""
+"""Width of the sort arrow behind a heading, in cells."""
 
 _LEAST = {"name": 18, "model": 8, "data": 8, "tags": 8}
-"""Columns of any length, and the width down to which each is shortened before the next one is left out."""
+"""Columns of variable length, with the minimum width before the next column is left out."""
 
 _LEFT_OUT_FIRST = ("data", "model", "changed")
 
 
 def moment(time_s: float | None) -> str:
-    """A time as date and clock, for this machine's zone."""
+    """Format a time as local date and time."""
     try:
         return time.strftime("%m-%d %H:%M", time.localtime(time_s)) if time_s else ""
     except (OverflowError, ValueError, OSError):

@@ -64,7 +64,7 @@ def _outcome(view: RunView) -> Content:
 
 
 def _newest_sample(samples: tuple[events.Sample, ...]) -> Content:
-    """How the first sample prompt was answered last: the same question each time."""
+    """Latest answer to the first sample prompt."""
     newest = samples[-1]
     first = next(sample for sample in samples if sample.step == newest.step)
     return Content.assemble(
@@ -95,7 +95,7 @@ def _finished(view: RunView) -> Content:
 
 
 def measured_against_estimate(view: RunView) -> str:
-    """The measured peak, and how far the estimate was from it.
+    """Return the measured peak and the error of the estimate.
 
     A peak measured on a GPU is what PyTorch allocated; of the estimate only that part is compared with it.
     """

@@ -61,7 +61,7 @@ PANEL_BINDINGS: list[BindingType] = [
 class RunPanel(Vertical):
     """Carries `-narrow`, `-medium` or `-wide`: one column with tabs; a plot beside tabs; everything at once.
 
-    Also `-tiny` where a plot has no room: then a sparkline stands for it.
+    Also `-tiny` if there is no room for a plot: a sparkline replaces it.
     """
 
     view: var[RunView | None] = var(None)
@@ -69,13 +69,13 @@ class RunPanel(Vertical):
     """What was asked of the worker and not answered yet."""
 
     details: var[dict[str, Detail]] = var(dict)
-    """Parts of a long run that were read again, by the plot that shows them."""
+    """Detailed parts of a long run, by plot."""
 
     main_plot: var[int] = var(0)
     """Which of the curves the large plot shows."""
 
     class DetailRequested(Message):
-        """The part of the run that a plot shows is to be read again."""
+        """Request to read the visible part of a plot in detail."""
 
         def __init__(self, plot: str, low: int, high: int) -> None:
             super().__init__()
@@ -187,7 +187,7 @@ class RunPanel(Vertical):
             self._draw_plots()
 
     def take_detail(self, plot: str, detail: Detail) -> None:
-        """Show what was read again for a plot."""
+        """Show the detailed data of a plot."""
         self.details = {**self.details, plot: detail}
 
     def watch_details(self) -> None:
@@ -196,7 +196,7 @@ class RunPanel(Vertical):
 
     @on(PlotZoomed)
     def _ask_for_detail(self) -> None:
-        """Have the part in view of one plot read again where what is at hand is too coarse for it."""
+        """Request detailed data for the visible part of a plot if the current data is too coarse."""
         view = self.view
         for plot in self.query(".curve-plot"):
             window = self._window(plot)
@@ -215,7 +215,7 @@ class RunPanel(Vertical):
         return window
 
     def _detail(self, plot: str, window: tuple[float, float]) -> Detail | None:
-        """What was read again for a plot, if it holds the part in view."""
+        """Return the detailed data of a plot if it covers the visible part."""
         detail = self.details.get(plot)
         return detail if detail and detail.low <= window[0] and window[1] <= detail.high else None
 

@@ -90,7 +90,7 @@ last deleted run, also after a restart.
         self._draw()
 
     def on_resize(self) -> None:
-        """Share the width anew."""
+        """Distribute the width again."""
         self._draw()
 
     @property

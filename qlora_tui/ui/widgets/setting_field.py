@@ -86,7 +86,7 @@ class SettingField(Horizontal):
 
     @property
     def text(self) -> str:
-        """What the editor holds now, as `--set` takes it."""
+        """Return the current value of the editor in `--set` syntax."""
         editor = self.query_one("Input, Select, Checkbox")
         if isinstance(editor, Checkbox):
             return str(editor.value).lower()

@@ -1,4 +1,4 @@
-"""A number between two ends, moved by keys, wheel or mouse, or typed."""
+"""A slider for a number: changed by keys, wheel or mouse, or typed."""
 
 from contextlib import suppress
 from typing import ClassVar
@@ -15,7 +15,7 @@ _LONGEST = 6
 
 
 class Slider(Widget, can_focus=True):
-    """One line: name, bar, value. What is typed takes effect with Enter, or when the focus leaves."""
+    """One line: name, bar, value. A typed number is applied with Enter or when the focus leaves."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "step(-1)", "Less", id="slider.less", tooltip="One step down", show=False),
@@ -33,7 +33,7 @@ class Slider(Widget, can_focus=True):
 
     value: reactive[float] = reactive(0.0)
     typed: reactive[str] = reactive("")
-    """Digits that are not set yet."""
+    """Typed digits that are not applied yet."""
 
     class Moved(Message):
         """The value was changed by a person."""
@@ -82,7 +82,7 @@ class Slider(Widget, can_focus=True):
         return self.content_size.width - 19 - 6
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
-        """Digits and the decimal point are a number, and no keys of the app."""
+        """Digits and the decimal point are input, not keys of the app."""
         return character is not None and character in _NUMBER
 
     def on_key(self, event: Key) -> None:
@@ -95,11 +95,11 @@ class Slider(Widget, can_focus=True):
         self.action_take()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing can be taken back before anything was typed."""
+        """Nothing can be deleted before anything was typed."""
         return bool(self.typed) if action in ("take", "erase", "forget") else True
 
     def action_take(self) -> None:
-        """Set what was typed, or the nearest number there is on the slider."""
+        """Set the typed number, or the nearest one on the slider."""
         typed, self.typed = self.typed, ""
         with suppress(ValueError):
             self._move(float(typed))

@@ -1,4 +1,4 @@
-"""Questions that a person may ask first, one key or one click away."""
+"""Suggested first questions, selected with one key or click."""
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,7 +12,7 @@ from qlora_tui.terminal import printable
 
 
 class Suggestions(Vertical):
-    """A line for each question that was not asked yet; nothing when there is none."""
+    """One line per question that was not asked yet; hidden if there are none."""
 
     HELP = """
 ## Suggested questions

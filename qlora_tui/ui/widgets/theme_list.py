@@ -31,7 +31,7 @@ terminal.
     """
 
     class Previewed(Message):
-        """This theme is to be shown, and to be kept where `keep`."""
+        """Posted to show a theme, and to keep it if `keep`."""
 
         def __init__(self, themes: "ThemeList", theme: str, *, keep: bool) -> None:
             super().__init__()
