@@ -38,6 +38,25 @@ def test_every_flipped_bit_of_the_settings_is_detected_or_harmless(run: RunFolde
         assert run.load_config() == RunConfig(), "the copy in plan.json is used"
 
 
+def test_truncated_settings_are_detected(run: RunFolder) -> None:
+    content = run.config.read_bytes()
+    written = content[: content.rindex(b"# Checksum")]
+    for size_bytes in range(0, len(written), 3):
+        run.config.write_bytes(content[:size_bytes])
+        assert run.load_config() == RunConfig(), "the copy in plan.json is used"
+        assert any("run.toml is damaged" in sentence for sentence in damage.found(run, RunState()))
+    changed = written.replace(b"seed = 42", b"seed = 43", 1)
+    run.config.write_bytes(changed)
+    assert run.load_config() == RunConfig.model_validate({"training": {"seed": 43}})
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 5000, "."])
+def test_checksum_list_with_impossible_file_name_is_damage(run: RunFolder, name: str) -> None:
+    run.adapter.mkdir()
+    (run.adapter / damage.ADAPTER_LIST).write_text(json.dumps({"files": {name: {"size_bytes": 1}}}))
+    assert any("The adapter is damaged" in sentence for sentence in damage.found(run, RunState()))
+
+
 def test_damaged_settings_without_a_copy_are_refused(run: RunFolder) -> None:
     text = run.config.read_text()
     run.plan.unlink()

@@ -245,7 +245,7 @@ def _with_broken_compression(content: bytearray) -> None:
 
 
 @pytest.mark.parametrize("damage", [_encrypted, _of_an_unknown_compression, _with_broken_compression])
-def test_a_workbook_that_cannot_be_unpacked_is_damaged(tmp_path: Path, damage: Callable[[bytearray], None]) -> None:
+def test_workbook_that_cannot_be_unpacked_is_damaged(tmp_path: Path, damage: Callable[[bytearray], None]) -> None:
     path = tmp_path / "rows.xlsx"
     _book().save(path)
     content = bytearray(path.read_bytes())
@@ -255,7 +255,7 @@ def test_a_workbook_that_cannot_be_unpacked_is_damaged(tmp_path: Path, damage: C
         load(str(path))
 
 
-def test_a_workbook_with_more_lines_than_excel_has_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workbook_beyond_row_limit_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xlsx_reader, "_MAX_LINES", 1000)
     sheet = (
         '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
@@ -281,7 +281,7 @@ def test_rows_skipped_as_bad_are_a_warning_with_their_reasons(tmp_path: Path) ->
     assert "rows.jsonl:6: no column 'answer'" in warning
 
 
-CHATGPT = {
+CHATGPT: Row = {
     "title": "A chat",
     "current_node": "c",
     "mapping": {
@@ -349,7 +349,7 @@ def test_rows_of_other_programs_become_conversations(tmp_path: Path, row: Row, e
     assert any(note.startswith("rows are read as") for note in loaded.notes)
 
 
-MESSAGE = {"author": {"role": "user"}, "content": {"parts": ["q?"]}}
+MESSAGE: Row = {"author": {"role": "user"}, "content": {"parts": ["q?"]}}
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ MESSAGE = {"author": {"role": "user"}, "content": {"parts": ["q?"]}}
         ),
     ],
 )
-def test_a_value_of_another_kind_in_an_export_is_a_bad_row(tmp_path: Path, row: Row, problem: str) -> None:
+def test_wrong_type_in_export_is_a_bad_row(tmp_path: Path, row: Row, problem: str) -> None:
     path = written(tmp_path / "rows.jsonl", [CHATGPT, row])
     with pytest.raises(DataError, match=f"rows.jsonl:2: looks like .*, but {problem}"):
         load(path)
@@ -377,7 +377,7 @@ def test_a_value_of_another_kind_in_an_export_is_a_bad_row(tmp_path: Path, row: 
 
 
 @pytest.mark.parametrize("role", [[], {}, 1])
-def test_a_role_of_another_kind_in_a_chatgpt_export_is_no_turn(tmp_path: Path, role: Any) -> None:
+def test_chatgpt_message_with_invalid_role_is_skipped(tmp_path: Path, role: Any) -> None:
     nodes = {**CHATGPT["mapping"], "s": {"message": {**MESSAGE, "author": {"role": role}}, "parent": "root"}}
     path = written(tmp_path / "rows.jsonl", [{**CHATGPT, "mapping": nodes}])
     assert said(load(path)) == ASKED

@@ -37,7 +37,8 @@ async def test_only_clients_with_the_token_are_answered() -> None:
     """Page, WebSocket, static files and downloads: another user of this machine reaches the port too."""
     server = web._server(Server)("true", host="127.0.0.1", port=8000)
     async with TestClient(TestServer(await server._make_app())) as client:
-        wrong = [{"Host": OWN}, {"Host": OWN, "Cookie": f"{server.cookie}=wrong"}, {"Host": OWN, "Cookie": "other=1"}]
+        cookies = [f"{server.cookie}=wrong", f"{server.cookie}=\udcff", "other=1"]
+        wrong = [{"Host": OWN}, *({"Host": OWN, "Cookie": cookie} for cookie in cookies)]
         for path in ("/", "/ws", "/static/js/textual.js", "/download/1", "/?enter=wrong", "/ws?enter=" + server.token):
             for headers in wrong:
                 assert (await client.get(path, headers=headers)).status == 403, path

@@ -135,7 +135,7 @@ def _guard(server: Any) -> "Callable[[Any, Any], Awaitable[Any]]":
     check_site = _own_page_only(server.host, server.port)
 
     def known(text: str | None) -> bool:
-        return text is not None and hmac.compare_digest(text.encode(), server.token.encode())
+        return text is not None and hmac.compare_digest(text.encode("utf-8", "replace"), server.token.encode())
 
     @http.middleware
     async def check(request: Any, handler: Any) -> Any:

@@ -35,7 +35,7 @@ class Shape:
 
     fits: Callable[[Row], bool]
     reshape: Callable[[Row], Iterator[Row]]
-    """The rows inside one such row. Raises RowError for a value of another kind than the layout has."""
+    """The rows inside one such row. Raises RowError for a value of the wrong type."""
 
 
 def shape_of(row: Row) -> Shape | None:

@@ -16,7 +16,7 @@ from qlora_tui import atomic
 from qlora_tui.regular_files import UnsuitableFileError, open_to_read, read_bytes
 
 _LINE = b"# Checksum (xxh3) of the lines above; remove this line to use changed ones: "
-_LOOKS_SUMMED = re.compile(rb": [0-9a-f]{16}\n?\Z")
+_LOOKS_SUMMED = re.compile(rb"[^\n]{40}[0-9a-f]{16}\n?\Z")
 _KEY = "xxh3"
 _BLOCK_BYTES = 1 << 20
 
@@ -33,18 +33,21 @@ def with_checksum(text: str) -> str:
     return f"{text}{_LINE.decode()}{xxh3_64_hexdigest(content)}\n"
 
 
-def check_text(content: bytes) -> None:
-    """Raise DamagedError when the lines of a text are not those of its checksum."""
+def check_text(content: bytes) -> bool:
+    """Whether a text has a checksum. Raises DamagedError when its lines are not those of the checksum."""
     body, line, checksum = content.rpartition(_LINE)
     if not line and _LOOKS_SUMMED.search(content):  # the line itself is damaged
         raise DamagedError(DAMAGED)
     if line and checksum.rstrip(b"\n") != xxh3_64_hexdigest(body).encode():
         raise DamagedError(DAMAGED)
+    return bool(line)
 
 
-def check_file(path: Path) -> None:
-    """`check_text` for a file. Raises UnsuitableFileError and OSError too."""
-    check_text(read_bytes(path))
+def check_whole(content: bytes, written: str) -> None:
+    """Raise DamagedError when the end of a text was cut off, its checksum included. `written` is what it was."""
+    whole = with_checksum(written).encode("utf-8", "replace")
+    if len(content) < len(written.encode("utf-8", "replace")) and whole.startswith(content):
+        raise DamagedError("it is cut off")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -100,7 +103,7 @@ def why_damaged(folder: Path, name: str, *, by_content: bool) -> str | None:
                 return problem
     except UnsuitableFileError as error:
         return f"{Path(error.filename).name} cannot be used: {error.strerror}"
-    except (DamagedError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # ValueError also for a name that no file has
         return f"{name} cannot be read: {error}"
     return None
 

@@ -19,7 +19,7 @@ def found(run: RunFolder, state: RunState, *, by_content: bool = False) -> list[
 
 def _config(run: RunFolder) -> str:
     try:
-        checksums.check_file(run.config)
+        run.check_config()
     except (OSError, ValueError) as error:
         return f"run.toml is damaged: {error}. The copy of the settings in plan.json is used if it is intact."
     return ""

@@ -15,6 +15,7 @@ from qlora_tui import atomic, paths
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError, NotFoundError, RunConflictError, StorageError, UsageError, nearest
+from qlora_tui.regular_files import read_bytes
 from qlora_tui.runs import checksums
 
 LONGEST_NAME = 80
@@ -99,7 +100,7 @@ class RunFolder:
         """The frozen configuration. Raises ConfigError when run.toml was damaged and plan.json has no copy of it."""
         try:
             with suppress(OSError):  # said by `load`
-                checksums.check_file(self.config)
+                self.check_config()
         except checksums.DamagedError as error:
             if (copy := self._config_copy()) is not None:
                 return copy
@@ -109,11 +110,25 @@ class RunFolder:
             ) from error
         return toml_file.load(self.config)
 
+    def check_config(self) -> None:
+        """Raise DamagedError when run.toml is not as it was written; UnsuitableFileError, OSError.
+
+        Cut off at the end of a line it is another configuration, which only the copy in plan.json can tell.
+        """
+        content = read_bytes(self.config)
+        if not checksums.check_text(content) and (copy := self._config_copy()) is not None:
+            checksums.check_whole(content, _written(RunConfig.model_validate(copy.model_dump(exclude_defaults=True))))
+
     def _config_copy(self) -> RunConfig | None:
         """Return the copy of the configuration in plan.json; None if it is damaged or missing."""
         with suppress(OSError, ValueError, KeyError):
             return RunConfig.model_validate(checksums.read_json(self.plan)["config"])
         return None
+
+
+def _written(config: RunConfig) -> str:
+    """The lines of run.toml that hold `config`."""
+    return toml_file.to_toml(config, comment=_RUN_COMMENT)
 
 
 def check_name(name: str) -> str:
@@ -163,7 +178,7 @@ def create(name: str, config: RunConfig, plan: dict[str, Any]) -> RunFolder:
     with atomic.storage_errors(root):
         draft = Path(tempfile.mkdtemp(prefix=".creating-", dir=root))
     try:
-        text = checksums.with_checksum(toml_file.to_toml(config, comment=_RUN_COMMENT))
+        text = checksums.with_checksum(_written(config))
         atomic.write_text(draft / "run.toml", text)
         checksums.write_json(draft / "plan.json", {**plan, "config": config.model_dump(mode="json")})
         target = root / name
