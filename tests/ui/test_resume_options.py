@@ -98,6 +98,10 @@ async def test_a_finished_run_is_trained_further(fake_worker: Behave) -> None:
         await pilot.press("r")
         await until(pilot, lambda: isinstance(app.screen, ResumeOptions) and isinstance(app.focused, Input))
         assert "training.epochs, now 1" in words(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: "-refused" in app.screen.classes)
+        assert "Enter the new total, more than 1." in words(app)
+        assert "--set" not in words(app)
         for length, said in (("1", "already has training.epochs = 1.0"), ("2", "The result equals")):
             app.screen.query_one(Input).value = length
             await until(pilot, lambda said=said: said in words(app).replace("\n", " "))
