@@ -65,6 +65,16 @@ def test_invalid_changes_are_refused_by_name(settings: list[str], message: str) 
         extension.plan(*ended(), settings)
 
 
+def test_repeating_the_length_of_an_interrupted_run_points_to_a_plain_resume() -> None:
+    run, state = ended()
+    with pytest.raises(ConfigError, match="already has") as interrupted:
+        extension.plan(run, state._replace(finished=None), ["training.epochs=2"])
+    assert interrupted.value.hint == "`qlora-tui resume one` continues it at this length."
+    with pytest.raises(ConfigError, match="already has") as finished:
+        extension.plan(run, state, ["training.epochs=2"])
+    assert finished.value.hint == "Give a larger value."
+
+
 def test_epochs_do_not_extend_a_run_with_max_steps() -> None:
     run, state = ended("training.max_steps=100")
     with pytest.raises(ConfigError, match=r"training.max_steps = 100 of one sets the length"):

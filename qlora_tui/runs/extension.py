@@ -71,7 +71,10 @@ def plan(run: RunFolder, state: RunState, settings: Sequence[str]) -> Extension:
     after = edited(before, settings)
     if not changed:
         same = ", ".join(f"{key} = {value(before, key)}" for key in _named(settings))
-        raise ConfigError(f"{run.name} already has {same}", hint="Give a larger value.")
+        hint = "Give a larger value."
+        if state.finished is None:
+            hint = f"`qlora-tui resume {run.name}` continues it at this length."
+        raise ConfigError(f"{run.name} already has {same}", hint=hint)
     if changed.keys() == {"training.epochs"} and after.training.max_steps is not None:
         raise ConfigError(
             f"training.max_steps = {after.training.max_steps} of {run.name} sets the length, not training.epochs",
