@@ -127,8 +127,10 @@ def test_escapes_in_pieces_are_inert() -> None:
     assert "\x1b" not in "".join(printable(piece) for piece in ("\x1b", "]52;c;", "evil", "\x07"))
 
 
-WRITERS = {"terminal.py", "cli/output.py", "cli/inert_console.py", "cli/consent.py", "runs/missing.py"}
-"""The writers, the questions on stderr, and a child whose stdout is its parent's pipe."""
+WRITERS = {
+    "terminal.py", "encoding.py", "cli/output.py", "cli/inert_console.py", "cli/consent.py", "runs/missing.py",
+}  # fmt: skip
+"""The writers, the module that sets how streams encode, the questions on stderr, and a child whose stdout is a pipe."""
 _ASKED_OF_STDOUT = {"isatty", "encoding", "flush", "fileno"}
 
 

@@ -82,7 +82,8 @@ def show_help(
 
 
 def _render(text: str) -> None:
-    from rich.console import Console
     from rich.markdown import Markdown
 
-    Console(highlight=False).print(Markdown(text))
+    from qlora_tui.cli.inert_console import InertConsole
+
+    InertConsole().print(Markdown(text))

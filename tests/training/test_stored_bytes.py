@@ -75,6 +75,9 @@ class _Tokenizer:
     def __len__(self) -> int:
         return 0
 
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
 
 def parts_of(model: Any) -> Counter[str]:
     """Bytes of the storages behind a model's weights by what they hold, each storage counted once."""
