@@ -65,15 +65,19 @@ class Epochs:
 def epochs(tally: Tally, training: TrainingSpec) -> Epochs:
     """Optimizer steps as the trainer counts them. With packing the number of sequences is an estimate: the tokens over
     the length of a sequence, which best-fit packing comes within a few percent of."""
-    rows = tally.kept_rows
+    steps, total, packed = optimizer_steps(tally.kept_rows, tally.tokens, training)
+    return Epochs(steps, total, tally.tokens, tally.trained_tokens, packed)
+
+
+def optimizer_steps(rows: int, tokens: int, training: TrainingSpec) -> tuple[int, int, int | None]:
+    """Steps of an epoch, of the whole run, and packed sequences (None: rows are not packed) of so many rows."""
     packed = None
     if training.packing and rows:
-        packed = max(1, math.ceil(tally.tokens / training.max_length_tokens))
+        packed = max(1, math.ceil(tokens / training.max_length_tokens))
         rows = packed
     batches = math.ceil(rows / training.micro_batch_size)
     steps = math.ceil(batches / training.gradient_accumulation_steps)
-    total = training.max_steps or math.ceil(steps * training.epochs)
-    return Epochs(steps, total, tally.tokens, tally.trained_tokens, packed)
+    return steps, training.max_steps or math.ceil(steps * training.epochs), packed
 
 
 def numbers(tally: Tally, training: TrainingSpec) -> dict[str, Any]:

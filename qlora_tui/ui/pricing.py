@@ -10,7 +10,8 @@ from typing import Any
 from qlora_tui.config.fields import value
 from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import EnvironmentProblem, QloraError
+from qlora_tui.errors import QloraError
+from qlora_tui.forecast.work import Rows
 from qlora_tui.hardware import Machine
 from qlora_tui.memory import device as devices
 from qlora_tui.memory.device import Device
@@ -63,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Counted:
-    """Row lengths in tokens that were counted over all rows of a configuration's data."""
+    """Rows of a configuration's data that were counted, all of them, and their lengths in tokens."""
 
     config: RunConfig
     full_tokens: int
@@ -74,6 +75,19 @@ class Counted:
 
     eval_tokens: int
     """Longest evaluation row after truncation; 0 if there are none."""
+
+    train_rows: int = 0
+    tokens: int = 0
+    """Of all training rows, as the model gets them."""
+
+    eval_rows: int = 0
+
+    def rows(self, config: RunConfig) -> Rows | None:
+        """The rows of another configuration; None when they are others or are cut elsewhere."""
+        same_limit = config.training.max_length_tokens == self.config.training.max_length_tokens
+        if not self.train_rows or not same_limit or self.longest(config) is None:
+            return None
+        return Rows(self.train_rows, self.tokens / self.train_rows, self.eval_rows, True)
 
     def longest(self, config: RunConfig) -> Longest | None:
         """Return the longest rows for another configuration; None if its data or tokenizer differs."""
@@ -97,6 +111,9 @@ class Price:
     counted: Counted | None = None
     """Row lengths of the estimate; None: maximum length."""
 
+    here: bool = True
+    """Whether the device is one of this machine; else it is a card that was asked about."""
+
     replayed: bool = False
     """Whether this is the full estimate as in `qlora-tui estimate`, which a run stores."""
 
@@ -112,9 +129,9 @@ class Price:
 
     @property
     def entry(self) -> dict[str, Any] | None:
-        """Entry of plan.json; None while only the quick estimate is known."""
+        """Entry of plan.json; None while only the quick estimate or that of another card is known."""
         longest = self.counted.longest(self.config) if self.counted is not None else None
-        return entry(self.estimate, self.device, longest) if self.replayed else None
+        return entry(self.estimate, self.device, longest) if self.replayed and self.here else None
 
     @property
     def largest(self) -> str:
@@ -134,16 +151,18 @@ def price(
     machine: Machine,
     counted: Counted | None = None,
     *,
+    card: str = "",
     replay: bool = False,
 ) -> Price:
     """Price a run on the device that it would train on. Raises EnvironmentProblem when that is not there.
 
-    `counted`: row lengths, used where they are those of the configuration's data. `replay`: as `qlora-tui estimate`,
-    in up to a second; else with the typical fragmentation, in milliseconds.
+    `card`: another device, as `qlora-tui estimate --gpu` takes it. `counted`: row lengths, used where they are those of
+    the configuration's data. `replay`: as `qlora-tui estimate`, in up to a second; else with the typical
+    fragmentation, in milliseconds.
     """
-    device = devices.automatic(machine, config.model.device)
+    device = device_of(config, machine, card)
     found = _estimated(config, facts, device, counted, replay=replay)
-    cards = [] if device.kind == "cpu" else [devices.gpu(card) for card in machine.gpus]
+    cards = [] if device.kind == "cpu" or card else [devices.gpu(card) for card in machine.gpus]
     if cards:
         cards.remove(device)
     return Price(
@@ -153,9 +172,15 @@ def price(
         verdict=verdict(found, device.free_bytes),
         parts=tuple(_parts(found)),
         counted=counted,
+        here=not card,
         replayed=replay,
         others=tuple((card, verdict(found, card.free_bytes)) for card in cards),
     )
+
+
+def device_of(config: RunConfig, machine: Machine, card: str = "") -> Device:
+    """Return where a run would train, or the `card` that is asked about. Raises UsageError or EnvironmentProblem."""
+    return devices.parse(card, machine) if card else devices.automatic(machine, config.model.device)
 
 
 def _estimated(
@@ -166,12 +191,8 @@ def _estimated(
     return estimate(config, facts, device, longest_tokens=tokens[0], longest_eval_tokens=tokens[1], replay=replay)
 
 
-def badge(config: RunConfig, facts: ModelFacts, machine: Machine, counted: Counted | None = None) -> str:
-    """Return in a few words whether a run with this model fits; empty without an estimate."""
-    try:
-        device = devices.automatic(machine, config.model.device)
-    except EnvironmentProblem:
-        return ""
+def badge(config: RunConfig, facts: ModelFacts, device: Device, counted: Counted | None = None) -> str:
+    """Return in a few words whether a run with this model fits."""
     found = _estimated(config, facts, device, counted)
     if found.low_bytes * _NEAR[0] <= device.free_bytes <= (found.high_bytes + found.paged_bytes) * _NEAR[1]:
         found = _estimated(config, facts, device, counted, replay=True)

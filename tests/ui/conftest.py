@@ -8,10 +8,16 @@ from screen_material import GIB, MACHINE, Settle
 from textual.pilot import Pilot
 
 from qlora_tui import hardware
+from qlora_tui.errors import QloraError
+from qlora_tui.forecast import speed
 from qlora_tui.hardware import Machine
 
 READERS = {"home", "runs", "settings", "compare", "queue", "change"}
 """Groups of the workers that read or change something and end."""
+
+
+def _nothing_measured(*_: object) -> None:
+    raise QloraError("a test measures nothing")
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +25,7 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing moves by itself, and nobody's colours or clock decide a test."""
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(speed, "measure", _nothing_measured)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield

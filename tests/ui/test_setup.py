@@ -1,12 +1,14 @@
 """Setup by keyboard and mouse: what is typed changes the draft, is priced, and starts what the command starts."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import Cli, command, fake_worker  # noqa: F401
+from run_material import step
 from setup_material import GIB, give, know_few_models, machine, price_of, priced, setup, text, until
 from textual.events import Key
 from textual.message import Message
@@ -17,7 +19,10 @@ from qlora_tui.config import presets
 from qlora_tui.config.fields import fields
 from qlora_tui.config.overrides import resolve
 from qlora_tui.evaluation import quantization_errors
+from qlora_tui.forecast import speed
+from qlora_tui.forecast.speed import Speed
 from qlora_tui.memory.stored_estimate import StoredEstimate
+from qlora_tui.models import catalogue
 from qlora_tui.runs import store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.ui import setup_summary
@@ -388,7 +393,7 @@ async def test_advice_makes_it_fit_with_one_key(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_fault_of_the_estimator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("[b]by zero")
 
     monkeypatch.setattr(pricer, "price", broken)
@@ -470,6 +475,70 @@ async def test_the_measured_quantization_error_of_the_model_is_shown_before_choo
         await until(pilot, lambda: told in text(app, "#quantization-error"))
         setup(app).adopt("meta-llama/Llama-3.1-8B", None)
         await until(pilot, lambda: "not measured" in text(app, "#quantization-error"))
+
+
+async def test_steps_tokens_and_time_are_shown_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "measure", lambda *_: Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4))
+    app = workbench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await priced(pilot, app)
+        await until(pilot, lambda: "245 steps, about 120,000 tokens, about " in text(app, "#fit-work"))
+        assert "measurement of single layers on this machine" in text(app, "#fit-work")
+        assert setup(app).query_one("#fit-work").region.height == 1
+        assert text(app, "#fit-answer").startswith("FITS  ")
+        setup(app).query_one(Pricer).count(Counted(app.draft, 90, 90, 0, 1_600, 80_000, 0))
+        await until(pilot, lambda: "100 steps, 80,000 tokens, about " in text(app, "#fit-work"))
+
+
+async def test_a_large_model_on_a_cpu_does_not_merely_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, machine(ram_gib=200))
+    monkeypatch.setattr(speed, "measure", lambda *_: Speed(weight_s=1e-9, flop_s=1e-10, call_s=1e-4))
+    monkeypatch.setattr(catalogue, "ids", lambda: ("meta-llama/Llama-2-13b-hf", "Qwen/Qwen3-0.6B"))
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        table = setup(app).query_one(DataTable)
+        await until(pilot, lambda: table.row_count == 3)
+        await until(pilot, lambda: str(table.get_cell("meta-llama/Llama-2-13b-hf", "fit")) == "slow")
+        setup(app).adopt("meta-llama/Llama-2-13b-hf", 4096)
+        await until(pilot, lambda: text(app, "#fit-answer").startswith("FITS, BUT TAKES ABOUT "))
+        assert "DAYS" in text(app, "#fit-answer")
+        assert "off by a factor of two" in text(app, "#fit-work")
+
+
+async def test_the_time_follows_an_earlier_run_of_the_same_model() -> None:
+    finished = store.create(
+        "earlier", presets.find("starter").config, {"model": "starter", "estimate": {"kind": "cpu"}}
+    )
+    lines = (
+        step(number).model_copy(update={"tokens": 500 * number, "time_s": 2.0 * number, "seq": number})
+        for number in range(1, 6)
+    )
+    finished.events.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await until(pilot, lambda: "as run earlier took on this machine" in text(app, "#fit-work"))
+        assert re.search(r"about (7\.9|8\.\d) min", text(app, "#fit-work"))
+
+
+async def test_another_card_is_priced_and_the_run_is_not_estimated_for_it(
+    fake_worker: Callable[[str], None],  # noqa: F811
+) -> None:
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("c")
+        await until(pilot, lambda: app.screen.query("#ask-text"))
+        await pilot.press(*"9 parrots", "enter")
+        await until(pilot, lambda: app.screen.query(".-refused") or app.screen.has_class("-refused"))
+        await pilot.press("home", "ctrl+k", *"2x24GB", "enter")
+        await until(pilot, lambda: "each of 2 x 24 GB card (ddp, in another trainer)" in text(app, "#fit-answer"))
+        await until(pilot, lambda: "no time is known for a card" in text(app, "#fit-work"))
+        assert price_of(app).entry is None
+        await pilot.press("f9")
+        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+    assert read_plan(store.all_runs()[0])["estimate"]["kind"] == "cpu"
 
 
 async def test_own_presets_come_first_in_the_list() -> None:

@@ -87,6 +87,7 @@ def shown(app: Workbench, section: str) -> Before:
         if section != "model":
             setup(app).action_open(section)
         pricer = setup(app).query_one(Pricer)
+        await until(pilot, lambda: "could not be measured" in text(app, "#fit-work"))
         await until(pilot, lambda: not any(one.node is pricer and not one.is_finished for one in app.workers))
         if section == "model":
             table = setup(app).query_one(DataTable)

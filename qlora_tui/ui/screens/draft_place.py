@@ -218,7 +218,8 @@ class DraftPlace(Place):
             return
         self.notify("Checking the model and the data before the run starts.")
         command = self.command
-        price = self.price if self.price is not None and self.price.config == self.app.draft else None
+        price = await self.price_here()
+        price = price if price is not None and price.config == self.app.draft else None
         if price is not None and price.verdict.answer == "does not fit":
             question = Confirm("This run does not fit. Start it anyway?", price.verdict.reason, yes="Start")
             if not await self.app.push_screen_wait(question):
@@ -249,6 +250,10 @@ class DraftPlace(Place):
 
     def unfinished(self) -> tuple[str, str] | None:
         """Return a field with text that was not applied, by dotted key, and what to do."""
+        raise NotImplementedError
+
+    async def price_here(self) -> Price | None:
+        """The price of the draft on this machine, once it is known."""
         raise NotImplementedError
 
     async def _is_valid(self, refusal: str, *, named: bool = False) -> bool:

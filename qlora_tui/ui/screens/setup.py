@@ -1,5 +1,6 @@
 """Setup: the draft of a run in four sections, and beside them whether it fits. Every edit of the draft passes here."""
 
+import asyncio
 from typing import ClassVar
 
 from textual import on, work
@@ -11,15 +12,19 @@ from textual.events import DescendantFocus
 from textual.widgets import ContentSwitcher, Static
 from textual.worker import get_current_worker
 
+from qlora_tui import hardware
 from qlora_tui.config.fields import value
 from qlora_tui.config.overrides import parse
 from qlora_tui.config.run import RunConfig
+from qlora_tui.errors import QloraError
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.terminal import printable
-from qlora_tui.ui import setup_summary
+from qlora_tui.ui import pricing, setup_summary
 from qlora_tui.ui.messages import PlaceRequested
+from qlora_tui.ui.pricing import Price
 from qlora_tui.ui.screens.draft_place import RUN_NAME, DraftPlace
 from qlora_tui.ui.widgets.adapter_form import AdapterForm
+from qlora_tui.ui.widgets.ask_text import AskText
 from qlora_tui.ui.widgets.data_picker import DataPicker
 from qlora_tui.ui.widgets.data_section import DataSection
 from qlora_tui.ui.widgets.fit_panel import Advice, FitPanel
@@ -45,9 +50,10 @@ class SetupPlace(DraftPlace):
 ## Setup
 
 Four sections, read from top to bottom: `m` model, `a` adapter, `d` data, `t` training. What you change is priced at
-once. `F8` applies the first advice, `r` names the run, `F9` starts it, `ctrl+o` begins from a preset or an earlier run,
-`ctrl+s` saves a preset, `ctrl+y` shows the same run as a command, `ctrl+z` takes the last edit back, `ctrl+l` shows the
-whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` and `ctrl+b` go to the next section.
+once. `F8` applies the first advice, `c` prices another card, such as 8GB or 2x24GB, `r` names the run, `F9` starts it,
+`ctrl+o` begins from a preset or an earlier run, `ctrl+s` saves a preset, `ctrl+y` shows the same run as a command,
+`ctrl+z` undoes the last edit, `ctrl+l` shows the whole estimate. In a text field letters are text: `escape` leaves it,
+`ctrl+n` and `ctrl+b` go to the next section.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -65,6 +71,7 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
             tooltip="The whole estimate, and back",
             show=False,
         ),
+        Binding("c", "card", "Card", id="setup.card", tooltip="Price another card, such as 8GB or 2x24GB", show=False),
         Binding("r", "name", "Name the run", id="setup.name", tooltip="What the run will be called", show=False),
         Binding("escape", "leave", "Back", id="setup.leave", tooltip="Out of the field, then out of Setup", show=False),
     ]
@@ -73,6 +80,8 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
         super().__init__()
         self._open = _NAMES[0]
         self._facts: ModelFacts | None = None
+        self._card = ""
+        """The card that is priced instead of this machine."""
 
     def compose_place(self) -> ComposeResult:
         with Horizontal(id="setup"):
@@ -185,6 +194,10 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
     def _advised(self, message: Pricer.Advised) -> None:
         self.query_one(FitPanel).show_advice(message.advice)
 
+    @on(Pricer.Foreseen)
+    def _foreseen(self, message: Pricer.Foreseen) -> None:
+        self.query_one(FitPanel).show_forecast(message.config, message.forecast, message.note)
+
     @on(Pricer.Weighed)
     def _weighed(self, message: Pricer.Weighed) -> None:
         self.query_one(AdapterForm).show_effects(message.effects)
@@ -203,6 +216,8 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
     def _measured(self, message: DataSection.Measured) -> None:
         if message.counted is not None:
             self.query_one(Pricer).count(message.counted)
+        else:
+            self.query_one(Pricer).sampled(message.config, message.tokens_per_row)
         self._show_summaries()
 
     @on(FitPanel.AdviceTaken)
@@ -220,6 +235,37 @@ whole estimate. In a text field letters are text: `escape` leaves it, `ctrl+n` a
     def _apply(self, advice: Advice) -> None:
         self.edit(advice.edits, apart=True)
         self.notify(advice.text, title="Applied. Press Ctrl+Z to undo.", markup=False)
+
+    @work(group="dialog", exclusive=True)
+    async def action_card(self) -> None:
+        """Price another card instead of this machine."""
+
+        def check(text: str) -> None:
+            if text.strip():
+                pricing.device_of(self.app.draft, hardware.snapshot(), text)
+
+        asked = AskText(
+            "Price which card?", self._card, check, "8GB, 2x24GB, cpu, or a GPU's index; empty: this machine."
+        )
+        card = await self.app.push_screen_wait(asked)
+        if card is not None:
+            self._card = card.strip()
+            self.query_one(Pricer).ask_about(self._card)
+
+    async def price_here(self) -> Price | None:
+        """The price on this machine, also while another card is shown."""
+        price, facts = self.price, self._known_facts()
+        if price is None or price.here or facts is None:
+            return price
+        draft, counted = self.app.draft, price.counted
+
+        def again() -> Price | None:
+            try:
+                return pricing.price(draft, facts, hardware.snapshot(), counted, replay=True)
+            except QloraError:
+                return None
+
+        return await asyncio.to_thread(again)
 
     # Sections and focus
 

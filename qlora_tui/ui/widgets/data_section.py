@@ -67,11 +67,13 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
     class Measured(Message):
         """Rows were looked at."""
 
-        def __init__(self, config: RunConfig, counted: Counted | None) -> None:
+        def __init__(self, config: RunConfig, counted: Counted | None, tokens_per_row: float) -> None:
             super().__init__()
             self.config = config
             self.counted = counted
-            """Lengths over all rows; None when only the first rows were looked at."""
+            """All rows; None when only the first ones were looked at."""
+            self.tokens_per_row = tokens_per_row
+            """Of those that were looked at, cut at the limit."""
 
     def __init__(self) -> None:
         super().__init__(id="section-data")
@@ -206,12 +208,8 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         stage = f"{self._title}; {event['longer_share']:.1%} longer than {event['max_length_tokens']:,} tokens"
         stage += f"; {steps:,} optimizer steps" if complete else ""
         self._rest("\n".join([stage, *(f"! {one}" for one in (*warnings, *flags))]))
-        longest = event["longest_train_tokens"] if complete else None
-        self.post_message(
-            self.Measured(config, Counted(config, event["longest_tokens"], longest, event["longest_eval_tokens"]))
-            if longest
-            else self.Measured(config, None)
-        )
+        per_row = event["tokens"] / (event.get("train_rows", rows) or 1)
+        self.post_message(self.Measured(config, _counted(config, event) if complete else None, per_row))
 
     def _forget(self) -> None:
         """Clear the view while another source is read."""
@@ -272,3 +270,18 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         words = text.lower()
         named = [one for one in known if words in f"{one.source} {one.title}".lower()]
         self.query_one(DataPicker).show([*([] if path else named), *files] or known, self._config.data.source)
+
+
+def _counted(config: RunConfig, report: Event) -> Counted | None:
+    """All rows, by the report on them; None for a stream, whose end was not seen."""
+    if not report["longest_train_tokens"]:
+        return None
+    return Counted(
+        config=config,
+        full_tokens=report["longest_tokens"],
+        train_tokens=report["longest_train_tokens"],
+        eval_tokens=report["longest_eval_tokens"],
+        train_rows=report["train_rows"],
+        tokens=report["tokens"],
+        eval_rows=report["eval_rows"],
+    )

@@ -12,6 +12,8 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from qlora_tui.config.run import RunConfig
+from qlora_tui.forecast.forecast import Forecast
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.estimate import Verdict
 from qlora_tui.terminal import printable
@@ -58,7 +60,7 @@ class FitPanel(VerticalScroll):
     FitPanel {
         border: round $primary 40%; border-title-color: $primary; padding: 0 1;
         &:focus, &:focus-within { border: round $primary; }
-        #fit-answer, #fit-bar, #fit-cards, #fit-legend, #fit-more { height: auto; }
+        #fit-answer, #fit-bar, #fit-work, #fit-cards, #fit-legend, #fit-more { height: auto; }
         #fit-bar, #fit-cards, #fit-legend, #fit-more { margin: 1 0 0 0; }
         #fit-cards { display: none; }
         &.-several #fit-cards { display: block; }
@@ -79,6 +81,9 @@ Of the parts, the weights with their quantization constants, the embeddings and 
 optimizer and gradients grow with the trained parameters; activations and loss with the rows of a batch and their
 tokens; context and allocator are the libraries' own. It fits, is tight or fits by paging.
 
+Below the bar are the steps and tokens of the run and how long it trains, by an earlier run of the same model here or by
+a short measurement of this machine. `c` prices another card, such as 8GB or 2x24GB.
+
 **Advice** lists changes that would help, with what each saves: enter applies one.
 """
 
@@ -95,12 +100,14 @@ tokens; context and allocator are the libraries' own. It fits, is tight or fits 
     def __init__(self) -> None:
         super().__init__(id="fit")
         self._price: Price | None = None
+        self._forecasts: tuple[RunConfig, Forecast, str] | None = None
         self._advice: list[Advice] = []
         self.border_title = "Memory"
 
     def compose(self) -> ComposeResult:
         yield Static("pricing …", id="fit-answer", markup=False)
         yield Static("", id="fit-bar", markup=False)
+        yield Static("", id="fit-work", markup=False)
         yield Static("", id="fit-cards", markup=False)
         yield Static("", id="fit-hint", markup=False)
         yield Static("", id="fit-legend", markup=False)
@@ -113,11 +120,16 @@ tokens; context and allocator are the libraries' own. It fits, is tight or fits 
         self._price = price
         self._draw()
 
+    def show_forecast(self, config: RunConfig, forecast: Forecast, note: str) -> None:
+        """Show how much work a configuration is. `note`: what its time rests on, or why there is none."""
+        self._forecasts = (config, forecast, note)
+        self._draw()
+
     def show_problem(self, text: str) -> None:
         """Say why there is no estimate."""
         self._price = None
         self.query_one("#fit-answer", Static).update(Content.styled(printable(text), "$text-warning"))
-        for name in ("bar", "cards", "legend", "more", "hint"):
+        for name in ("bar", "work", "cards", "legend", "more", "hint"):
             self.query_one(f"#fit-{name}", Static).update("")
 
     def show_advice(self, advice: Sequence[Advice]) -> None:
@@ -138,7 +150,11 @@ tokens; context and allocator are the libraries' own. It fits, is tight or fits 
         price = self._price
         if price is None:
             return
-        self.query_one("#fit-answer", Static).update(_answer(price))
+        forecast, note = None, ""
+        if self._forecasts is not None and self._forecasts[0] == price.config:
+            _, forecast, note = self._forecasts
+        self.query_one("#fit-answer", Static).update(_answer(price, forecast))
+        self.query_one("#fit-work", Static).update(_work(forecast, note))
         self.query_one("#fit-bar", Static).update(self._bar(price, price.device))
         others = [line for card, said in price.others for line in (_card(card, said), self._bar(price, card))]
         self.query_one("#fit-cards", Static).update(Content("\n").join(others))
@@ -195,12 +211,26 @@ tokens; context and allocator are the libraries' own. It fits, is tight or fits 
             self.post_message(self.Unfolded())
 
 
-def _answer(price: Price) -> Content:
+def _work(forecast: Forecast | None, note: str) -> Content:
+    """Steps, tokens and time of the run, and what the time rests on."""
+    if forecast is None:
+        return Content("")
+    time = f", about {forecast.time}" if forecast.time else ""
+    return Content.assemble(f"{forecast.steps}{time}", (f" ({note})" if note else "", "$foreground 60%"))
+
+
+def _answer(price: Price, forecast: Forecast | None) -> Content:
     found, device = price.estimate, price.device
+    slow = f", BUT TAKES ABOUT {forecast.time.upper()}" if forecast is not None and forecast.is_long else ""
     bounds = f"({gib(found.low_bytes)} to {gib(found.high_bytes + found.paged_bytes)})"
     place = printable(device.name, one_line=True)
+    if device.count > 1:
+        place = f"each of {device.count} x {place} ({device.strategy}, in another trainer)"
+    if not price.here:
+        place += ", asked about with c"
     return Content.assemble(
         (price.verdict.answer.upper(), f"bold {_VERDICTS.get(price.verdict.answer, '$text-warning')}"),
+        (slow, "bold $text-warning"),
         f"  {gib(found.full_bytes)} {bounds} of {gib(device.free_bytes)} free, {place}",
     )
 

@@ -32,6 +32,7 @@ _BADGES = {
     "fits": "$text-success",
     "tight": "$text-warning",
     "by paging": "$text-warning",
+    "slow": "$text-warning",
     "too big": "$text-error",
 }
 
@@ -46,8 +47,8 @@ class ModelTable(DataTable[Content], VimKeys):
     HELP = """\
 ## Models
 
-The base models with their size and licence, whether they are gated, and whether the draft fits with them. **Enter**
-chooses the model under the cursor. `/` searches local and well-known models at once, and the hub after a moment;
+The base models with their size and licence, whether they are gated, and whether the draft fits with them. A model that
+is "slow" fits, but would train for more than a day on this CPU. **Enter** chooses the model under the cursor. `/` searches local and well-known models at once, and the hub after a moment;
 **Down** moves back to the table. A path (`~/models`, `./x`) lists the model folders there. Choosing a model does not
 download it.
 """

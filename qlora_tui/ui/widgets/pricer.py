@@ -15,11 +15,12 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import EnvironmentProblem, QloraError
 from qlora_tui.evaluation import quantization_errors
 from qlora_tui.evaluation.quantization_errors import QuantizationErrors
-from qlora_tui.hardware import Machine
+from qlora_tui.forecast.forecast import Forecast
 from qlora_tui.memory.advisor import suggestions
 from qlora_tui.models.choices import Choice
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.ui.amounts import gib, signed_gib
+from qlora_tui.ui.outlook import Outlook
 from qlora_tui.ui.pricing import Counted, Price, badge, effects, price
 from qlora_tui.ui.widgets.fit_panel import Advice
 
@@ -51,6 +52,16 @@ class Pricer(Widget):
         def __init__(self, reason: str) -> None:
             super().__init__()
             self.reason = reason
+
+    class Foreseen(Message):
+        """How much work the draft is, and how long it takes here."""
+
+        def __init__(self, config: RunConfig, found: Forecast, note: str) -> None:
+            super().__init__()
+            self.config = config
+            self.forecast = found
+            self.note = note
+            """Why the time is unknown, or what it rests on."""
 
     class Advised(Message):
         """What would make it fit."""
@@ -89,6 +100,8 @@ class Pricer(Widget):
         self._facts: dict[tuple[str, str | None], ModelFacts] = {}
         self._badges: dict[str, str] = {}
         self._counted: Counted | None = None
+        self._card = ""
+        self._outlook = Outlook()
         self._base: RunConfig | None = None
         self._told: Price | None = None
         self._pause: Timer | None = None
@@ -114,6 +127,17 @@ class Pricer(Widget):
         self._badges = {}
         self._begin()
 
+    def sampled(self, config: RunConfig, tokens_per_row: float) -> None:
+        """The first rows of a configuration's data were tokenized."""
+        self._outlook.sampled(config, tokens_per_row)
+        self._begin()
+
+    def ask_about(self, card: str) -> None:
+        """Price for another card, as `qlora-tui estimate --gpu` takes it; empty: for this machine."""
+        self._card = card
+        self._badges = {}
+        self._begin()
+
     def _begin(self) -> None:
         if self._config is not None:
             self._price(self._config, self._keys, self._choices, everything=True)
@@ -126,13 +150,13 @@ class Pricer(Widget):
     @work(thread=True, group="price", exclusive=True, exit_on_error=False)
     def _price(self, config: RunConfig, keys: Sequence[str], choices: Sequence[Choice], *, everything: bool) -> None:
         worker = get_current_worker()
-        counted, base = self._counted, self._base
+        counted, base, card = self._counted, self._base, self._card
         try:
             facts = self._described(config)
             if everything:
                 self._post(worker, self.Studied(config.model.id, quantization_errors.read(config.model.id)))
             machine = hardware.snapshot()
-            usual = price(config, facts, machine, counted)
+            usual = price(config, facts, machine, counted, card=card)
             if not everything and self._told is not None and _alike(usual, self._told):
                 return
             self._told = usual
@@ -141,7 +165,7 @@ class Pricer(Widget):
                 self._weigh(worker, usual, facts, keys)
             if worker.is_cancelled:
                 return
-            found = price(config, facts, machine, counted, replay=True)
+            found = price(config, facts, machine, counted, card=card, replay=True)
         except QloraError as error:
             self._post(worker, self.Unpriced(f"{error.message}. {error.hint}".strip()))
             return
@@ -150,7 +174,25 @@ class Pricer(Widget):
             return
         self._post(worker, self.Priced(found, facts))
         self._post(worker, self.Advised(_advice(found, facts)))
-        self._judge(worker, found, base or config, machine, choices)
+        self._foresee(worker, found, facts)
+        self._judge(worker, found, base or config, choices)
+
+    def _foresee(self, worker: Worker[None], found: Price, facts: ModelFacts) -> None:
+        seen = self._outlook.of(found, facts)
+        self._post(worker, self.Foreseen(found.config, seen, self._outlook.note(found, seen)))
+        if seen.work is not None and seen.duration is None and not worker.is_cancelled:
+            self.app.call_from_thread(self._begin_measuring, found)
+
+    def _begin_measuring(self, found: Price) -> None:
+        if self._outlook.claim(found):
+            self._measure(found)
+
+    @work(thread=True, group="speed", exit_on_error=False)
+    def _measure(self, found: Price) -> None:
+        """Measure this machine, once: no run of such a model has finished here."""
+        self._outlook.measure(found)
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._begin)
 
     def _weigh(self, worker: Worker[None], found: Price, facts: ModelFacts, keys: Sequence[str]) -> None:
         weighed: dict[str, str] = {}
@@ -168,9 +210,7 @@ class Pricer(Widget):
             self._facts[key] = describe(*key)
         return self._facts[key]
 
-    def _judge(
-        self, worker: Worker[None], found: Price, base: RunConfig, machine: Machine, choices: Sequence[Choice]
-    ) -> None:
+    def _judge(self, worker: Worker[None], found: Price, base: RunConfig, choices: Sequence[Choice]) -> None:
         known = presets.presets()
         todo = [one.facts for one in choices if one.facts is not None and one.id not in self._badges]
         badges = dict(self._badges)
@@ -184,7 +224,9 @@ class Pricer(Widget):
                     config = adoption.for_model(config, base, facts.id, context_tokens=context, among=known).config
                 except QloraError:
                     continue
-            badges[facts.id] = badge(config, facts, machine, found.counted)
+            badges[facts.id] = badge(config, facts, found.device, found.counted)
+            if badges[facts.id] == "fits" and self._outlook.is_slow(config, facts, found):
+                badges[facts.id] = "slow"
             if number % _BADGES_AT_ONCE == 0 or number == len(todo):
                 self._badges = dict(badges)
                 self._post(worker, self.Badged(self._badges))

@@ -1,0 +1,72 @@
+"""What a person is told of a run before it starts: its steps, tokens and time, and what that rests on."""
+
+from dataclasses import dataclass
+
+from qlora_tui.config.run import RunConfig
+from qlora_tui.forecast.duration import Duration, Observed, duration
+from qlora_tui.forecast.speed import Speed
+from qlora_tui.forecast.work import Rows, Work, work_of
+from qlora_tui.models.facts import ModelFacts
+
+LONG_S = 24 * 3600.0
+"""From here on the time is said beside the verdict: that it fits is not enough to know."""
+
+_UNITS = ((86_400 * 365, "year"), (86_400, "day"), (3600, "h"), (60, "min"))
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Either part may be unknown."""
+
+    work: Work | None
+    duration: Duration | None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it trains for more than a day."""
+        return self.duration is not None and self.duration.seconds > LONG_S
+
+    @property
+    def time(self) -> str:
+        """How long it trains; empty when that is unknown."""
+        return about(self.duration.seconds) if self.duration is not None else ""
+
+    @property
+    def steps(self) -> str:
+        """Steps and tokens."""
+        if self.work is None:
+            return "steps unknown until the data is on this machine"
+        size = "up to " if self.work.longest_assumed else "" if self.work.exact else "about "
+        steps = f"{self.work.steps:,} step{'s' * (self.work.steps != 1)}"
+        return f"{steps}, {size}{_rounded(self.work.tokens, exact=self.work.exact):,} tokens"
+
+
+def forecast(
+    config: RunConfig,
+    facts: ModelFacts,
+    *,
+    checkpointing: bool,
+    rows: Rows | None,
+    seen: Observed | None,
+    speed: Speed | None,
+) -> Forecast:
+    """Return the forecast of a run on this machine. `seen` and `speed` are None for a device that is not here."""
+    work = work_of(config, rows)
+    took = duration(config, facts, checkpointing, work, seen, speed) if work is not None else None
+    return Forecast(work, took)
+
+
+def about(seconds: float) -> str:
+    """A length of time in its largest unit: "40 s", "12 min", "3.5 h", "102 days"."""
+    for unit_s, name in _UNITS:
+        if seconds >= 1.5 * unit_s:
+            amount = seconds / unit_s
+            plural = "s" if name in ("day", "year") else ""
+            return f"{amount:.0f} {name}{plural}" if amount >= 10 else f"{amount:.1f} {name}{plural}"
+    return f"{max(1, round(seconds))} s"
+
+
+def _rounded(number: int, *, exact: bool) -> int:
+    """Two figures of a number that is not exact."""
+    digits = len(str(number)) - 2
+    return number if exact or digits <= 0 else round(number, -digits)
