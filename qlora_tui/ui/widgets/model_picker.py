@@ -48,9 +48,9 @@ class ModelTable(DataTable[Content], VimKeys):
 ## Models
 
 The base models with their size and licence, whether they are gated, and whether the draft fits with them. A model that
-is "slow" fits, but would train for more than a day on this CPU. **Enter** chooses the model under the cursor. `/` searches local and well-known models at once, and the hub after a moment;
-**Down** moves back to the table. A path (`~/models`, `./x`) lists the model folders there. Choosing a model does not
-download it.
+is "slow" fits, but would train for more than a day on this CPU. **Enter** chooses the model under the cursor. `/`
+searches local and well-known models at once, and the hub after a moment; **Down** moves back to the table. A path
+(`~/models`, `./x`) lists the model folders there. Choosing a model does not download it.
 """
 
     def action_search(self) -> None:
