@@ -90,6 +90,8 @@ async def test_a_model_is_found_on_the_hub_and_downloaded_by_the_worker_after_a_
         await until(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.press("y")
         await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        # The place opens at once; the worker writes its events when it has started.
+        await until(pilot, lambda: any(jobs.replay(run).warnings for run in store.all_runs()))
     assert {one.allow_download for one in heard if isinstance(one, StartRequested)} == {True}
     assert jobs.replay(store.all_runs()[0]).warnings[0].message == "--allow-download"
 
