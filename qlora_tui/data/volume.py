@@ -28,7 +28,7 @@ class Volume:
 
 
 def volume(data: DataSpec) -> Volume | None:
-    """Return how many rows `data.source` has; None when nobody can say without a download or a long look."""
+    """Return how many rows `data.source` has; None when counting them needs a download or takes long."""
     if is_on_hub(data.source):
         known = KNOWN.get(data.source)
         found = _TRAIN_ROWS.search(known.rows) if known is not None and data.split is None else None

@@ -186,7 +186,7 @@ class RunCallback(TrainerCallback):
         try:
             for prompt, text in zip(self.spec.sample_prompts, answers, strict=True):
                 self.session.emit(events.Sample(step=step, prompt=prompt, answer=text))
-        except ModelError as error:  # samples are only for looking at: the run goes on without them
+        except ModelError as error:  # samples are only for reading: the run continues without them
             self.session.warn("sample", f"sample answers are skipped: {error.message}", once_by_code=True)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

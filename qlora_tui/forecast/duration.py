@@ -110,7 +110,7 @@ def duration(
 
 
 def pass_s(config: RunConfig, facts: ModelFacts, checkpointing: bool, tokens: float, speed: Speed) -> float:
-    """Seconds of a forward and a backward pass of one micro batch with so many tokens."""
+    """Return the seconds of a forward and a backward pass over one micro batch of `tokens` tokens."""
     passes = _passes(config, checkpointing) / 2  # a speed is that of two passes
     weights = calls = 0.0
     for group in facts.modules:

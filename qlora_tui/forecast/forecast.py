@@ -1,4 +1,4 @@
-"""What a person is told of a run before it starts: its steps, tokens and time, and what that rests on."""
+"""The forecast of a run before it starts: steps, tokens, time, and the basis of the time."""
 
 from dataclasses import dataclass
 

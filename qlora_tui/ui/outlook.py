@@ -58,7 +58,7 @@ class Outlook:
         return "this machine could not be measured" if key in self._failed else "this machine is being measured"
 
     def claim(self, found: Price) -> bool:
-        """Whether a measurement is due: it leaves other programs their memory, and nobody has claimed it before."""
+        """Whether to measure now: enough memory is free, and no other process has started the measurement."""
         key = Kind.of(found.config, found.device).key
         room = found.device.kind == "cpu" or found.device.free_bytes > _FREE_FOR_MEASURING
         if not (found.here and room) or key in self._claimed:
