@@ -16,7 +16,7 @@ from qlora_tui import hardware
 from qlora_tui.cli import estimate_measure
 from qlora_tui.config.overrides import resolve
 from qlora_tui.errors import ExitCode
-from qlora_tui.memory.device import card
+from qlora_tui.memory.device import automatic, card
 from qlora_tui.memory.estimate import estimate
 from qlora_tui.memory.record import before_start
 from qlora_tui.models import describe
@@ -219,7 +219,7 @@ def test_the_workbench_and_a_queued_run_have_the_answer_of_the_command(
     machine = hardware.snapshot()
     shown = pricing.price(config, facts, machine, replay=True)
     assert (shown.verdict.answer, shown.estimate.need_bytes) == ("tight", content["need_bytes"])
-    assert pricing.badge(config, facts, machine) == "tight"
+    assert pricing.badge(config, facts, automatic(machine)) == "tight"
     kept = before_start(config, machine)
     assert kept is not None and (kept["verdict"], kept["need_bytes"]) == ("tight", content["need_bytes"])
 

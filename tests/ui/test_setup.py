@@ -157,7 +157,7 @@ async def test_last_key_before_the_start_is_applied(
         with editor.prevent(Input.Changed):  # not heard yet
             editor.value = "5"
         await pilot.press("f9")
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        await until(pilot, lambda: app.current_mode == "run" and len(store.all_runs()) == 1)
     assert store.all_runs()[0].load_config().adapter.rank == 5
 
 
@@ -313,8 +313,7 @@ async def test_a_run_is_set_up_and_started_by_mouse_alone(
         await until(pilot, lambda: not app.draft.quantization.double_quantization)
         await priced(pilot, app)
         await pilot.click(next(key for key in setup(app).query(FooterKey) if key.action == "start"))
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
-    assert len(store.all_runs()) == 1
+        await until(pilot, lambda: app.current_mode == "run" and len(store.all_runs()) == 1)
 
 
 @pytest.mark.long
@@ -537,7 +536,7 @@ async def test_another_card_is_priced_and_the_run_is_not_estimated_for_it(
         await until(pilot, lambda: "no time is known for a card" in text(app, "#fit-work"))
         assert price_of(app).entry is None
         await pilot.press("f9")
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        await until(pilot, lambda: app.current_mode == "run" and bool(store.all_runs()))
     assert read_plan(store.all_runs()[0])["estimate"]["kind"] == "cpu"
 
 
@@ -575,7 +574,7 @@ async def test_the_run_shows_the_estimate_that_setup_showed(
         await until(pilot, lambda: price_of(app).replayed and price_of(app).estimate.row_tokens == 90)
         shown = price_of(app)
         await pilot.press("f9")
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        await until(pilot, lambda: app.current_mode == "run" and len(store.all_runs()) == 1)
         stored = StoredEstimate.of(read_plan(store.all_runs()[0]))
         assert stored is not None
         assert (stored.full_bytes, stored.covers) == (shown.estimate.full_bytes, shown.covers)
@@ -660,7 +659,7 @@ async def test_the_screen_and_the_shown_command_start_the_same_run(
         await until(pilot, lambda: app.draft.data.system_prompt)
         shown = setup(app).command.shell_lines()
         await pilot.press("f9")
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        await until(pilot, lambda: app.current_mode == "run" and len(store.all_runs()) == 1)
     first = store.all_runs()[0]
     words = shlex.split(" ".join(shown))[1:]
     command(*words, "--name", "typed", "--detach")
@@ -687,7 +686,7 @@ async def test_a_run_is_named_before_it_starts(
         await until(pilot, lambda: "already" not in text(app, "#run-name .note"))
         assert setup(app).shell_lines[-1] == "--name mine"
         await pilot.press("f9")
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        await until(pilot, lambda: app.current_mode == "run" and len(store.all_runs()) == 2)
         assert {run.name for run in store.all_runs()} == {"taken", "mine"}
         await pilot.press("f3")
         await pilot.pause()
@@ -709,7 +708,7 @@ async def test_a_draft_from_a_preset_gives_a_short_command(
         shown = " ".join(setup(app).command.shell_lines())
         assert shown == "qlora-tui train starter --set training.max_steps=7"
         await pilot.press("f9")
-        await until(pilot, lambda: app.current_mode == "run" and app.screen.is_mounted)
+        await until(pilot, lambda: app.current_mode == "run" and len(store.all_runs()) == 1)
     started = next(one for one in heard if isinstance(one, StartRequested))
     assert started.preset == "starter" and not started.allow_download
     command(*shlex.split(shown)[1:], "--name", "typed", "--detach")
