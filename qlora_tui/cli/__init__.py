@@ -36,17 +36,18 @@ from qlora_tui.cli import (
     web,
     workbench,
 )
+from qlora_tui.cli.command import Noun
 from qlora_tui.errors import ExitCode, QloraError, UsageError
 
 _INTERRUPTED = 130
+_COMPLETION = "_QLORA_TUI_COMPLETE"
 
-app = typer.Typer(
+app = Noun(
+    "Fine-tune language models in 4-bit from the terminal.",
     name="qlora-tui",
-    help="Fine-tune language models in 4-bit from the terminal.",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 configuration, 4 not found, 5 conflict, 6 does not fit, "
     "7 out of memory, 8 cancelled, 9 model, 10 data, 11 storage, 12 environment, 13 a tight fit.",
-    add_completion=False,
-    rich_markup_mode=None,
+    no_args_is_help=False,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -168,6 +169,8 @@ def _refuse_what_is_no_text(words: list[str]) -> None:
 def _run(words: list[str]) -> None:
     """Run one command. Typer's own `main` would exit with code 1 on a closed pipe."""
     command = typer.main.get_command(app)
+    if _COMPLETION in os.environ:  # the shell asks for completions
+        command.main(prog_name="qlora-tui")
     with command.make_context("qlora-tui", words) as context:
         command.invoke(context)
 

@@ -7,13 +7,14 @@ import typer
 
 from qlora_tui.cli import arena_judge
 from qlora_tui.cli.arena_answers import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
+from qlora_tui.cli.command import RATING_OPTIONS, VERDICT_OPTIONS, Noun
 from qlora_tui.cli.options import Json
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
     from qlora_tui.evaluation.ratings import Rating
 
-app = typer.Typer(no_args_is_help=True, help="Judge answers, vote on them blind, and rank the models.")
+app = Noun("Judge answers, vote on them blind, and rank the models.")
 arena_judge.register(app)
 
 Ratings = Annotated[
@@ -22,33 +23,69 @@ Ratings = Annotated[
 ]
 Owners = Annotated[
     list[str] | None,
-    typer.Option("--answers", metavar="NAME=FILE", help="Answers that tell which model an answer id is. Repeatable."),
+    typer.Option(
+        "--answers",
+        rich_help_panel=VERDICT_OPTIONS,
+        metavar="NAME=FILE",
+        help="Answers that tell which model an answer id is. Repeatable.",
+    ),
 ]
-Only = Annotated[list[str] | None, typer.Option("--only", help="Rank only these models. Repeatable.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", rich_help_panel=VERDICT_OPTIONS, help="Rank only these models. Repeatable."),
+]
 DuplicateVerdicts = Annotated[
     Literal["refuse", "first", "last", "keep"],
-    typer.Option("--duplicates", help="What a second verdict on the same question, order and annotator means."),
+    typer.Option(
+        "--duplicates",
+        rich_help_panel=VERDICT_OPTIONS,
+        help="What a second verdict on the same question, order and annotator means.",
+    ),
 ]
-Reparse = Annotated[bool, typer.Option("--reparse", help="Read unparsed verdicts again from what the judge wrote.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Reparse = Annotated[
+    bool,
+    typer.Option(
+        "--reparse", rich_help_panel=VERDICT_OPTIONS, help="Read unparsed verdicts again from what the judge wrote."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", rich_help_panel=RATING_OPTIONS, min=0, help="Seed of everything random.")]
 
 
 @app.command()
 def elo(
     ratings: Ratings,
-    k: Annotated[float, typer.Option("--k", min=1e-6, help="Largest change of a rating by one match.")] = 32.0,
-    start: Annotated[float, typer.Option("--start", help="Initial rating.")] = 1000.0,
-    scale: Annotated[float, typer.Option("--scale", min=1e-6, help="The difference that means odds of ten to one.")] = (
-        400.0
-    ),
-    orders: Annotated[int, typer.Option("--orders", min=1, help="Random orders to average over.")] = 10_000,
+    k: Annotated[
+        float,
+        typer.Option("--k", rich_help_panel=RATING_OPTIONS, min=1e-6, help="Largest change of a rating by one match."),
+    ] = 32.0,
+    start: Annotated[float, typer.Option("--start", rich_help_panel=RATING_OPTIONS, help="Initial rating.")] = 1000.0,
+    scale: Annotated[
+        float,
+        typer.Option(
+            "--scale", rich_help_panel=RATING_OPTIONS, min=1e-6, help="The difference that means odds of ten to one."
+        ),
+    ] = (400.0),
+    orders: Annotated[
+        int, typer.Option("--orders", rich_help_panel=RATING_OPTIONS, min=1, help="Random orders to average over.")
+    ] = 10_000,
     seed: Seed = 0,
     bootstrap: Annotated[
-        int, typer.Option("--bootstrap", min=0, help="Draws of the questions for the interval; 0: none.")
+        int,
+        typer.Option(
+            "--bootstrap",
+            rich_help_panel=RATING_OPTIONS,
+            min=0,
+            help="Draws of the questions for the interval; 0: none.",
+        ),
     ] = 200,
-    fixed_order: Annotated[bool, typer.Option("--fixed-order", help="One pass, in the order of the files.")] = False,
+    fixed_order: Annotated[
+        bool, typer.Option("--fixed-order", rich_help_panel=RATING_OPTIONS, help="One pass, in the order of the files.")
+    ] = False,
     majority: Annotated[
-        bool, typer.Option("--majority", help="One match a question and pair: what most verdicts say.")
+        bool,
+        typer.Option(
+            "--majority", rich_help_panel=RATING_OPTIONS, help="One match a question and pair: what most verdicts say."
+        ),
     ] = False,
     reparse: Reparse = False,
     only: Only = None,
@@ -56,7 +93,7 @@ def elo(
     answers: Owners = None,
     as_json: Json = False,
 ) -> None:
-    """Rank models by ratings: Elo over random orders, Bradley-Terry, win rates, order bias, agreement."""
+    """Rank models by Elo and Bradley-Terry ratings."""
     from qlora_tui.cli import arena_tables
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation.elo import EloSettings
@@ -79,13 +116,18 @@ def ratio(
     ratings: Ratings,
     reference: Annotated[str, typer.Option("--reference", "-r", help="The model that counts as 100 %.")],
     seed: Seed = 0,
-    bootstrap: Annotated[int, typer.Option("--bootstrap", min=1, help="Draws of the questions.")] = 2000,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", rich_help_panel=RATING_OPTIONS, min=1, help="Draws of the questions.")
+    ] = 2000,
     only: Only = None,
     duplicates: DuplicateVerdicts = "refuse",
     answers: Owners = None,
     as_json: Json = False,
 ) -> None:
-    """Scores as a percentage of a reference model's, from ten-point verdicts."""
+    """Compute scores relative to a reference model, in percent.
+
+    Needs ten-point verdicts.
+    """
     from dataclasses import asdict
 
     from qlora_tui.cli import arena_tables
@@ -119,7 +161,7 @@ def agreement(
     answers: Owners = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the agreement of a judge with the human majority, and of the human annotators with each other."""
+    """Measure the agreement of judges and human annotators."""
     from dataclasses import asdict
 
     from qlora_tui.cli import arena_tables
@@ -143,7 +185,7 @@ def csv(
     ratings: Ratings, only: Only = None, reparse: Reparse = False, duplicates: DuplicateVerdicts = "refuse",
     answers: Owners = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Write ratings to stdout as csv: question_id, model_1, model_2, outcome, annotator."""
+    """Write ratings to stdout as CSV."""
     from qlora_tui.cli.output import write_json, write_text
     from qlora_tui.evaluation.ratings import as_row, to_csv
 
@@ -164,7 +206,10 @@ def vote(
     questions: Questions = None,
     question_set: QuestionSet = USUAL_SET,
 ) -> None:
-    """Vote blind: two answers, sides at random. Keys: 1, 2, 3 (tie), s (skip), u (undo), q (quit)."""
+    """Vote on pairs of answers without knowing their models.
+
+    Keys: 1 and 2 (the better answer), 3 (tie), s (skip), u (undo), q (quit).
+    """
     from qlora_tui.cli import arena_vote
 
     arena_vote.run(contestants(answers, question_set), questions_of(questions), annotator, out)

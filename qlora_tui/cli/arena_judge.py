@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qlora_tui.cli.arena_answers import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
+from qlora_tui.cli.command import ENDPOINT_OPTIONS, LOCAL_OPTIONS
 from qlora_tui.cli.options import Json, Yes
 
 if TYPE_CHECKING:
@@ -25,22 +26,48 @@ MaxTokens = Annotated[
 LocalName = Annotated[
     str | None,
     typer.Option(
-        "--judge", metavar="run:NAME|model:MODEL",
+        "--judge", rich_help_panel=LOCAL_OPTIONS, metavar="run:NAME|model:MODEL",
         help="A model on this machine in place of an endpoint, at temperature 0: run:NAME, run:NAME:base, or any base "
         "model as model:starter, model:FOLDER or model:owner/name.",
     ),
 ]  # fmt: skip
-DeviceName = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where that model is loaded.")]
+DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", rich_help_panel=LOCAL_OPTIONS, help="Where that model is loaded."),
+]
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="The judge's name at the endpoint.")]
-BaseUrl = Annotated[str, typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint.")]
-KeyVariable = Annotated[str, typer.Option("--key-variable", help="Environment variable that holds the key.")]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Requests at a time.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one request.")]
-Retries = Annotated[int, typer.Option("--retries", min=0, help="Tries after the first, for each request.")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0.0)]
-PriceIn = Annotated[float | None, typer.Option("--price-in", min=0.0, help="Price of a million prompt tokens.")]
-PriceOut = Annotated[float | None, typer.Option("--price-out", min=0.0, help="Price of a million written tokens.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", rich_help_panel=ENDPOINT_OPTIONS, help="The judge's name at the endpoint."),
+]
+BaseUrl = Annotated[
+    str, typer.Option("--base-url", rich_help_panel=ENDPOINT_OPTIONS, help="Address of an OpenAI-compatible endpoint.")
+]
+KeyVariable = Annotated[
+    str,
+    typer.Option("--key-variable", rich_help_panel=ENDPOINT_OPTIONS, help="Environment variable that holds the key."),
+]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", rich_help_panel=ENDPOINT_OPTIONS, min=1, max=64, help="Requests at a time.")
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", rich_help_panel=ENDPOINT_OPTIONS, min=0.1, help="Seconds for one request.")
+]
+Retries = Annotated[
+    int,
+    typer.Option("--retries", rich_help_panel=ENDPOINT_OPTIONS, min=0, help="Tries after the first, for each request."),
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", rich_help_panel=ENDPOINT_OPTIONS, min=0.0, help="Sampling temperature.")
+]
+PriceIn = Annotated[
+    float | None,
+    typer.Option("--price-in", rich_help_panel=ENDPOINT_OPTIONS, min=0.0, help="Price of a million prompt tokens."),
+]
+PriceOut = Annotated[
+    float | None,
+    typer.Option("--price-out", rich_help_panel=ENDPOINT_OPTIONS, min=0.0, help="Price of a million written tokens."),
+]
 
 _OF_AN_ENDPOINT = {
     "model", "base_url", "key_variable", "concurrency", "timeout_s", "retries", "temperature", "price_in", "price_out"
@@ -75,9 +102,10 @@ def judge(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Let a judge compare answers, each pair in both orders.
+    """Let a model judge pairs of answers.
 
-    Every verdict is stored as it arrives. After an interruption, the same command continues without repeating requests.
+    Each pair is judged in both orders.     Every verdict is stored as it arrives. After an interruption, the same
+    command continues without repeating requests.
     """
     from qlora_tui.cli import arena_judging
     from qlora_tui.evaluation.judge_endpoint import EndpointSettings

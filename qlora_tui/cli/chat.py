@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlora_tui.cli.command import ANSWER_OPTIONS
 from qlora_tui.cli.options import Run, Yes
 from qlora_tui.terminal import narrate, printable
 
@@ -18,13 +19,28 @@ Checkpoint = Annotated[
     typer.Option("--checkpoint", metavar="STEP", help="Checkpoint step to use instead of the finished adapter."),
 ]
 Base = Annotated[bool, typer.Option("--base", help="Ask the base model, without the adapter.")]
-System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System prompt.")]
+System = Annotated[str, typer.Option("--system", rich_help_panel=ANSWER_OPTIONS, metavar="TEXT", help="System prompt.")]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", help="0: always the likeliest token. Default 0.7, for the starter 0.")
+    float | None,
+    typer.Option(
+        "--temperature",
+        rich_help_panel=ANSWER_OPTIONS,
+        help="0: always the likeliest token. Default 0.7, for the starter 0.",
+    ),
 ]
-TopP = Annotated[float | None, typer.Option("--top-p", help="Share of probability to choose from. Default 0.9.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Longest answer. Default 512.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Same seed and settings, same answers.")]
+TopP = Annotated[
+    float | None,
+    typer.Option("--top-p", rich_help_panel=ANSWER_OPTIONS, help="Share of probability to choose from. Default 0.9."),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", rich_help_panel=ANSWER_OPTIONS, help="Longest answer. Default 512.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", rich_help_panel=ANSWER_OPTIONS, min=0, max=2**32 - 1, help="Same seed and settings, same answers."
+    ),
+]
 DeviceName = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to load the model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the answer as JSON to stdout.")]
 
@@ -47,9 +63,10 @@ def chat(
     as_json: AsJson = False,
     yes: Yes = False,
 ) -> None:
-    """Talk to a trained model. In a terminal: a conversation, /help lists its commands.
+    """Chat with a trained model.
 
-    In a pipe all of stdin is one question, and stdout gets the answer alone:  echo question | qlora-tui chat RUN
+    In a terminal, `/help` lists the commands of the conversation. In a pipe, stdin is read as one question, and only
+    the answer is written to stdout.
     """
     from qlora_tui.chat.client import ChatClient, Choice
     from qlora_tui.chat.session import ChatSession

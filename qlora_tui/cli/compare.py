@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
 from qlora_tui.cli.options import Json
 from qlora_tui.terminal import narrate, printable
 
@@ -21,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs; `qlora-tui runs list`.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Names of runs; `qlora-tui runs list`."),
+    ],
     verdicts: Annotated[
         list[Path] | None,
         typer.Option("--verdicts", metavar="FILE", help="Verdicts of `arena judge` or `arena vote`. Repeatable."),
@@ -29,9 +33,10 @@ def compare(
     html: Annotated[Path | None, typer.Option("--html", help="Write a page that opens offline to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: settings that differ, losses, memory, time, and which evaluations differ by more than noise.
+    """Compare settings, losses, memory, time and evaluations of runs.
 
-    With --verdicts also how their answers were judged: Elo, and whether one wins more often than by chance.
+    Differences in evaluations are tested against noise. With --verdicts, the comparison includes Elo ratings of the
+    judged answers.
     """
     from qlora_tui import atomic
     from qlora_tui.cli.output import write_json

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stop(name: Run, as_json: Json = False) -> None:
-    """Stop a run after writing a checkpoint, and wait until it has ended."""
+    """Save a checkpoint, stop the run, and wait until it has ended."""
     from qlora_tui.cli.foreground import batches
     from qlora_tui.runs import store
     from qlora_tui.runs.requests import Request
@@ -38,7 +38,7 @@ def stop(name: Run, as_json: Json = False) -> None:
 
 
 def save(name: Run, as_json: Json = False) -> None:
-    """Write a checkpoint now and wait until it is on disk. The run continues."""
+    """Save a checkpoint now. The run continues."""
     from qlora_tui.cli.foreground import batches
     from qlora_tui.errors import RunConflictError
     from qlora_tui.runs import events, store
@@ -86,9 +86,10 @@ def resume(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Continue a run from its latest complete checkpoint, or from the start when it has none.
+    """Resume a run from its latest complete checkpoint.
 
-    To train a finished run longer, use --set training.epochs=N or --set training.max_steps=N.
+    Without a checkpoint, it starts from the beginning. To train a finished run longer, use --set training.epochs=N
+    or --set training.max_steps=N.
     """
     from qlora_tui.cli.consent import allow_downloads
     from qlora_tui.cli.train import launch

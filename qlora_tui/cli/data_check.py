@@ -47,7 +47,7 @@ def check(
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Check that rows are trained completely and that prompts match the training format.
+    """Compare rows as read, as trained and as prompted.
 
     The exit code is 10 when a row is refused, loses trained text, or its prompt differs from the training format.
     """

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
+from qlora_tui.cli.command import DATA_OPTIONS, TRAINING_OPTIONS
 from qlora_tui.cli.consent import agrees, asked_number
 from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Settings, Yes
@@ -27,14 +29,34 @@ Event = dict[str, Any]
 
 Source = Annotated[
     str | None,
-    typer.Argument(help="A known set, a file or folder, or a hub dataset id. Default: the starter dataset."),
+    typer.Argument(
+        metavar="[SOURCE]",
+        autocompletion=completion.datasets,
+        help="A known set, a file or folder, or a hub dataset id. Default: the starter dataset.",
+    ),
 ]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Model whose tokenizer and template are used.")]
-FormatName = Annotated[str | None, typer.Option("--format", help="Format of the rows. Default: detected.")]
-Template = Annotated[str | None, typer.Option("--template", help="Chat template.")]
-MaxLength = Annotated[int | None, typer.Option("--max-length", help="Longest row in tokens.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        autocompletion=completion.models,
+        rich_help_panel=TRAINING_OPTIONS,
+        help="Model whose tokenizer and template are used.",
+    ),
+]
+FormatName = Annotated[
+    str | None, typer.Option("--format", rich_help_panel=DATA_OPTIONS, help="Format of the rows. Default: detected.")
+]
+Template = Annotated[str | None, typer.Option("--template", rich_help_panel=TRAINING_OPTIONS, help="Chat template.")]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", rich_help_panel=TRAINING_OPTIONS, help="Longest row in tokens.")
+]
 LossOn = Annotated[
-    str | None, typer.Option("--loss-on", help="Tokens to train: responses, last-response or everything.")
+    str | None,
+    typer.Option(
+        "--loss-on", rich_help_panel=TRAINING_OPTIONS, help="Tokens to train: responses, last-response or everything."
+    ),
 ]
 ShownRows = Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows shown token by token.")]
 Ids = Annotated[bool, typer.Option("--ids", help="Show the id of each token.")]
@@ -66,7 +88,7 @@ def inspect(
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Show what training would see: format, lengths, and a row token by token with what is trained."""
+    """Show the format, token lengths and loss mask of a dataset."""
     given = {
         "model.id": model,
         "data.source": source,

@@ -4,15 +4,30 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[str | None, typer.Option("--config", help="Configuration (subset) of a hub dataset.")]
-Split = Annotated[str | None, typer.Option("--split", help="Split, such as train or train[:1000].")]
-Revision = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")]
+from qlora_tui.cli.command import DATA_OPTIONS
+
+Config = Annotated[
+    str | None, typer.Option("--config", rich_help_panel=DATA_OPTIONS, help="Configuration (subset) of a hub dataset.")
+]
+Split = Annotated[
+    str | None, typer.Option("--split", rich_help_panel=DATA_OPTIONS, help="Split, such as train or train[:1000].")
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", rich_help_panel=DATA_OPTIONS, help="Hub branch, tag or commit.")
+]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", metavar="KIND=NAME", help="Which column holds what, such as prompt=q. Repeatable."),
+    typer.Option(
+        "--column",
+        rich_help_panel=DATA_OPTIONS,
+        metavar="KIND=NAME",
+        help="Which column holds what, such as prompt=q. Repeatable.",
+    ),
 ]
 IgnoreColumns = Annotated[
     list[str] | None,
-    typer.Option("--ignore-column", metavar="NAME", help="Column to ignore. Repeatable."),
+    typer.Option("--ignore-column", rich_help_panel=DATA_OPTIONS, metavar="NAME", help="Column to ignore. Repeatable."),
 ]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Skip unusable rows and count them.")]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", rich_help_panel=DATA_OPTIONS, help="Skip unusable rows and count them.")
+]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
 from qlora_tui.cli.consent import agrees
 from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Yes
@@ -70,7 +71,14 @@ def _described(known: Any) -> dict[str, Any]:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A known set, a file or folder, or a hub dataset id.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            autocompletion=completion.datasets,
+            help="A known set, a file or folder, or a hub dataset id.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Default: stdout.")] = None,
     format_name: FormatName = "auto",
     column: Columns = None,
@@ -82,7 +90,7 @@ def convert(
     yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write a summary as JSON to stdout. Needs --out.")] = False,
 ) -> None:
-    """Write any data source as clean messages jsonl."""
+    """Convert a dataset to JSON Lines with chat messages."""
     from qlora_tui.cli.output import JsonLines, write_json
     from qlora_tui.data.convert import convert as convert_rows
     from qlora_tui.data.report import counted

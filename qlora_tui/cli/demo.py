@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(as_json: Json = False) -> None:
-    """Fine-tune the bundled model in 4-bit and show its answers before and after. Needs no GPU and no network."""
+    """Fine-tune the bundled starter model on this machine.
+
+    Trains in 4-bit and shows answers before and after. Needs no GPU and no network.
+    """
     from qlora_tui.cli import foreground
     from qlora_tui.cli.output import write_json
     from qlora_tui.runs import jobs

@@ -13,7 +13,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check the machine, the libraries and the connection. The exit code is 12 when training is not possible."""
+    """Check the machine, the libraries and the connection.
+
+    The exit code is 12 when training is not possible.
+    """
     from qlora_tui.checks import all_findings
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.errors import EnvironmentProblem

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
+from qlora_tui.cli.command import MODE_OPTIONS
 from qlora_tui.cli.options import Json, Settings
 from qlora_tui.terminal import narrate
 
@@ -18,7 +20,11 @@ _STRATEGIES = ("ddp", "fsdp", "layer-split")
 
 Target = Annotated[
     str | None,
-    typer.Argument(metavar="[PRESET|FILE|MODEL]", help="A preset, a .toml file, a hub id or a model's folder."),
+    typer.Argument(
+        metavar="[PRESET|FILE|MODEL]",
+        autocompletion=completion.estimates,
+        help="A preset, a .toml file, a hub id or a model's folder.",
+    ),
 ]
 Gpu = Annotated[
     str, typer.Option("--gpu", help='"auto", "cpu", a size such as 24GB or 2x24GB, or the index of a GPU here.')
@@ -29,20 +35,44 @@ Strategy = Annotated[
 ]
 Longest = Annotated[int | None, typer.Option("--longest", min=2, help="Longest row of the data in tokens, if known.")]
 Fit = Annotated[
-    str | None, typer.Option("--fit", metavar="batch|length|rank", help="Find the largest value that fits.")
+    str | None,
+    typer.Option(
+        "--fit", rich_help_panel=MODE_OPTIONS, metavar="batch|length|rank", help="Find the largest value that fits."
+    ),
 ]
 Table = Annotated[
-    bool, typer.Option("--table", help="Show what fits on common GPU sizes (takes a few seconds per size).")
+    bool,
+    typer.Option(
+        "--table",
+        rich_help_panel=MODE_OPTIONS,
+        help="Show what fits on common GPU sizes (takes a few seconds per size).",
+    ),
 ]
-Explain = Annotated[bool, typer.Option("--explain", help="Show every formula with its values.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", rich_help_panel=MODE_OPTIONS, help="Show every formula with its values.")
+]
 Simulate = Annotated[
     bool,
-    typer.Option("--simulate", help="Dry-run one step of the installed libraries without weights (takes seconds)."),
+    typer.Option(
+        "--simulate",
+        rich_help_panel=MODE_OPTIONS,
+        help="Dry-run one step of the installed libraries without weights (takes seconds).",
+    ),
 ]
 Probe = Annotated[
-    bool, typer.Option("--probe", help="Run two real training steps on this machine and measure peak memory.")
+    bool,
+    typer.Option(
+        "--probe",
+        rich_help_panel=MODE_OPTIONS,
+        help="Run two real training steps on this machine and measure peak memory.",
+    ),
 ]
-History = Annotated[bool, typer.Option("--history", help="Compare estimates with measured peaks of finished runs.")]
+History = Annotated[
+    bool,
+    typer.Option(
+        "--history", rich_help_panel=MODE_OPTIONS, help="Compare estimates with measured peaks of finished runs."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,9 +93,10 @@ def estimate(
     history: History = False,
     as_json: Json = False,
 ) -> None:
-    """Estimate a run's peak memory and whether it fits. Downloads a few kilobytes at most.
+    """Estimate a run's peak memory and whether it fits.
 
-    Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does not fit, 9 the model cannot be trained.
+    Downloads a few kilobytes at most.     Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does
+    not fit, 9 the model cannot be trained.
     """
     from qlora_tui.cli import estimate_measure, estimate_view
 

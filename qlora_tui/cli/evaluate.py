@@ -5,16 +5,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from qlora_tui.cli import completion
+from qlora_tui.cli.command import ANSWER_OPTIONS, Noun
 from qlora_tui.cli.measuring import Common, measure, measurement, stem
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate
 
 Split = Annotated[str | None, typer.Option("--split", help="Split of the dataset, such as test or train[:100].")]
 
-app = typer.Typer(
-    help="Measure a run compared with its base model. Results are kept in the run's folder.", no_args_is_help=True,
-    rich_markup_mode=None,
-)  # fmt: skip
+app = Noun("Measure a run compared with its base model.")
 
 
 @app.command()
@@ -22,11 +21,14 @@ app = typer.Typer(
 def loss(
     common: Common,
     data: Annotated[
-        str | None, typer.Option("--data", help="Dataset to measure on. Default: the held-out rows.")
+        str | None,
+        typer.Option(
+            "--data", autocompletion=completion.datasets, help="Dataset to measure on. Default: the held-out rows."
+        ),
     ] = None,
     split: Split = None,
 ) -> None:
-    """Loss and perplexity per token, over trained tokens and over all."""
+    """Measure loss and perplexity per token."""
     from qlora_tui.evaluation.tasks import LossTask
 
     name = f"loss-{stem(data) if data else 'held-out'}"
@@ -37,11 +39,18 @@ def loss(
 @measurement(batch=16)
 def answers(
     common: Common,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Questions with expected answers: any dataset.")],
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 64,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", autocompletion=completion.datasets, help="Questions with expected answers: any dataset."
+        ),
+    ],
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", rich_help_panel=ANSWER_OPTIONS, min=1, help="Longest answer.")
+    ] = 64,
     split: Split = None,
 ) -> None:
-    """Exact match, token F1, ROUGE-L and chrF of greedy answers."""
+    """Score greedy answers: exact match, F1, ROUGE-L and chrF."""
     from qlora_tui.evaluation.tasks import AnswersTask
 
     name = f"answers-{stem(data)}"
@@ -54,7 +63,10 @@ def mmlu(
     common: Common,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with subject, input and output (A to D).")],
 ) -> None:
-    """Multiple-choice accuracy per subject, from the logits of the four letters. The file contains the prompts."""
+    """Measure multiple-choice accuracy per subject.
+
+    Compares the logits of the four letters. The file contains the prompts; see `eval mmlu-file`.
+    """
     from qlora_tui.evaluation.tasks import MmluTask
 
     measure(common, MmluTask(file=str(file.absolute()), **common.task(f"mmlu-{stem(str(file))}")))
@@ -73,7 +85,10 @@ def mmlu_file(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Download MMLU as a file for `eval mmlu` and training.mmlu_file, zero-shot or five-shot."""
+    """Download MMLU as a file for `eval mmlu`.
+
+    The file also works as training.mmlu_file.
+    """
     from qlora_tui.cli.data_sources import consent
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation.mmlu_rows import write_file
@@ -93,7 +108,7 @@ def question_sets(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Download a question set of the QLoRA paper as a file for `eval generate`, or list the sets."""
+    """Download a question set of the QLoRA paper for `eval generate`."""
     from qlora_tui.cli.data_sources import consent
     from qlora_tui.cli.output import write_json, write_line
     from qlora_tui.errors import NotFoundError, nearest
@@ -126,13 +141,27 @@ def generate(
         str,
         typer.Argument(metavar="QUESTIONS", help="vicuna, oa, jsonl with question_id and text, .txt, or a dataset."),
     ],
-    temperature: Annotated[float, typer.Option("--temperature", min=0, max=5)] = 0.7,
-    top_p: Annotated[float, typer.Option("--top-p", min=0.01, max=1)] = 0.9,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 512,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and settings, same answers.")] = 0,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature", rich_help_panel=ANSWER_OPTIONS, min=0, max=5, help="Sampling temperature; 0: greedy."
+        ),
+    ] = 0.7,
+    top_p: Annotated[
+        float, typer.Option("--top-p", rich_help_panel=ANSWER_OPTIONS, min=0.01, max=1, help="Nucleus sampling.")
+    ] = 0.9,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", rich_help_panel=ANSWER_OPTIONS, min=1, help="Longest answer.")
+    ] = 512,
+    seed: Annotated[
+        int, typer.Option("--seed", rich_help_panel=ANSWER_OPTIONS, min=0, help="Same seed and settings, same answers.")
+    ] = 0,
     split: Split = None,
 ) -> None:
-    """Generate answers to a question file, for a judge. An interrupted command continues where it stopped."""
+    """Generate answers to a question file.
+
+    An interrupted command continues where it stopped.
+    """
     from qlora_tui.chat.protocol import Sampling
     from qlora_tui.evaluation.tasks import GenerateTask
 
@@ -149,7 +178,10 @@ def harness(
     shots: Annotated[int | None, typer.Option("--shots", min=0, help="Examples before each question.")] = None,
     include: Annotated[Path | None, typer.Option("--include", help="Folder with task files of your own.")] = None,
 ) -> None:
-    """Run tasks of lm-eval. Needs the extra: pip install 'qlora-tui[eval]'."""
+    """Run tasks of lm-eval.
+
+    Needs an extra: pip install 'qlora-tui[eval]'.
+    """
     from qlora_tui.evaluation.tasks import HarnessTask
 
     folder, asked = str(include.absolute()) if include else None, common.task(f"harness-{stem(tasks[0])}")
@@ -158,15 +190,18 @@ def harness(
 
 @app.command()
 def quant(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="starter, a folder or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", autocompletion=completion.models, help="starter, a folder or a hub id.")
+    ],
     text: Annotated[Path | None, typer.Option("--text", help="Also measure the perplexity of this text.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also show the quantization error of every layer.")] = False,
     as_json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Compare quantization schemes: bits per parameter, error per layer, perplexity.
+    """Compare the accuracy of quantization schemes for a model.
 
-    The result is stored and shown in Setup next to the quantization setting of this model.
+    Measures bits per parameter, error per layer and, with --text, perplexity.     The result is stored and shown in
+    Setup next to the quantization setting of this model.
     """
     from qlora_tui.cli.output import write_json
     from qlora_tui.evaluation import process, quantization_errors

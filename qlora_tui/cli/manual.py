@@ -11,6 +11,7 @@ import typer
 from qlora_tui.cli.options import Json
 
 _FOLDER = Path(__file__).resolve().parent.parent / "manual"
+_SHELL = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^## +(.+)$", re.MULTILINE)
 
 
@@ -50,6 +51,13 @@ def find(topic: str) -> str:
     if found is None:
         raise NotFoundError(f"no help on {topic!r}", hint=nearest(topic.lower(), list(known)))
     return found
+
+
+def examples(command: str) -> list[str]:
+    """Return the lines of the manual that run `command`, such as "qlora-tui runs list"."""
+    wanted = re.compile(rf"(^|\| ){re.escape(command)}( |$)")
+    blocks = (block for page in pages() for block in _SHELL.findall(page.text))
+    return list(dict.fromkeys(line for block in blocks for line in block.splitlines() if wanted.search(line)))
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpe
 
 import typer
 
+from qlora_tui.cli.command import MEASUREMENT_OPTIONS
 from qlora_tui.cli.options import Json, Run, Yes
 from qlora_tui.terminal import narrate
 
@@ -27,16 +28,29 @@ class Common:
     """The options of every measurement."""
 
     run: Run
-    side: Annotated[Literal["both", "base", "adapter"], typer.Option("--side", help="Which model to measure.")] = "both"
+    side: Annotated[
+        Literal["both", "base", "adapter"],
+        typer.Option("--side", rich_help_panel=MEASUREMENT_OPTIONS, help="Which model to measure."),
+    ] = "both"
     checkpoint: Annotated[
         int | None,
-        typer.Option("--checkpoint", metavar="STEP", help="Checkpoint step to use instead of the finished adapter."),
+        typer.Option(
+            "--checkpoint",
+            rich_help_panel=MEASUREMENT_OPTIONS,
+            metavar="STEP",
+            help="Checkpoint step to use instead of the finished adapter.",
+        ),
     ] = None
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to load the model.")] = (
-        "auto"
-    )
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of rows.")] = None
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows per forward pass.")] = 8
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", rich_help_panel=MEASUREMENT_OPTIONS, help="Where to load the model."),
+    ] = "auto"
+    limit: Annotated[
+        int | None, typer.Option("--limit", rich_help_panel=MEASUREMENT_OPTIONS, min=1, help="Maximum number of rows.")
+    ] = None
+    batch: Annotated[
+        int, typer.Option("--batch", rich_help_panel=MEASUREMENT_OPTIONS, min=1, help="Rows per forward pass.")
+    ] = 8
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the result. Default: generated from the task.")
     ] = None

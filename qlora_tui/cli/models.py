@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
+from qlora_tui.cli.command import Noun
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate, rewrite_line
 
@@ -14,10 +16,17 @@ if TYPE_CHECKING:
     from qlora_tui.models.download import Arrived
     from qlora_tui.models.facts import ModelFacts
 
-app = typer.Typer(no_args_is_help=True, help="Search, describe, list, download and remove base models.")
+app = Noun("Search, describe, list, download and remove base models.")
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help='"starter", a folder, or a hub id (owner/name).')]
-HubModel = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id (owner/name).")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", autocompletion=completion.models, help='"starter", a folder, or a hub id (owner/name).'
+    ),
+]
+HubModel = Annotated[
+    str, typer.Argument(metavar="MODEL", autocompletion=completion.models, help="A hub id (owner/name).")
+]
 Revision = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="Maximum number of matches.")]
 Known = Annotated[bool, typer.Option("--known", help="List the models of the built-in catalogue.")]
@@ -25,7 +34,11 @@ Modules = Annotated[bool, typer.Option("--modules", help="Also list the weights 
 
 
 @app.command()
-def search(text: str, limit: Limit = 20, as_json: Json = False) -> None:
+def search(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Part of a model's name.")],
+    limit: Limit = 20,
+    as_json: Json = False,
+) -> None:
     """Search the hub for text generation models."""
     from dataclasses import asdict
 
@@ -55,7 +68,10 @@ def search(text: str, limit: Limit = 20, as_json: Json = False) -> None:
 
 @app.command()
 def info(model: Model, revision: Revision = None, modules: Modules = False, as_json: Json = False) -> None:
-    """Describe a model without loading it. For a hub model, a few kilobytes are downloaded."""
+    """Describe a model without loading it.
+
+    For a hub model, a few kilobytes are downloaded.
+    """
     from qlora_tui.cli.output import write_facts, write_json, write_line, write_table
     from qlora_tui.models import describe
 
@@ -74,7 +90,7 @@ def info(model: Model, revision: Revision = None, modules: Modules = False, as_j
 
 @app.command("list")
 def list_models(known: Known = False, as_json: Json = False) -> None:
-    """List the models in the hub cache, or the well-known ones."""
+    """List the models in the hub cache, or the built-in catalogue."""
     if known:
         _list_known(as_json)
         return
@@ -130,7 +146,10 @@ def download(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Download a model into the hub cache and write its folder to stdout."""
+    """Download a model into the hub cache.
+
+    Writes the folder of the model to stdout.
+    """
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.config.model import ModelSpec
     from qlora_tui.data.downloads import size

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
+from qlora_tui.cli.command import Noun
 from qlora_tui.cli.options import Json, Settings
 from qlora_tui.terminal import narrate, printable
 
@@ -11,12 +13,15 @@ if TYPE_CHECKING:
     from qlora_tui.config.presets import Preset
     from qlora_tui.config.run import RunConfig
 
-app = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")
+app = Noun("List, show, check and write presets.")
 
 
 @app.command("list")
 def list_presets(as_json: Json = False) -> None:
-    """List all presets; your own win over shipped ones of the same name."""
+    """List all presets.
+
+    Your own presets take precedence over shipped ones with the same name.
+    """
     from qlora_tui.cli.output import write_json, write_table
     from qlora_tui.config.presets import presets
 
@@ -29,11 +34,11 @@ def list_presets(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: str,
+    name: Annotated[str, typer.Argument(metavar="PRESET", autocompletion=completion.presets, help="Name of a preset.")],
     full: Annotated[bool, typer.Option("--full", help="Write every setting, including defaults.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a preset to stdout: the file, every setting (--full), or JSON."""
+    """Write a preset to stdout."""
     from qlora_tui.cli.output import write_json, write_text
     from qlora_tui.config.presets import find
     from qlora_tui.config.toml_file import to_toml
@@ -50,10 +55,17 @@ def show(
 
 @app.command()
 def new(
-    name: str,
-    base: Annotated[str | None, typer.Option("--from", metavar="PRESET", help="Preset or file to start from.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new preset.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="PRESET", autocompletion=completion.targets, help="Preset or file to start from."
+        ),
+    ] = None,
     settings: Settings = None,
-    model: Annotated[str | None, typer.Option("--model", help="Base model: a hub id or a folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", autocompletion=completion.models, help="Base model: a hub id or a folder.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--replace", "--force", help="Replace an existing preset with this name.")
     ] = False,
@@ -82,11 +94,18 @@ def new(
 
 @app.command()
 def check(
-    targets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET|FILE]...")] = None, as_json: Json = False
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PRESET|FILE]...", autocompletion=completion.targets, help="Preset name or .toml file."
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Check the settings of presets or files, and that local models and data exist and match. Default: all presets.
+    """Check the settings, models and data of presets.
 
-    The first rows of local data are checked against the format and the columns. The hub is not contacted.
+    Default: all presets. Local models and data must exist.     The first rows of local data are checked against the
+    format and the columns. The hub is not contacted.
     """
     from qlora_tui.cli.output import write_json
     from qlora_tui.config.overrides import resolve
@@ -119,10 +138,13 @@ def check(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def from_flags(
-    flags: Annotated[list[str], typer.Argument(metavar="-- --model_name_or_path X --lora_r 64 ...")],
+    flags: Annotated[list[str], typer.Argument(metavar="-- FLAGS...", help="Flags of qlora.py, after --.")],
     as_json: Json = False,
 ) -> None:
-    """Write the preset for a command line of the original qlora.py to stdout, and notes on the rest to stderr."""
+    """Translate a command line of qlora.py into a preset.
+
+    Writes the preset to stdout, and notes on flags without an equivalent to stderr.
+    """
     from qlora_tui.cli.output import write_json, write_text
     from qlora_tui.config.qlora_translation import translate
     from qlora_tui.config.toml_file import to_toml

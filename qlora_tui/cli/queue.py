@@ -4,22 +4,32 @@ from typing import Annotated
 
 import typer
 
+from qlora_tui.cli import completion
+from qlora_tui.cli.command import Noun
 from qlora_tui.cli.options import Json, Replace, RunName, Settings, Yes
 from qlora_tui.terminal import narrate
 
-app = typer.Typer(no_args_is_help=True, help="Start runs one after another.")
+app = Noun("Start runs one after another.")
 
 
 @app.command()
 def add(
-    target: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a .toml file.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET|FILE", autocompletion=completion.targets, help="A preset's name or a .toml file."
+        ),
+    ],
     name: RunName = None,
     replace: Replace = False,
     settings: Settings = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Add a run to the queue. It starts when the runs before it have ended and enough memory is free."""
+    """Add a run to the queue.
+
+    It starts when the runs before it have ended and enough memory is free.
+    """
     from qlora_tui.cli.configuration import configured
     from qlora_tui.cli.consent import allow_downloads
     from qlora_tui.cli.new_run import check_name, new_run
@@ -60,9 +70,12 @@ def list_queue(as_json: Json = False) -> None:
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the queue.")], as_json: Json = False
+    name: Annotated[
+        str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="Name of a run in the queue.")
+    ],
+    as_json: Json = False,
 ) -> None:
-    """Take a run out of the queue. Its folder stays."""
+    """Remove a run from the queue. Its folder is kept."""
     from qlora_tui.cli.output import write_json
     from qlora_tui.errors import NotFoundError
     from qlora_tui.runs import queue
@@ -76,7 +89,10 @@ def remove(
 
 @app.command("run")
 def run_queue() -> None:
-    """Run the queue in the foreground. `queue add` runs it in the background."""
+    """Run the queue in the foreground.
+
+    `queue add` runs it in the background.
+    """
     from qlora_tui.runs import queue
 
     queue.work_off(narrate)

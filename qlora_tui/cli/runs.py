@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from qlora_tui.cli import compare, runs_bin
+from qlora_tui.cli.command import Noun
 from qlora_tui.cli.options import Json, Run
 from qlora_tui.terminal import narrate
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from qlora_tui.runs.jobs import Job
     from qlora_tui.runs.store import RunFolder
 
-app = typer.Typer(no_args_is_help=True, help="List, show, compare, delete and restore runs.")
+app = Noun("List, show, compare, delete and restore runs.")
 compare.register(app)
 runs_bin.register(app)
 
@@ -39,7 +38,7 @@ def list_runs(as_json: Json = False) -> None:
 
 @app.command()
 def show(name: Run, as_json: Json = False) -> None:
-    """Show a run: status, model, data, losses, memory, checkpoints, warnings."""
+    """Show status, losses, memory, checkpoints and warnings of a run."""
     from qlora_tui.cli.output import write_facts, write_json
     from qlora_tui.runs import extension, jobs, store
     from qlora_tui.runs.summary import full

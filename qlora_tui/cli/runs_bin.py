@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlora_tui.cli import completion
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate
 
@@ -20,7 +21,10 @@ def register(app: typer.Typer) -> None:
     app.command()(empty_bin)
 
 
-_Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs; `qlora-tui runs list`.")]
+_Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Names of runs; `qlora-tui runs list`."),
+]
 
 
 def delete(names: _Runs, as_json: Json = False) -> None:
@@ -36,7 +40,10 @@ def delete(names: _Runs, as_json: Json = False) -> None:
 
 
 def rm(names: _Runs, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete runs permanently, without the bin: events, checkpoints and adapters. Asks for confirmation."""
+    """Delete runs permanently.
+
+    Removes events, checkpoints and adapters without moving them to the bin. Asks for confirmation.
+    """
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
     from qlora_tui.data.downloads import size
@@ -73,7 +80,10 @@ def restore(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Restore a deleted run from the bin. If several have this name, the one deleted last."""
+    """Restore a deleted run from the bin.
+
+    If several runs have this name, the one that was deleted last is restored.
+    """
     from qlora_tui.cli.output import write_json
     from qlora_tui.runs import deleted
 
@@ -84,7 +94,7 @@ def restore(
 
 
 def list_bin(as_json: Json = False) -> None:
-    """List the deleted runs that can be restored, with their expiry dates."""
+    """List deleted runs that can be restored, with expiry dates."""
     from qlora_tui.cli.output import moment, write_json, write_table
     from qlora_tui.data.downloads import size
     from qlora_tui.runs import deleted

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlora_tui.cli import completion
 from qlora_tui.cli.options import Detach, JsonEvents, Replace, ReplanOnOom, RunName, Settings, Yes
 from qlora_tui.terminal import narrate
 
@@ -24,12 +25,21 @@ def train(
         str | None,
         typer.Argument(
             metavar="[PRESET|FILE]",
+            autocompletion=completion.targets,
             help="Preset name or .toml file; flags override it. Default with only --data or --set: starter.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Base model: a hub id or a folder.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", autocompletion=completion.models, help="Base model: a hub id or a folder."),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Training data: a known set, a file, a folder or a hub id.")
+        str | None,
+        typer.Option(
+            "--data",
+            autocompletion=completion.datasets,
+            help="Training data: a known set, a file, a folder or a hub id.",
+        ),
     ] = None,
     name: RunName = None,
     replace: Replace = False,

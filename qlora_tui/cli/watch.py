@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(name: Run, as_json: JsonEvents = False) -> None:
-    """Follow a run until it ends and return its outcome. Ctrl-C does not affect the run."""
+    """Follow a run until it ends. Its outcome is the exit code.
+
+    Ctrl-C does not affect the run.
+    """
     from qlora_tui.cli import foreground, workbench
     from qlora_tui.runs import store
 

@@ -31,9 +31,9 @@ def web(
         ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the workbench to a browser, by default only on this machine (see --host). Press Ctrl-C to stop.
+    """Serve the workbench to a browser on this machine.
 
-    Open the printed URL. Its random token is needed once and is then stored in a cookie.
+    Press Ctrl-C to stop.     Open the printed URL. Its random token is needed once and is then stored in a cookie.
     """
     from qlora_tui.errors import EnvironmentProblem, StorageError
 
