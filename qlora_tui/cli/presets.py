@@ -104,8 +104,8 @@ def check(
 ) -> None:
     """Check the settings, models and data of presets.
 
-    Default: all presets. Local models and data must exist.     The first rows of local data are checked against the
-    format and the columns. The hub is not contacted.
+    Default: all presets. Local models and data must exist. The first rows of local data are checked against the format
+    and the columns, and the names of modules against the model. The hub is not contacted.
     """
     from qlora_tui.cli.output import write_json
     from qlora_tui.config.overrides import resolve
@@ -167,10 +167,12 @@ def _check_files(target: str, config: "RunConfig") -> list[str]:
     from qlora_tui.errors import NotFoundError, QloraError
     from qlora_tui.models.folder import location
     from qlora_tui.models.location import local_folder
+    from qlora_tui.runs.precheck import check_module_names
 
     questions = config.training.mmlu_file
     try:
         location(config.model)
+        check_module_names(config)
         on_hub = check_data(config.data)
         if questions is not None and paths.existing(questions) is None:
             raise NotFoundError(

@@ -1,8 +1,9 @@
 """What is trained: LoRA matrices on chosen linear layers, or every weight."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from qlora_tui.config.spec import Spec
 
@@ -52,6 +53,20 @@ class AdapterSpec(Spec):
 
     lora_plus_ratio: float | None = Field(default=None, gt=0)
     """LoRA+: learning rate of the B matrices as a multiple of that of the A matrices (paper: 16). Empty: off."""
+
+    @field_validator("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
+    @classmethod
+    def _valid_expressions(cls, given: str | list[str], info: ValidationInfo) -> str | list[str]:
+        """Refuse an invalid regular expression: a text of module names, or the part of a pattern before its "="."""
+        texts = (
+            [given] if isinstance(given, str) else given if info.field_name in ("rank_pattern", "alpha_pattern") else []
+        )
+        for pattern in (text.partition("=")[0] for text in texts):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a valid regular expression: {error}") from error
+        return given
 
     @property
     def ranks(self) -> dict[str, int]:

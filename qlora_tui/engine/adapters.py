@@ -16,16 +16,23 @@ from peft.utils.loftq_utils import _low_rank_decomposition, _SafetensorLoader
 from peft.utils.other import transpose
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import ModelError
+from qlora_tui.memory.module_names import Modules, refuse_misnamed
+from qlora_tui.memory.targets import EXPERT_NAMES
 from qlora_tui.models.hub import snapshot
 from qlora_tui.models.location import local_folder, public_id
 
 PISSA_ITERATIONS = 16
 """Subspace iterations of the fast SVD; PEFT documents 16 as accurate enough for PiSSA."""
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
@@ -122,6 +129,7 @@ def attach(model: Any, config: RunConfig, settings: Settings, pissa_initial: Pat
 
 def _with_lora(model: Any, config: RunConfig, *, restore_pissa: bool) -> Any:
     spec = config.adapter
+    refuse_misnamed(spec, _modules(model, config.model.id))
     wanted = lora_config(spec, model)
     wanted.revision = config.model.revision
     init = wanted.init_lora_weights
@@ -140,6 +148,24 @@ def _with_lora(model: Any, config: RunConfig, *, restore_pissa: bool) -> Any:
             hint='Leave the head out, or train it in full: adapter.modules_to_save = ["lm_head"].',
         )
     return adapted
+
+
+def _modules(model: Any, model_id: str) -> Modules:
+    """Paths of the loaded model's modules, sorted by what PEFT can do with them."""
+    named = [(name, module) for name, module in model.named_modules() if name]
+    layers = [name for name, module in named if isinstance(module, (nn.Linear, nn.Embedding, Conv1D, *_CONVOLUTIONS))]
+    left_out, head = re.compile(_left_out(model) or r"(?!)"), model.get_output_embeddings()
+    everywhere = [
+        name
+        for name, module in named
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and not left_out.fullmatch(name)
+    ]
+    text = model.config.get_text_config()
+    former = EXPERT_NAMES.get(text.model_type, ())
+    everywhere += [f"{name}.{each}" for name, module in named if name.endswith(".experts") for each in former]
+    everywhere += [name for name, _ in named if former and name.endswith(".gate")]
+    others = [name for name, _ in named if name not in layers]
+    return Modules(model_id, (*layers, *everywhere), tuple(everywhere), tuple(others), text.num_hidden_layers)
 
 
 def _misfit(error: ValueError, model: Any, config: RunConfig) -> ModelError:

@@ -28,7 +28,7 @@ from qlora_tui.models.location import local_folder
 from qlora_tui.runs import events
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.fingerprint import check_data, identity, pinned, pinned_data, read_plan, record
-from qlora_tui.runs.precheck import check_disk
+from qlora_tui.runs.precheck import check_disk, check_module_names
 from qlora_tui.runs.store import RunFolder
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
@@ -100,6 +100,7 @@ def _train(work: Training, trackers: Trackers) -> None:
     set_seed(work.config.training.seed)
     _download_model(work)
     work.config = _with_commit(session.run, work.config)
+    check_module_names(work.config)  # known with the files of the model, long before it is loaded
     model_spec = work.config.model
     tokenizer = loading.load_tokenizer(model_spec)
     if changed := foreign_tokenizer.difference_from_file(tokenizer, location(model_spec), model_spec.revision):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from qlora_tui.memory.module_names import Misnamed, misnamed, of_facts
 from qlora_tui.memory.phases import REPLAY_DOUBT, Run
 from qlora_tui.memory.trainable import PAGED_ELEMENTS
 
@@ -62,5 +63,20 @@ def _warnings(run: Run) -> Iterator[str]:
         yield f"{experts:,} parameters in experts stay unquantized: transformers 5 fuses them."
     if experts and run.original:
         yield "training.recipe = original makes float32 of what experts take as bfloat16, so the step fails: use lean."
-    if not run.trained:
+    wrong = list(_misnamed(run))
+    yield from (f"adapter.{one.key}: {one.entry} {one.problem}: the run will be refused. {one.hint}" for one in wrong)
+    if not run.trained and not wrong:
         yield f"adapter.target_modules = {run.config.adapter.target_modules!r} matches no layer: nothing is trained."
+
+
+def _misnamed(run: Run) -> Iterator[Misnamed]:
+    adapter = run.config.adapter
+    named = (
+        adapter.exclude_modules, adapter.modules_to_save, adapter.layers_to_transform, adapter.rank_pattern,
+        adapter.alpha_pattern,
+    )  # fmt: skip
+    if adapter.kind == "full" or (adapter.target_modules == "all-linear" and not any(named)):
+        return
+    modules = of_facts(run.facts)
+    if modules is not None:
+        yield from misnamed(adapter, modules)

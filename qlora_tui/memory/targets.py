@@ -48,7 +48,7 @@ def targets(facts: ModelFacts, spec: AdapterSpec) -> list[Target]:
     former = EXPERT_NAMES.get(facts.model_type) if facts.moe else None
     if former is not None:
         return list(_with_experts(facts, spec, former))
-    matches = _matcher(spec.target_modules)
+    matches = matcher(spec.target_modules)
     return [target for group in facts.modules for target in _by_rank(group, spec, matches)]
 
 
@@ -71,7 +71,8 @@ def is_saved(path: str, names: list[str]) -> bool:
     return path.endswith(tuple(names))
 
 
-def _matcher(wanted: str | list[str]) -> Callable[[str], bool]:
+def matcher(wanted: str | list[str]) -> Callable[[str], bool]:
+    """Return whether a path is meant by a list of names or a regular expression; nothing is by an invalid one."""
     if isinstance(wanted, list):
         return lambda path: is_named(path, wanted)
     try:
@@ -91,14 +92,14 @@ def _by_rank(group: ModuleGroup, spec: AdapterSpec, matches: Callable[[str], boo
     if everywhere and not (spec.exclude_modules or spec.layers_to_transform or spec.rank_pattern):
         yield Target(group, group.count, spec.rank)
         return
-    found = [path for path in paths(group) if (everywhere or matches(path)) and _is_chosen(path, spec)]
+    found = [path for path in paths(group) if (everywhere or matches(path)) and is_chosen(path, spec)]
     for rank, count in Counter(_rank(path, spec) for path in found).items():
         yield Target(group, count, rank)
 
 
-def _is_chosen(path: str, spec: AdapterSpec) -> bool:
+def is_chosen(path: str, spec: AdapterSpec) -> bool:
     """Whether neither `exclude_modules` nor `layers_to_transform` takes a targeted module out."""
-    if spec.exclude_modules and _matcher(spec.exclude_modules)(path):
+    if spec.exclude_modules and matcher(spec.exclude_modules)(path):
         return False
     layer = _LAYER.match(path)
     return not spec.layers_to_transform or (layer is not None and int(layer[1]) in spec.layers_to_transform)
@@ -134,7 +135,7 @@ def _last_names(facts: ModelFacts, spec: AdapterSpec, former: tuple[str, str, st
         return {name.rpartition(".")[2] for name in wanted}
     if wanted == "all-linear":
         return {group.name.rpartition(".")[2] for group in facts.linear_layers} | {*former, _ROUTER}
-    matches = _matcher(wanted)
+    matches = matcher(wanted)
     found: set[str] = set()
     for group in facts.modules:
         for path in paths(group):

@@ -28,6 +28,7 @@ def missing_downloads(config: RunConfig, *, to_train: bool = True) -> list[Downl
 
     if to_train:
         precheck.check_trackers(config.training.trackers)
+        precheck.check_module_names(config)
     location(config.model)
     model = missing_download(config.model)
     found = [] if model is None else [model]

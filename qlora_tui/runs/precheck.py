@@ -9,7 +9,7 @@ from qlora_tui import hardware, paths
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.downloads import Download, check_room, size
-from qlora_tui.errors import EnvironmentProblem, QloraError, StorageError
+from qlora_tui.errors import EnvironmentProblem, ModelError, QloraError, StorageError
 
 _READ_ROWS = 20
 _OPTIMIZER_BYTES = 8
@@ -24,6 +24,22 @@ def check_trackers(names: Iterable[str]) -> None:
                 f"training.trackers names {name}, which is not installed",
                 hint=f"Install it with `pip install {name}`, or remove it from training.trackers.",
             )
+
+
+def check_module_names(config: RunConfig) -> None:
+    """Refuse names in the adapter's settings that match no module of the model, if its architecture is known here.
+
+    Nothing is asked on the hub. Raises ConfigError.
+    """
+    from qlora_tui.memory.module_names import of_facts, refuse_misnamed
+    from qlora_tui.models import describe
+
+    try:
+        modules = of_facts(describe(config.model.id, config.model.revision, network=False))
+    except ModelError:
+        return
+    if modules is not None:
+        refuse_misnamed(config.adapter, modules)
 
 
 def check(config: RunConfig, downloads: Sequence[Download]) -> None:

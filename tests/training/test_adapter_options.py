@@ -101,3 +101,20 @@ def test_a_loftq_run_trains_on_a_cpu() -> None:
         "one", "adapter.init=loftq", "training.max_steps=2", "adapter.rank_pattern=q_proj=4,v_proj=8"
     )
     assert state.phase == "finished", state.failed
+
+
+@pytest.mark.parametrize(
+    ("setting", "nearest"),
+    [
+        ("adapter.target_modules=[\"q_proj\", \"v_prj\"]", "v_proj"),
+        ("adapter.exclude_modules=[\"mlp\"]", "down_proj"),
+        ("adapter.modules_to_save=[\"embed_token\"]", "embed_tokens"),
+        ("adapter.rank_pattern=[\"qproj=4\"]", "q_proj"),
+        ("adapter.layers_to_transform=[99]", "from 0 to"),
+    ],
+)  # fmt: skip
+def test_name_that_matches_no_module_of_the_loaded_model_is_refused(setting: str, nearest: str) -> None:
+    """The check on the model itself serves architectures of which nothing else is known."""
+    with pytest.raises(ConfigError) as caught:
+        attached(setting)
+    assert setting.partition("=")[0] in caught.value.message and nearest in caught.value.hint
