@@ -78,7 +78,7 @@ HOSTILE_TEMPLATES = {
     "a huge pad": ("{{ 'a'.ljust(20000000000) }}", "memory"),
     "a huge format": ("{{ '%20000000000d' % 1 }}", "memory"),
     "a huge list": ("{{ ([0] * 3000000000) | length }}", "memory"),
-    "a doubling text": (doubling("'a'", "ns.x + ns.x"), "memory"),
+    "a doubling text": (doubling("'a'", "ns.x + ns.x"), "memory|CPU time"),
     "a huge power": ("{{ 9 ** (9 ** 9) }}", "integers"),
     "a squaring integer": (doubling("3", "ns.x * ns.x"), "integers"),
     "an endless macro": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recurses without end"),
