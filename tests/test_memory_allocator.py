@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from qlora_tui.memory import allocator
 from qlora_tui.memory.allocator import MIB, Trace, replay, rounded, smallest_capacity
 
 
@@ -100,3 +101,14 @@ def test_the_smallest_capacity_lies_between_allocated_and_reserved(seed: int) ->
     assert trace.peak_bytes <= found <= replay(trace).reserved_bytes
     assert replay(trace, found).fits
     assert found == trace.peak_bytes or not replay(trace, found - MIB).fits or found - MIB < trace.peak_bytes
+
+
+def test_a_search_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = Trace()
+    held = [trace.alloc(3 << 20) for _ in range(5)]
+    for number in held[::2]:
+        trace.free(number)
+    trace.alloc(5 << 20)
+    found = allocator.smallest_capacity(trace)
+    monkeypatch.setattr(allocator, "replay", None)
+    assert allocator.smallest_capacity(trace) == found

@@ -5,9 +5,11 @@ The rules are those of c10/cuda/CUDACachingAllocator.cpp with default settings a
 is not modelled: with it, reserved bytes come close to allocated ones.
 """
 
+from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 MIB = 1 << 20
 GRANULARITY_BYTES = 512
@@ -48,6 +50,10 @@ class Trace:
 
     def empty_cache(self) -> None:
         self.events.append(0)
+
+    def digest(self) -> bytes:
+        """Return a hash of the sequence."""
+        return blake2b(array("q", self.sizes).tobytes() + array("q", self.events).tobytes(), digest_size=16).digest()
 
     def levels(self) -> Iterator[int]:
         """Allocated bytes after each event."""
@@ -196,12 +202,26 @@ def replay(trace: Trace, capacity_bytes: int | None = None) -> Replay:
     return Replay(allocator.peak_reserved, fits=True)
 
 
+_MOST_CAPACITIES = 1000
+_capacities: dict[tuple[bytes, int | None], int] = {}
+"""Results of earlier searches, which take up to a second each. The oldest are dropped first."""
+
+
 def smallest_capacity(trace: Trace, tolerance_bytes: int | None = None) -> int:
     """Fewest bytes the driver must be able to hand out for the trace to survive, fragmentation included.
 
     By bisection between the allocated peak and what is reserved without a limit; never below the true value, above it
     by at most `tolerance_bytes` (default: 0.2 % of the peak, between 2 and 16 MiB).
     """
+    key = trace.digest(), tolerance_bytes
+    if key not in _capacities:
+        if len(_capacities) >= _MOST_CAPACITIES:
+            _capacities.pop(next(iter(_capacities)))
+        _capacities[key] = _searched(trace, tolerance_bytes)
+    return _capacities[key]
+
+
+def _searched(trace: Trace, tolerance_bytes: int | None) -> int:
     low, high = trace.peak_bytes, replay(trace).reserved_bytes
     tolerance = tolerance_bytes or min(16 * MIB, max(2 * MIB, low // 512))
     if replay(trace, low).fits:
