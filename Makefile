@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # What failed runs once more, alone: many tests start processes, and a busy machine is no fault of theirs.
 RETRY := $(BIN)/python -m pytest -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: run demo test test-long test-latest test-gpu bench lint wheel starter screenshots programs memory-grid clean
+.PHONY: run demo test test-long test-latest test-gpu bench lint wheel starter screenshots programs memory-grid manual clean
 
 run: $(INSTALLED) ## Open the workbench.
 	@$(BIN)/qlora-tui
@@ -53,6 +53,9 @@ starter: $(INSTALLED_DEV) ## Build the starter model and its data again from not
 
 screenshots: $(INSTALLED_DEV) ## Draw the pictures of the screens again; look at them.
 	$(BIN)/python -m pytest -n 0 -m "long or not long" tests/ui -k snapshots --snapshot-update
+
+manual: $(INSTALLED_DEV) ## Write the reference of all settings into the manual.
+	$(BIN)/python -m tests.settings_reference
 
 programs: $(INSTALLED_DEV) ## Record the memory of training steps again, for the installed libraries.
 	PYTHONHASHSEED=0 $(BIN)/python -m qlora_tui.engine.simulation.generate # transformers iterates over sets

@@ -1,5 +1,6 @@
 """The manual: its commands run, the described JSON is written, and `help` finds its topics."""
 
+import io
 import json
 import re
 import shlex
@@ -10,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import settings_reference
 import typer
 from command_line import Cli, Result, command, fake_worker, until
 from hub_server import HubServer
+from rich.console import Console
+from rich.markdown import Markdown
 
-from qlora_tui import cli
-from qlora_tui.cli import manual
+from qlora_tui import cli, manual
+from qlora_tui.config import toml_file
 from qlora_tui.runs import jobs, precheck, queue, store
 from qlora_tui.starter import MODEL_DIR
 
@@ -23,11 +27,21 @@ __all__ = ["command", "fake_worker"]
 Behave = Callable[[str], None]
 
 PAGES = {page.name: page.text for page in manual.pages()}
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGES["commands"], re.DOTALL) for line in block.splitlines()]
-DOCUMENTS = re.findall(r"^\| `(.+?)` \| (.+) \|$", PAGES["json"].partition("### ")[0], re.MULTILINE)
-RUN_KEYS = re.findall(r"^\| `(\w+)` \|", PAGES["json"].partition("### A run")[2], re.MULTILINE)
 
-ENGINE = ("chat", "eval", "data inspect", "doctor")
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+LINES = {name: [line for block in blocks(name, "sh") for line in block.splitlines()] for name in PAGES}
+DOCUMENTS = re.findall(
+    r"^\| `(.+?)` \| (.+) \|$",
+    PAGES["scripting"].partition("### Documents")[2].partition("### A run")[0],
+    re.MULTILINE,
+)
+RUN_KEYS = re.findall(r"^\| `(\w+)` \|", PAGES["scripting"].partition("### A run")[2], re.MULTILINE)
+
+ENGINE = ("chat", "eval", "data inspect", "data check", "doctor", "arena judge")
 """Commands that start PyTorch: run by the long test."""
 
 ON_HUB = (("models", "search"), ("models", "download"), ("models", "rm"))
@@ -37,9 +51,12 @@ ELSEWHERE = {
     "qlora-tui models download Qwen/Qwen3-0.6B --yes": "qlora-tui models download --help",
     "qlora-tui models rm Qwen/Qwen3-0.6B --yes": "qlora-tui models rm --help",
     "qlora-tui train starter --name tracked --set 'training.trackers=[\"tensorboard\"]' --detach": "true",
+    "qlora-tui cancel tracked --yes": "true",
     "qlora-tui doctor": "qlora-tui doctor --help",
+    # The starter's context is shorter than a judge's prompt.
+    "qlora-tui arena judge first first:base --set questions --judge model:starter --out verdicts.jsonl": "true",
 }
-"""Commands that need a network or another package, and their replacements in the long test."""
+"""Commands that need a network, another package or a larger model, and their replacements in the long test."""
 
 
 @pytest.fixture
@@ -65,13 +82,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Cli, fake_wo
     return run
 
 
-def test_the_commands_run_in_the_order_of_the_manual(place: Callable[..., Result]) -> None:
+@pytest.mark.parametrize("page", [page for page, lines in LINES.items() if lines])
+def test_commands_run_in_the_order_of_the_page(page: str, place: Callable[..., Result]) -> None:
     """Without training, which the long test does."""
-    for line in LINES:
+    for line in LINES[page]:
         if not line.startswith("qlora-tui"):
-            subprocess.run(["sh", "-ec", line.partition("|")[0]], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(["sh", "-ec", line.partition("| qlora-tui")[0]], check=True, stdout=subprocess.DEVNULL)
             continue
-        words = shlex.split(line)[1:]
+        words = shlex.split(line.partition(" > ")[0])[1:]
         if not " ".join(words).startswith(ENGINE):
             result = place(*words)
             assert result.code == 0, f"{line}\n{result.err}"
@@ -79,10 +97,11 @@ def test_the_commands_run_in_the_order_of_the_manual(place: Callable[..., Result
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_every_command_of_the_manual_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [page for page, lines in LINES.items() if lines])
+def test_commands_run_with_real_workers(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     try:
-        for line in LINES:
+        for line in LINES[page]:
             words = ["sh", "-ec", ELSEWHERE.get(line, line)]
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
             assert done.returncode == 0, f"{line}\n{done.stderr}"
@@ -92,26 +111,73 @@ def test_every_command_of_the_manual_runs(tmp_path: Path, monkeypatch: pytest.Mo
                 jobs.cancel(run, print)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if "qlora-tui" in line])
-def test_every_command_and_option_is_known(line: str) -> None:
-    found, words = typer.main.get_command(cli.app), shlex.split(line.rpartition("|")[2])[1:]
-    while hasattr(found, "commands"):
-        found = found.commands[words.pop(0)]
-    known = {option for parameter in found.params for option in parameter.opts}
-    own = words[: words.index("--")] if "--" in words else words
-    assert {word for word in own if word.startswith("--")} <= known
+def known_commands(text: str) -> set[str]:
+    """Commands in code spans, such as `qlora-tui runs list`."""
+    return set(re.findall(r"`(qlora-tui [a-z][^`<>|]*)`", text))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_option_is_known(page: str) -> None:
+    lines = [line for line in LINES[page] if "qlora-tui" in line]
+    for line in [*lines, *known_commands(PAGES[page])]:
+        found, words = typer.main.get_command(cli.app), shlex.split(line.rpartition("| ")[2])[1:]
+        while words and hasattr(found, "commands"):
+            assert words[0] in found.commands, line
+            found = found.commands[words.pop(0)]
+        known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+        own = words[: words.index("--")] if "--" in words else words
+        assert {word for word in own if word.startswith("--")} <= known, line
+
+
+def test_toml_examples_are_valid(tmp_path: Path) -> None:
+    for page in PAGES:
+        for block in blocks(page, "toml"):
+            file = tmp_path / "example.toml"
+            file.write_text(block)
+            toml_file.load(file)
+
+
+def test_links_lead_to_pages() -> None:
+    linked = {name for text in PAGES.values() for name in re.findall(r"\]\((\w+)\.md", text)}
+    assert linked <= set(PAGES)
+
+
+def test_all_files_are_pages() -> None:
+    assert {path.stem for path in Path(manual.__file__).parent.glob("*.md")} == set(manual.ORDER)
 
 
 def test_every_command_is_in_the_manual() -> None:
-    topics = {name for page in manual.pages() for name in page.sections}
-    hidden = {"attach"}
-    assert set(typer.main.get_command(cli.app).commands) - hidden <= topics | {"help"}  # type: ignore[attr-defined]
+    topics = {topic for page in manual.pages() for section in page.sections() for topic in section.topics}
+    assert set(typer.main.get_command(cli.app).commands) <= topics | {"help", "data"}  # type: ignore[attr-defined]
+    groups = {
+        f"{group} {name}"
+        for group in ("runs", "data", "eval", "arena", "queue")
+        for name in typer.main.get_command(cli.app).commands[group].commands  # type: ignore[attr-defined]
+    }
+    assert groups <= topics | {"data list"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_readable_at_80_columns(page: str) -> None:
+    """No word of a table is broken across lines."""
+    shown = io.StringIO()
+    Console(file=shown, width=80, color_system=None).print(Markdown(PAGES[page]))
+    words = set(re.findall(r"\S+", shown.getvalue()))
+    for row in re.findall(r"^\|.*\|$", PAGES[page], re.MULTILINE):
+        for word in row.replace("|", " ").replace("`", " ").split():
+            assert word in words or set(word) <= {"-", ":"}, word
+
+
+def test_the_reference_of_settings_is_up_to_date() -> None:
+    page = settings_reference.PAGE.read_text(encoding="utf-8")
+    assert page == settings_reference.updated(page), "run `make manual`"
 
 
 def test_the_json_is_as_described(place: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("question_id,model_1,model_2,outcome\n1,a,b,1\n")
     place("train", "starter", "--name", "RUN", "--detach")
     place("train", "starter", "--name", "OTHER")
+    assert DOCUMENTS
     for words, keys in DOCUMENTS:
         before, _, rest = words.partition(" -- ")
         result = place(*before.split(), "--json", *(["--", *rest.split()] if rest else []))
@@ -124,12 +190,16 @@ def test_the_json_is_as_described(place: Callable[..., Result], tmp_path: Path) 
             assert all(list(each) == RUN_KEYS for each in found["runs"])
 
 
-def test_help_lists_the_topics_and_shows_one(command: Cli) -> None:
-    assert "queue" in command("help").out
+def test_help_lists_the_pages_and_shows_a_section(command: Cli) -> None:
+    listed = command("help").out
+    assert all(name in listed for name in manual.ORDER) and "queue" in listed
     shown = command("help", "queue").out
-    assert shown.startswith("## queue") and "## presets" not in shown
-    assert command("help", "stop").out.startswith("## watch, save, stop, cancel")
-    assert command("help", "json").out == PAGES["json"]
+    assert shown.startswith("## Queue runs\n\n```sh") and "## The folder" not in shown
+    assert command("help", "stop").out == command("help", "watch").out
+    assert command("help", "Exit codes").out.startswith("## Exit codes")
+    assert command("help", "training.epochs").out.startswith("### training.epochs\n")
+    assert command("help", "memory").out == PAGES["memory"]
+    assert "<!-- topics" not in command("help", "memory").out
     missed = command("help", "quue")
     assert missed.code == 4
     assert "Did you mean 'queue'?" in missed.err

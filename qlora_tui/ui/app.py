@@ -88,6 +88,14 @@ class Workbench(KeyRouting[None]):
             tooltip="What the words on the screen mean",
             show=False,
         ),
+        Binding(
+            "shift+f1,f13",  # Many terminals send F13 for Shift+F1.
+            "manual",
+            "Manual",
+            id="workbench.manual",
+            tooltip="Read the manual",
+            show=False,
+        ),
         Binding("f12", "change_theme", "Theme", id="workbench.theme", tooltip="Choose a colour theme", show=False),
         Binding(
             "f11", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False
@@ -242,6 +250,16 @@ class Workbench(KeyRouting[None]):
             self.push_screen(Glossary(glossary.terms_of(nearest.key)))
         else:
             self.push_screen(Glossary(glossary.in_text(nearest.HELP or "")))
+
+    def action_manual(self, page: str = "") -> None:
+        """Show a page of the manual, or close the manual."""
+        from qlora_tui import manual
+        from qlora_tui.ui.screens.manual import Manual
+
+        if isinstance(self.screen, Manual) and not page:
+            self.screen.dismiss()
+        else:
+            self.push_screen(Manual(page or manual.ORDER[0]))
 
     def action_change_theme(self) -> None:
         """Choose a theme with a live preview."""

@@ -24,6 +24,7 @@ TOGETHER = (
     {"chat", "prompt", "slider"},
     {"settings", "list"},
     {"glossary", "list"},
+    {"manual", "list"},
     {"load", "list"},
     {"theme", "list"},
 )

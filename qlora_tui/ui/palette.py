@@ -37,7 +37,7 @@ class Named:
 
 
 class Everything(Provider):
-    """Actions of the other places, settings, runs, models, presets, themes and terms."""
+    """Actions of the other places, settings, runs, models, presets, themes, pages of the manual and terms."""
 
     async def startup(self) -> None:
         """Read the names, in a thread."""
@@ -61,6 +61,7 @@ class Everything(Provider):
 
 def everything(here: str) -> Iterator[Named]:
     """Return all entries except the actions of the place `here`. Blocking: reads folders and imports screens."""
+    from qlora_tui import manual
     from qlora_tui.config import presets
     from qlora_tui.config.fields import fields
     from qlora_tui.models import catalogue
@@ -83,6 +84,8 @@ def everything(here: str) -> Iterator[Named]:
     for preset in presets.presets():
         title = _line(setup_summary.title_of(preset))
         yield Named(f"preset: {printable(preset.name, one_line=True)}", title, _preset(preset.name))
+    for page in manual.pages():
+        yield Named(f"manual: {page.name}", page.title, _page(page.name))
     for entry in glossary.entries():
         yield Named(f"term: {entry.term}", _line(entry.text), _term(entry.term))
 
@@ -169,6 +172,13 @@ def _preset(name: str) -> Callable[["Workbench"], Awaitable[None]]:
             screen.begin_from((await asyncio.to_thread(presets.find, name)).config, f"preset {name}")
         except QloraError as error:
             app.complain(error)
+
+    return act
+
+
+def _page(name: str) -> Callable[["Workbench"], Awaitable[None]]:
+    async def act(app: "Workbench") -> None:
+        app.action_manual(name)
 
     return act
 

@@ -24,6 +24,7 @@ from qlora_tui.ui.commands import declared
 from qlora_tui.ui.screens.choose_theme import ChooseTheme
 from qlora_tui.ui.screens.compare import Compare
 from qlora_tui.ui.screens.glossary import Glossary
+from qlora_tui.ui.screens.manual import Manual
 from qlora_tui.ui.screens.setup_dialogs import Beginning, LoadDraft, SavePreset, ShowCommand
 from qlora_tui.ui.widgets.ask_text import AskText
 from qlora_tui.ui.widgets.confirm import Confirm
@@ -45,6 +46,7 @@ DIALOGS: dict[str, Callable[[], Screen[Any]]] = {
     "confirm": lambda: Confirm("Sure?", "All of it."),
     "text": lambda: AskText("Name?", "one", str),
     "glossary": Glossary,
+    "manual": Manual,
     "theme": lambda: ChooseTheme("ember"),
     "load": lambda: LoadDraft([Beginning("preset", "starter", "the starter")]),
     "save": lambda: SavePreset("mine", lambda name: "", lambda name: False),

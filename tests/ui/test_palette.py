@@ -4,12 +4,13 @@ import pytest
 from run_material import beginning, finished, training, written
 from run_screen import until
 from screen_material import Settle
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from qlora_tui.config.fields import fields
 from qlora_tui.ui import glossary, palette
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.screens.glossary import Glossary
+from qlora_tui.ui.screens.manual import Manual
 
 pytestmark = pytest.mark.usefixtures("machine")
 
@@ -26,6 +27,11 @@ def test_palette_lists_everything_by_name() -> None:
         assert name in names
 
 
+def shown_page(app: Workbench) -> str | None:
+    option = app.screen.query_one(OptionList).highlighted_option
+    return option.id if option else None
+
+
 @pytest.mark.parametrize(
     ("typed", "reached"),
     [
@@ -33,6 +39,7 @@ def test_palette_lists_everything_by_name() -> None:
         ("run: alpha", lambda app: app.current_mode == "run" and app.run_name == "alpha"),
         ("model: google/gemma-2b-it", lambda app: app.draft.model.id == "google/gemma-2b-it"),
         ("preset: guanaco-7b", lambda app: app.draft_source == "preset guanaco-7b"),
+        ("manual: memory", lambda app: isinstance(app.screen, Manual) and shown_page(app) == "memory"),
         ("term: NF4", lambda app: isinstance(app.screen, Glossary)),
         ("runs: filter", lambda app: app.current_mode == "runs" and isinstance(app.focused, Input)),
     ],
