@@ -30,7 +30,7 @@ def show_help(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a page of the manual or the section about a command or a setting."""
+    """Show a page or section of the manual."""
     from qlora_tui.cli.output import write_json, write_table, write_text
 
     if topic is not None:
