@@ -104,7 +104,12 @@ def _remedy(error: OSError) -> str:
         return f"The disk quota is exceeded. Free some space, or set another folder {_FOLDERS}."
     if error.errno == errno.ENOSPC:
         return f"The disk is full: free some space, or set another folder {_FOLDERS}."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EROFS:
+        return (
+            "The file system is read-only, as after a disk error (see `dmesg`). Remount it writable, or set another "
+            f"folder {_FOLDERS}."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
         return f"The folder is not writable: change its permissions, or set another folder {_FOLDERS}."
     if error.errno == errno.EFBIG:
         return "The file would exceed the size limit of this shell. See `ulimit -f`."

@@ -164,6 +164,16 @@ def test_reason_is_kept_when_the_log_cannot_be_written(
     assert jobs.look(run).status == "crashed", "the reason of an earlier attempt is not reported for the next"
 
 
+def test_output_that_cannot_be_written_is_dropped() -> None:
+    """The output file of a worker is on the same disk as its log: on a read-only disk neither can be written."""
+    code = (
+        "from qlora_tui.engine import stdio; stdio.make_lossy(); import sys, warnings;"
+        "print('x' * 100_000, flush=True); print('y', file=sys.stderr, flush=True); warnings.warn('z')"
+    )
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full).returncode == 0
+
+
 def test_a_message_after_the_control_file_was_emptied_is_read(run: RunFolder) -> None:
     for _ in range(3):
         control.send(run.control, "save_now")

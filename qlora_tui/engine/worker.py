@@ -17,7 +17,7 @@ from typing import NoReturn
 import psutil
 
 from qlora_tui import __version__, atomic, hardware, limits
-from qlora_tui.engine import environment
+from qlora_tui.engine import environment, stdio
 from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError, StorageError
 from qlora_tui.memory import context
@@ -39,6 +39,7 @@ _FULL_BYTES = 1 << 20
 
 
 def main() -> int:
+    stdio.make_lossy()
     options = _parse()
     environment.prepare(allow_download=options.allow_download)
     try:
