@@ -8,11 +8,13 @@ import pytest
 from command_line import Cli, command
 
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.session import Session
 from qlora_tui.errors import ConfigError, DataError, ModelError
-from qlora_tui.runs import checksums, damage, events, jobs, store
+from qlora_tui.runs import checksums, damage, events, jobs, log_length, store
 from qlora_tui.runs.checkpoints import MARKER, CheckpointFolder, seal, why_incomplete
 from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.fingerprint import check_data, check_plan, identity, read_plan, record
+from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
@@ -157,9 +159,63 @@ def test_damaged_lines_of_the_log_are_reported(run: RunFolder, command: Cli) -> 
     writer.write(events.Warned(code="x", message="y"))
     flip(run.events, 300)
     assert jobs.replay(run).damaged_lines == 1
-    assert "1 line of events.jsonl" in command("runs", "list").err
-    assert "1 line of events.jsonl" in command("runs", "show", "one").out
+    assert "1 line is damaged" in command("runs", "list").err
+    assert "1 line is damaged" in command("runs", "show", "one").out
     assert json.loads(command("runs", "show", "one", "--json").out)["damage"]
+
+
+def warned(run: RunFolder, *numbers: int) -> None:
+    writer = EventWriter(run.events)
+    for number in numbers:
+        writer.write(events.Warned(code="x", message=str(number)))
+    writer.close()
+
+
+@pytest.mark.parametrize(("removed", "missing"), [([0], 1), ([3], 1), ([3, 4], 2), ([2, 5], 2), ([9], 0), ([], 0)])
+def test_removed_lines_of_the_log_are_reported(run: RunFolder, removed: list[int], missing: int) -> None:
+    warned(run, *range(10))
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    run.events.write_bytes(b"".join(line for number, line in enumerate(lines) if number not in removed))
+    assert jobs.replay(run).missing_lines == missing
+    follower = Follower(run)
+    follower.catch_up()
+    assert follower.state.missing_lines == missing
+    assert bool(damage.found(run, follower.state)) == bool(missing)
+    warned(run, 10)
+    follower.catch_up()
+    assert follower.state.missing_lines == jobs.replay(run).missing_lines == missing
+
+
+def test_damaged_line_is_not_reported_as_missing_too(run: RunFolder) -> None:
+    warned(run, *range(10))
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b"4", b"5")
+    run.events.write_bytes(b"".join(lines))
+    state = jobs.replay(run)
+    assert (state.damaged_lines, state.missing_lines, state.last_line) == (1, 0, 10)
+
+
+def test_truncated_log_of_an_ended_run_is_reported(run: RunFolder) -> None:
+    session = Session(run, RunState())
+    session.emit(events.Started(attempt=1, pid=1, process_start_s=1.0))
+    session.emit_last(events.Finished(step=1, train_seconds=1.0))
+    assert damage.found(run, jobs.replay(run)) == []
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    run.events.write_bytes(lines[0])
+    (said,) = damage.found(run, jobs.replay(run))
+    assert "1 line is missing at the end" in said
+    run.events.unlink()
+    (said,) = damage.found(run, jobs.replay(run))
+    assert "2 lines are missing at the end" in said
+    again = Session(run, None)
+    assert again.lines_before == 0
+
+
+def test_length_of_the_log_is_not_stored_in_a_damaged_plan(run: RunFolder) -> None:
+    run.plan.write_text("{")
+    log_length.store(run, 3)
+    assert run.plan.read_text() == "{"
+    assert log_length.truncated_lines(run, 0) == 0
 
 
 @pytest.mark.parametrize("content", ['{"files": {}}', '{"files": []}', "{}"])

@@ -67,7 +67,7 @@ def _listed(run: "RunFolder") -> dict[str, Any]:
         return listed
     except StorageError as error:
         narrate(f"{run.name} is unreadable: {error.message}")
-        return {**brief(jobs.Job(run, RunState(), alive=False)), "status": "unreadable"}
+        return {**brief(jobs.Job(run, RunState(), alive=False)), "status": "unreadable", "damage": []}
 
 
 def _row(summary: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 from qlora_tui import atomic
 from qlora_tui.errors import ExitCode, StorageError
 from qlora_tui.redaction import redacted
-from qlora_tui.runs import control, events, last_words
+from qlora_tui.runs import control, events, jobs, last_words, log_length
 from qlora_tui.runs.control import Control, ControlReader
 from qlora_tui.runs.event_log import EventReader, EventWriter
 from qlora_tui.runs.events import AnyEvent
@@ -49,6 +49,8 @@ class Session:
             run.control, control.end(run.control) if control_offset is None else control_offset
         )
         self._writer = EventWriter(run.events)
+        self.lines_before = self._writer.seq
+        """Number of lines of the log before this session."""
         atomic.write_bytes(run.reserve, os.urandom(_RESERVE_BYTES))
         self._writing = threading.Lock()
         self._written = 0
@@ -76,7 +78,7 @@ class Session:
         with self._writing:
             for batch in reader.batches():  # what was written meanwhile
                 state = fold_all(state, batch)
-            self.state = state._replace(damaged_lines=reader.damaged_lines)
+            self.state = jobs.with_damage(state, reader)
             self._recalled.set()
 
     @property
@@ -98,6 +100,8 @@ class Session:
                 last_words.leave(self.run, self.state.attempt, event)
         with suppress(OSError):
             self.run.reserve.unlink(missing_ok=True)
+        with suppress(StorageError):
+            log_length.store(self.run, self._writer.seq)
 
     def _emit_in_reserve(self, event: AnyEvent) -> None:
         try:

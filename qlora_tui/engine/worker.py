@@ -22,7 +22,7 @@ from qlora_tui.engine.session import Session
 from qlora_tui.errors import ExitCode, QloraError, StorageError
 from qlora_tui.memory import context
 from qlora_tui.redaction import traceback_of
-from qlora_tui.runs import checkpoints, control, damage, events, jobs
+from qlora_tui.runs import checkpoints, control, damage, events, jobs, log_length
 from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.event_log import last_started
 from qlora_tui.runs.extension import changes, current_config
@@ -71,8 +71,9 @@ def _attempt(run: RunFolder, options: argparse.Namespace) -> int:
     limits.last_words = partial(_fail, session)
     try:
         checkpoint = _begin(session, promised)
-        for sentence in damage.found(run, session.state):
+        for sentence in damage.found(run, session.state._replace(last_line=session.lines_before)):
             session.warn("damage", sentence)
+        log_length.store(run, session.lines_before)  # lines that were lost until now have been reported
         _extend(session, options.settings)
         config = current_config(run, session.state)
         resuming = checkpoint is not None or run.pissa_initial.exists()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qlora_tui.errors import ModelError, StorageError
-from qlora_tui.runs import checkpoints, checksums
+from qlora_tui.runs import checkpoints, checksums, log_length
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
@@ -13,7 +13,7 @@ ADAPTER_LIST = "checksums.json"
 
 def found(run: RunFolder, state: RunState, *, by_content: bool = False) -> list[str]:
     """One sentence for each damaged file. Without `by_content` the adapter is compared by the sizes of its files."""
-    said = [_config(run), _plan(run, state), _events(state), _adapter(run, by_content=by_content)]
+    said = [_config(run), _plan(run, state), _events(run, state), _adapter(run, by_content=by_content)]
     return [sentence for sentence in said if sentence]
 
 
@@ -35,11 +35,19 @@ def _plan(run: RunFolder, state: RunState) -> str:
     return ""
 
 
-def _events(state: RunState) -> str:
-    if not state.damaged_lines:
-        return ""
-    lines = "1 line" if state.damaged_lines == 1 else f"{state.damaged_lines:,} lines"
-    return f"{lines} of events.jsonl are damaged and skipped. Checkpoints and adapter are not affected."
+def _events(run: RunFolder, state: RunState) -> str:
+    truncated = log_length.truncated_lines(run, state.last_line)
+    parts = [
+        f"{_lines(state.damaged_lines)} damaged and skipped" if state.damaged_lines else "",
+        f"{_lines(state.missing_lines)} missing" if state.missing_lines else "",
+        f"{_lines(truncated)} missing at the end, where the worker had ended" if truncated else "",
+    ]
+    found = ", ".join(filter(None, parts))
+    return f"events.jsonl is damaged: {found}. Checkpoints and adapter are not affected." if found else ""
+
+
+def _lines(number: int) -> str:
+    return "1 line is" if number == 1 else f"{number:,} lines are"
 
 
 def _adapter(run: RunFolder, *, by_content: bool) -> str:

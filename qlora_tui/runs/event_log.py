@@ -1,13 +1,14 @@
 """The log of a run: one JSON line per event, appended by the worker and read by all other processes.
 
-The worker is the only writer of a run's events. A line ends with a checksum of the text before it; lines of
-version 1 have none.
+The worker is the only writer of a run's events. A line begins with its number in the log and ends with a checksum of
+the text before it; lines of version 1 have no checksum. A gap in the numbers shows that lines were removed.
 """
 
 import errno
 import json
 import mmap
 import os
+import re
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -38,6 +39,7 @@ _SUM_BYTES = 16 + len(_END)
 
 _UNSUMMED = b'{"v":1,'
 _STARTED = b'"kind":"started"'
+_NUMBER = re.compile(rb'\{"v":\d+,"seq":(\d+)')
 
 _decoder: TypeAdapter[list[AnyEvent]] = TypeAdapter(list[Annotated[AnyEvent, Field(discriminator="kind")]])
 
@@ -114,7 +116,18 @@ class EventReader:
         """Number of damaged lines."""
         self.unreadable_lines = 0
         """Number of damaged lines and of lines unknown to this version."""
+        self.missing_lines = 0
+        """Number of lines that were removed from the log before an intact line."""
+        self._number: int | None = None if offset else 0
+        """Number of the last intact line; None before the first line of a reader that begins inside the log."""
+        self._unnumbered = 0
+        """Number of lines after that one which are damaged or have no number."""
         self._ended = False
+
+    @property
+    def last_line(self) -> int:
+        """Number of the last line read. Damaged and unknown lines count."""
+        return (self._number or 0) + self._unnumbered
 
     def batches(self) -> Iterator[list[AnyEvent]]:
         """Yield the events appended since the last call, a few hundred at a time. A missing file has no events.
@@ -142,10 +155,28 @@ class EventReader:
                 known = _decoded(intact)
                 self.damaged_lines += len(lines) - len(intact)
                 self.unreadable_lines += len(lines) - len(known)
+                self._find_missing(lines, intact, known)
                 yield known
                 if len(rest) > _LONGEST_LINE_BYTES:
                     self._give_up()
                     return
+
+    def _find_missing(self, lines: list[bytes], intact: list[bytes], known: list[AnyEvent]) -> None:
+        """Count the lines missing between these and before them. A damaged line may be the missing one."""
+        if len(known) == len(lines) and self._number is not None and not self._unnumbered:
+            numbers = (known[0].seq, known[-1].seq) if known else (self._number + 1, self._number)
+            if numbers == (self._number + 1, self._number + len(lines)):
+                self._number = numbers[1]
+                return
+        whole = set(intact)
+        for line in lines:
+            found = _NUMBER.match(line) if line in whole else None
+            if found is None or not (number := int(found[1])):
+                self._unnumbered += 1
+                continue
+            if self._number is not None:
+                self.missing_lines += max(0, number - self._number - 1 - self._unnumbered)
+            self._number, self._unnumbered = number, 0
 
     def _give_up(self) -> None:
         """Stop reading a line that does not end."""
@@ -169,11 +200,12 @@ class EventWriter:
         with storage_errors(path):
             self._handle = descriptor(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             self._drop_torn_tail()
-        self._seq = self._last_seq()
+        self.seq = self._last_seq()
+        """Number of the last line."""
 
     def write(self, event: AnyEvent) -> AnyEvent:
         """Stamp `event` with the next sequence number and the time, append it, and return it as written."""
-        stamp = {"v": EVENTS_VERSION, "seq": self._seq + 1, "time_s": round(time.time(), 3)}
+        stamp = {"v": EVENTS_VERSION, "seq": self.seq + 1, "time_s": round(time.time(), 3)}
         stamped = event.model_copy(update=stamp)
         line = _encoded(stamped)
         with storage_errors(self.path):
@@ -184,7 +216,7 @@ class EventWriter:
             except OSError:
                 os.ftruncate(self._handle, size_bytes)
                 raise
-        self._seq += 1
+        self.seq += 1
         return stamped
 
     def sync(self) -> None:

@@ -72,8 +72,7 @@ class Follower:
         began = self._reader.offset
         for batch in self._reader.batches():
             self.state = fold_all(self.state, batch)
-            if self._reader.damaged_lines != self.state.damaged_lines:
-                self.state = self.state._replace(damaged_lines=self._reader.damaged_lines)
+            self.state = jobs.with_damage(self.state, self._reader)
             self.index.add(began, batch)
             if batch:
                 return batch

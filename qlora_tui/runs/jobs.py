@@ -23,7 +23,7 @@ from qlora_tui import paths
 from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import EnvironmentProblem, ExitCode, QloraError, RunConflictError, StorageError
 from qlora_tui.regular_files import check, descriptor, open_to_append, open_to_read
-from qlora_tui.runs import control, events, heartbeat, last_words, processes
+from qlora_tui.runs import control, events, heartbeat, last_words, log_length, processes
 from qlora_tui.runs.crash_cause import STARTED, crash_cause
 from qlora_tui.runs.event_log import EventReader, EventWriter, end_of_lines
 from qlora_tui.runs.state import RunState, fold_all
@@ -105,7 +105,14 @@ def replay(run: RunFolder) -> RunState:
     state, reader = RunState(), EventReader(run.events)
     for batch in reader.batches():
         state = fold_all(state, batch)
-    return state._replace(damaged_lines=reader.damaged_lines)
+    return with_damage(state, reader)
+
+
+def with_damage(state: RunState, reader: EventReader) -> RunState:
+    """Return the state including what the reader found about the lines of the log."""
+    return state._replace(
+        damaged_lines=reader.damaged_lines, missing_lines=reader.missing_lines, last_line=reader.last_line
+    )
 
 
 def look(run: RunFolder) -> Job:
@@ -307,6 +314,7 @@ def _write_cancelled(run: RunFolder, state: RunState) -> None:
     checkpoint_step = state.checkpoints[-1].step if state.checkpoints else None
     writer.write(events.Stopped(reason="cancel", step=state.step_number, checkpoint_step=checkpoint_step))
     writer.close()
+    log_length.store(run, writer.seq)
 
 
 def wait_until_dead(run: RunFolder, seconds: float) -> bool:

@@ -45,6 +45,10 @@ class RunState(NamedTuple):
     last_seq: int = 0
     damaged_lines: int = 0
     """Number of damaged and skipped lines of the log."""
+    missing_lines: int = 0
+    """Number of lines that were removed from within the log."""
+    last_line: int = 0
+    """Number of the last line of the log when it was read."""
     stage: events.Stage | None = None
     versions: dict[str, str] | None = None
     resolved: tuple[events.Resolved, ...] = ()
