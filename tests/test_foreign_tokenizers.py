@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import re
 import shutil
@@ -85,6 +86,7 @@ HOSTILE_TEMPLATES = {
     "deep nesting": ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested"),
     "a division by zero": ("{{ 1 // 0 }}", "ZeroDivisionError"),
     "a missing value": ("{{ messages[99999999].content.x.y }}", "undefined|has no"),
+    "a lone surrogate": ("{{ '\\ud800' }}", r"lone surrogate \(U\+D800\) at character 1"),
     "an include": ("{% include 'x' %}", "loader"),
 }
 
@@ -216,7 +218,41 @@ UNKNOWN_SPECIAL = {
     "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [],
     "special_tokens": {},
 }  # fmt: skip
+FIXED = {
+    "strategy": {"Fixed": 10**10}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+    "pad_token": "<|pad|>",
+}  # fmt: skip
+FAR_SPECIAL = {
+    "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [],
+    "special_tokens": {"x": {"id": "x", "ids": [10**9], "tokens": ["x"]}},
+}  # fmt: skip
+
+
+def _add_token(number: int, content: str) -> Callable[[Path], object]:
+    token = {"id": number, "content": content, "special": True}
+    token |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return lambda folder: edited(folder, "tokenizer.json", lambda values: values["added_tokens"].append(token))
+
+
+def _replace_by_pipe(name: str) -> Callable[[Path], object]:
+    def replace(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return replace
+
+
 DAMAGED = {
+    "fixed padding": (_edit("tokenizer.json", padding=FIXED), "padding.strategy.Fixed is 10,000,000,000"),
+    "multiple": (
+        _edit("tokenizer.json", padding=FIXED | {"strategy": "BatchLongest", "pad_to_multiple_of": 10**10}),
+        "padding.pad_to_multiple_of is 10,000,000,000",
+    ),
+    "a long added token": (_add_token(5000, "ab" * 10**6), r"added_tokens\[\d+\] has 2,000,000 characters"),
+    "a far added token": (_add_token(10**9, "x"), r"added_tokens\[\d+\] has id 1,000,000,000"),
+    "a far special token": (_edit("tokenizer.json", post_processor=FAR_SPECIAL), r"special_tokens\[0\] has id"),
+    "template: a pipe": (_replace_by_pipe("chat_template.jinja"), "chat_template.jinja cannot be read: it is a named"),
+    "settings: a pipe": (_replace_by_pipe("tokenizer_config.json"), "tokenizer_config.json cannot be read: it is a"),
     "empty": (_write("tokenizer.json", ""), "tokenizer.json cannot be read"),
     "html": (_write("tokenizer.json", "<html>"), "tokenizer.json cannot be read"),
     "not UTF-8": (_write("tokenizer.json", b'{"a": "\xff"}'), "tokenizer.json cannot be read"),
@@ -250,9 +286,9 @@ def test_damaged_tokenizer_is_reported(model: Path, name: str) -> None:
 
 
 def test_a_token_beyond_the_rows_of_the_model_is_refused(model: Path) -> None:
-    edited(model, "tokenizer.json", lambda content: content["model"]["vocab"].update(far=10**9))
+    edited(model, "tokenizer.json", lambda content: content["model"]["vocab"].update(far=10**6))
     tokenizer = foreign_tokenizer.load(model, name="a-model")
-    with pytest.raises(ModelError, match="id 1,000,000,000"):
+    with pytest.raises(ModelError, match="id 1,000,000"):
         loading.grow_embeddings(AutoModelForCausalLM.from_pretrained(MODEL_DIR), tokenizer)
 
 

@@ -38,6 +38,8 @@ class _LimitedTemplate(Template):
             raise TemplateLimitError("it recurses without end") from error
         except Exception as error:  # foreign code: whatever it raises is the template's refusal
             raise TemplateError(f"{type(error).__name__}: {error}") from error
+        if problem := _lone_surrogate(text):
+            raise TemplateError(problem)
         if len(text) > LONGEST_TEXT_CHARACTERS and len(text) > 2 * _characters(kwargs):
             raise TemplateLimitError(f"it wrote {len(text):,} characters")
         return text
@@ -64,6 +66,15 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
                 return super().from_string(source, *args, **kwargs)
         except (RecursionError, MemoryError) as error:
             raise TemplateLimitError("it is nested too deeply to compile") from error
+
+
+def _lone_surrogate(text: str) -> str:
+    """Return what is wrong with a text that no tokenizer accepts; empty if nothing is."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"it writes a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start + 1}"
+    return ""
 
 
 def _limits() -> limited:

@@ -12,6 +12,8 @@ from typing import Any
 from qlora_tui.data.template_environment import LimitedEnvironment
 from qlora_tui.errors import ModelError, QloraError
 from qlora_tui.limits import at_most_half_of_ram, limited
+from qlora_tui.models import tokenizer_file
+from qlora_tui.models.folder import check_files
 from qlora_tui.regular_files import read_bytes
 
 _JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -46,6 +48,10 @@ def load(
 
     # Every template that this process compiles from now on renders under limits.
     chat_template_utils.ImmutableSandboxedEnvironment = LimitedEnvironment
+    if Path(place).is_dir():
+        check_files(Path(place))
+    if file := _tokenizer_file(place, revision):
+        tokenizer_file.check(file)
     with _naming_damaged_file(place), _errors_of(name, "cannot be loaded", _LOAD_CPU_S, _LOAD_MEMORY_BYTES, explain):
         if _is_generic(place):
             from transformers import PreTrainedTokenizerFast
@@ -71,10 +77,9 @@ def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None
     Some classes replace the rules in the file by those of their model family. None if a test text is split equally.
     """
     from tokenizers import Tokenizer
-    from transformers.utils import cached_file
 
+    path = _tokenizer_file(place, revision)
     try:
-        path = cached_file(place, "tokenizer.json", revision=revision, local_files_only=True)
         alone = Tokenizer.from_file(str(path)).encode(_PROBE, add_special_tokens=False).ids
     except Exception:  # foreign code on a foreign file: without a file that can be read there is nothing to compare
         return None
@@ -85,6 +90,17 @@ def difference_from_file(tokenizer: Any, place: Path | str, revision: str | None
         f"{type(tokenizer).__name__} splits text differently from the tokenizer.json it was loaded from "
         f"({len(ids)} against {len(alone)} tokens for a test text); the class is used, in training and here"
     )
+
+
+def _tokenizer_file(place: Path | str, revision: str | None) -> Path | None:
+    """Return the path of tokenizer.json in a folder or in the hub cache; None without one."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(place, "tokenizer.json", revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return Path(found) if found else None
 
 
 @contextmanager
