@@ -13,7 +13,7 @@ ADAPTER_LIST = "checksums.json"
 
 def found(run: RunFolder, state: RunState, *, by_content: bool = False) -> list[str]:
     """One sentence for each damaged file. Without `by_content` the adapter is compared by the sizes of its files."""
-    said = [_config(run), _plan(run, state), _events(run, state), _adapter(run, by_content=by_content)]
+    said = [_config(run), _plan(run, state), _events(run, state), of_adapter(run, by_content=by_content)]
     return [sentence for sentence in said if sentence]
 
 
@@ -50,7 +50,8 @@ def _lines(number: int) -> str:
     return "1 line is" if number == 1 else f"{number:,} lines are"
 
 
-def _adapter(run: RunFolder, *, by_content: bool) -> str:
+def of_adapter(run: RunFolder, *, by_content: bool) -> str:
+    """Return what is wrong with the adapter and what can be used instead; empty if it is intact or missing."""
     if not run.adapter.is_dir():
         return ""
     try:
@@ -60,6 +61,11 @@ def _adapter(run: RunFolder, *, by_content: bool) -> str:
     except OSError as error:
         problem = f"{error.filename} cannot be read: {error.strerror}"
     return f"The adapter is damaged: {problem}. {_whole(run)}" if problem else ""
+
+
+def adapter_files(run: RunFolder) -> list[Path]:
+    """Return the paths of the weights of the adapter and of its list of checksums, whether they exist or not."""
+    return [run.adapter / "adapter_model.safetensors", run.adapter / ADAPTER_LIST]
 
 
 def check_adapter(run: RunFolder, folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from qlora_tui.errors import StorageError
-from qlora_tui.runs import jobs, labels, store
+from qlora_tui.runs import damage, jobs, labels, store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.heartbeat import Silence
@@ -42,6 +42,8 @@ class Glimpse:
     tags: tuple[str, ...]
     silence: Silence | None = None
     """Since when the worker has not responded, if so."""
+    damage: tuple[str, ...] = ()
+    """One sentence for each damaged file; of the adapter only the sizes of its files are checked."""
 
     @property
     def shown_status(self) -> str:
@@ -75,10 +77,10 @@ class Shelf:
         for run in store.all_runs():
             names.add(run.name)
             alive = jobs.is_alive(run)
-            stamp = (alive, run.name in in_queue, *_stamp(run))
+            now = (alive, run.name in in_queue, *stamp(run))
             known = self._known.get(run.name)
-            if known is None or known[0] != stamp or known[1].live:
-                known = self._known[run.name] = (stamp, self._look(run, alive))
+            if known is None or known[0] != now or known[1].live:
+                known = self._known[run.name] = (now, self._look(run, alive))
             yield known[1]
         for gone in self._known.keys() - names:
             self._known.pop(gone)
@@ -118,6 +120,7 @@ def glimpse(run: RunFolder, state: RunState, status: jobs.Status) -> Glimpse:
         doing=_doing(state, status),
         curve=_highest(losses),
         tags=labels.tags(run),
+        damage=tuple(damage.found(run, state)) if status not in (*jobs.LIVE, "unreadable") else (),
     )
 
 
@@ -138,10 +141,10 @@ def _doing(state: RunState, status: jobs.Status) -> str:
     return state.stage.stage if state.stage.stage == "training" else stage(state.stage)
 
 
-def _stamp(run: RunFolder) -> tuple[object, ...]:
-    """Changes when the run is another one, when its events or labels do, and when they become readable."""
+def stamp(run: RunFolder) -> tuple[object, ...]:
+    """Return a value that changes with the files that a glimpse is made from, and when they become readable."""
     stamps: list[object] = []
-    for path in (run.config, run.events, run.path / labels.FILE):
+    for path in (run.config, run.plan, run.events, run.path / labels.FILE, *damage.adapter_files(run)):
         try:
             about = path.stat()
             stamps.append((about.st_size, about.st_ctime_ns))

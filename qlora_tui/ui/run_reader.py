@@ -22,6 +22,7 @@ from qlora_tui.runs.garbage import uncollected
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.starter import demo
 from qlora_tui.ui.curves import Curves, Detail, curves, detail
+from qlora_tui.ui.damage_check import DamageCheck
 from qlora_tui.ui.load_history import READINGS, History, Load, load_of
 from qlora_tui.ui.log_tail import LogReader
 from qlora_tui.ui.run_view import LogTail, RunView
@@ -54,6 +55,7 @@ class RunReader:
         self._period_s = 1 / refresh_hz
         self._follower = Follower(run)
         self._log = LogReader(run.stdio)
+        self._damage = DamageCheck(run)
         self._stopped = threading.Event()
         self._on_screen = threading.Event()
         self._on_screen.set()
@@ -129,6 +131,7 @@ class RunReader:
 
     def _view(self, status: Any) -> RunView:
         state = self._follower.state
+        may_be_damaged = status not in ("reading", "removed", *jobs.LIVE)
         self._draw_curves()
         return RunView(
             name=self.run.name,
@@ -141,6 +144,7 @@ class RunReader:
             loads=self._loads,
             worker_bytes=self._worker_bytes,
             silence=None if status == "reading" else self._follower.silence,
+            damage=self._damage.found(state) if may_be_damaged else (),
             estimate=self._estimate,
             is_demo=self._is_demo,
         )

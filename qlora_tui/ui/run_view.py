@@ -38,6 +38,8 @@ class RunView(NamedTuple):
     """Main memory of the worker, while it lives."""
     silence: Silence | None = None
     """Since when the worker has not responded, if so."""
+    damage: tuple[str, ...] = ()
+    """One sentence for each damaged file of a run that is not active."""
     estimate: StoredEstimate | None = None
     """The memory estimate from before the start."""
     is_demo: bool = False

@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from qlora_tui import paths
 from qlora_tui.config.run import RunConfig
-from qlora_tui.runs import deleted, jobs, labels, queue, store
+from qlora_tui.runs import checksums, damage, deleted, jobs, labels, queue, store
 from qlora_tui.runs.shelf import Shelf
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui.app import Workbench
@@ -351,3 +351,45 @@ async def test_a_slow_disk_holds_up_no_key(settle: Settle, monkeypatch: pytest.M
         may_go_on.set()
         await settle(pilot)
         assert [told.message for told in app._notifications][-1] == "beta is restored."
+
+
+def damage_settings(run: RunFolder) -> None:
+    run.config.write_text(run.config.read_text(encoding="utf-8").replace("seed = 42", "seed = 43"), encoding="utf-8")
+
+
+def damage_adapter(run: RunFolder) -> None:
+    """Flip a bit of the weights of an adapter with a list of checksums."""
+    run.adapter.mkdir()
+    weights = run.adapter / "adapter_model.safetensors"
+    weights.write_bytes(bytes(1000))
+    checksums.write_list(run.adapter, damage.ADAPTER_LIST, leave_out=lambda _: False)
+    weights.write_bytes(bytes(999) + b"\1")
+
+
+async def test_damaged_run_is_shown_in_the_table(three_runs: dict[str, RunFolder], settle: Settle) -> None:
+    damage_settings(three_runs["alpha"])
+    damage_adapter(three_runs["beta"])
+    app = Workbench()
+    async with app.run_test(size=(160, 40)) as pilot:
+        table = await at_runs(app, pilot, settle)
+        table.move_cursor(row=names(table).index("alpha"))
+        await settle(pilot)
+        assert "crashed, damaged" in words(app)
+        assert "run.toml is damaged" in words(app)
+        table.move_cursor(row=names(table).index("beta"))
+        while "adapter_model.safetensors is damaged" not in words(app):
+            await pilot.pause(0.02)
+        assert "Train again with the same settings" in words(app)
+        table.letters = "damaged"
+        assert names(table) == ["alpha"]
+
+
+async def test_damaged_run_is_shown_in_run(three_runs: dict[str, RunFolder]) -> None:
+    damage_adapter(three_runs["beta"])
+    damage_settings(three_runs["beta"])
+    app = Workbench(run="beta")
+    async with app.run_test(size=(160, 40)) as pilot:
+        while "adapter_model.safetensors is damaged" not in words(app):
+            await pilot.pause(0.02)
+        assert "run.toml is damaged" in words(app)
+        assert "Finished: 200 steps" in words(app)

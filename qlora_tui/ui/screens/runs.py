@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from qlora_tui.data.downloads import size
 from qlora_tui.errors import QloraError, UsageError
-from qlora_tui.runs import deleted, jobs, labels, queue, store, waiting
+from qlora_tui.runs import damage, deleted, jobs, labels, queue, store, waiting
 from qlora_tui.runs.deleted import DeletedRun
 from qlora_tui.runs.shelf import Glimpse, Shelf
 from qlora_tui.terminal import printable
@@ -39,6 +41,15 @@ class RunsRead(Message):
         self.waiting = waiting
         self.obstacle = obstacle
         self.in_bin = in_bin
+
+
+class DamageFound(Message):
+    """The adapter of a run was read and is damaged."""
+
+    def __init__(self, glimpse: Glimpse, sentence: str) -> None:
+        super().__init__()
+        self.glimpse = glimpse
+        self.sentence = sentence
 
 
 class RunsPlace(Place):
@@ -73,6 +84,8 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         self._shelf = Shelf()
         self._in_bin: tuple[str, ...] = ()
         """Names of the deleted runs, the one deleted last first."""
+        self._damage: dict[Glimpse, str] = {}
+        """Damage of adapters that was found by reading them. Empty: intact, or being read."""
         self._has_read = False
         self._changing = asyncio.Lock()
         """A change waits for the one before it: undo for the delete."""
@@ -121,8 +134,28 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
     def _describe(self) -> None:
         """Show the whole name, model, data and tags of the run under the cursor: the table shortens them."""
         glimpse = self._table.current_glimpse
-        words = "" if glimpse is None else _described(glimpse)
-        self.query_one("#run-detail", Static).update(printable(words, one_line=True))
+        detail = self.query_one("#run-detail", Static)
+        if glimpse is None:
+            detail.update("")
+            return
+        found = dict.fromkeys((*glimpse.damage, self._damage.get(glimpse, "")))
+        words = [Content.styled(printable(sentence, one_line=True), "$error") for sentence in found if sentence]
+        detail.update(Content("  ").join([*words, Content(printable(_described(glimpse), one_line=True))]))
+        if glimpse not in self._damage and glimpse.status == "finished":
+            self._damage[glimpse] = ""
+            self._check(glimpse)
+
+    @work(thread=True, group="damage", exit_on_error=False)
+    def _check(self, glimpse: Glimpse) -> None:
+        with suppress(QloraError):
+            sentence = damage.of_adapter(store.find(glimpse.name), by_content=True)
+            if sentence:
+                self.post_message(DamageFound(glimpse, sentence))
+
+    @on(DamageFound)
+    def _show_damage(self, message: DamageFound) -> None:
+        self._damage[message.glimpse] = message.sentence
+        self._describe()
 
     @on(RunTable.Shown)
     def _count(self) -> None:

@@ -36,7 +36,7 @@ def cells(glimpse: Glimpse, *, marked: bool, mark: str) -> dict[str, str]:
     total = f"/{glimpse.total_steps}" if glimpse.total_steps else ""
     texts = {
         "name": f"{'◆' if marked else ' '} {glimpse.name}",
-        "status": f"{mark} {glimpse.shown_status}",
+        "status": f"{mark} {glimpse.shown_status}{', damaged' if glimpse.damage else ''}",
         "step": f"{glimpse.step}{total}",
         "loss": number(glimpse.loss) if glimpse.loss is not None else "",
         "eval": number(glimpse.eval_loss) if glimpse.eval_loss is not None else "",

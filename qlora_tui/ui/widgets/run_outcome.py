@@ -16,10 +16,10 @@ _METRICS = {"train_loss": "mean loss"}
 
 
 class RunOutcome(RunStatic):
-    """Nothing, or one to three lines."""
+    """Nothing, or a few lines."""
 
     DEFAULT_CSS = """
-    RunOutcome { height: auto; max-height: 4; padding: 0 1; display: none; }
+    RunOutcome { height: auto; max-height: 6; padding: 0 1; display: none; }
     RunOutcome.-speaks { display: block; }
     """
 
@@ -36,8 +36,9 @@ class RunOutcome(RunStatic):
         self.set_class(self.view is not None and bool(self.content_of(self.view)), "-speaks")
 
     def content_of(self, view: RunView) -> Content:
-        outcome = _outcome(view)
-        return Content.assemble((self.asked, "$warning"), "\n" if self.asked and outcome else "", outcome)
+        asked = Content.styled(self.asked, "$warning")
+        damage = Content.styled(printable(" ".join(view.damage), one_line=True), "$error")
+        return Content("\n").join([line for line in (asked, damage, _outcome(view)) if line])
 
 
 def _outcome(view: RunView) -> Content:

@@ -24,7 +24,15 @@ _DESCENDING_FIRST = {"changed", "step"}
 def matches(glimpse: Glimpse, letters: str) -> bool:
     """Whether every word of a filter is in what is known of the run."""
     known = " ".join(
-        (glimpse.name, glimpse.shown_status, glimpse.status, glimpse.model, glimpse.data, *glimpse.tags)
+        (
+            glimpse.name,
+            glimpse.shown_status,
+            glimpse.status,
+            "damaged" if glimpse.damage else "",
+            glimpse.model,
+            glimpse.data,
+            *glimpse.tags,
+        )
     ).lower()
     return all(word in known for word in letters.lower().split())
 
