@@ -63,6 +63,18 @@ async def test_the_printed_url_opens_the_page(capsys: pytest.CaptureFixture[str]
         assert (await client.get(query, headers={"Host": OWN}, allow_redirects=False)).status == 303
 
 
+@pytest.mark.parametrize("headers", [{}, {"Upgrade": "websocket"}, {"Upgrade": "h2c", "Connection": "Upgrade"}])
+async def test_plain_request_to_the_websocket_is_refused(
+    headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = web._server(Server)("true", host="127.0.0.1", port=8000)
+    async with TestClient(TestServer(await server._make_app())) as client:
+        own = {"Host": OWN, "Cookie": f"{server.cookie}={server.token}"}
+        response = await client.get("/ws", headers=own | headers)
+        assert (response.status, "WebSocket" in await response.text()) == (426, True)
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("host", [OWN, "localhost:8000"])
 async def test_page_loads_no_external_resources_and_cannot_be_framed(host: str) -> None:
     server = web._server(Server)("true", host="127.0.0.1", port=8000)

@@ -88,6 +88,13 @@ def _server(base: Any) -> Any:
             response.headers.update(_headers(request.host, nonce))
             return response
 
+        async def handle_websocket(self, request: Any) -> Any:
+            from aiohttp import web as http
+
+            if not http.WebSocketResponse().can_prepare(request).ok:
+                raise http.HTTPUpgradeRequired(text="only WebSocket connections are accepted here")
+            return await super().handle_websocket(request)
+
         async def on_startup(self, app: Any) -> None:
             narrate(f"the workbench is at {self.address}\nPress Ctrl-C to stop it; runs continue")
 
