@@ -1,6 +1,7 @@
 """Damaged files of a run are detected, reported, and restored from other files where possible."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def test_checksum_list_with_impossible_file_name_is_damage(run: RunFolder, name:
     run.adapter.mkdir()
     (run.adapter / damage.ADAPTER_LIST).write_text(json.dumps({"files": {name: {"size_bytes": 1}}}))
     assert any("The adapter is damaged" in sentence for sentence in damage.found(run, RunState()))
+
+
+def test_settings_replaced_by_a_pipe_are_restored(run: RunFolder) -> None:
+    run.config.unlink()
+    os.mkfifo(run.config)
+    assert run.load_config() == RunConfig(), "the copy in plan.json is used"
+    assert "run.toml is damaged: it is a named pipe, not a regular file." in damage.found(run, RunState())[0]
+    run.plan.unlink()
+    with pytest.raises(ConfigError, match=r"run\.toml is damaged: it is a named pipe") as raised:
+        run.load_config()
+    assert "Restore it" in raised.value.hint
 
 
 def test_damaged_settings_without_a_copy_are_refused(run: RunFolder) -> None:

@@ -27,6 +27,11 @@ class DamagedError(ValueError):
     """The content is damaged. The message says how."""
 
 
+def reason(error: Exception) -> str:
+    """Return why a file is damaged or cannot be read, to follow "PATH is damaged: "."""
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
 def with_checksum(text: str) -> str:
     """Return a text of whole lines with its checksum in one more line."""
     content = text.encode("utf-8", "replace")

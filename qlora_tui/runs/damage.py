@@ -4,6 +4,7 @@ from pathlib import Path
 
 from qlora_tui.errors import ModelError, StorageError
 from qlora_tui.runs import checkpoints, checksums, log_length
+from qlora_tui.runs.checksums import reason
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 
@@ -21,7 +22,8 @@ def _config(run: RunFolder) -> str:
     try:
         run.check_config()
     except (OSError, ValueError) as error:
-        return f"run.toml is damaged: {error}. The copy of the settings in plan.json is used if it is intact."
+        used = "The copy of the settings in plan.json is used if it is intact."
+        return f"run.toml is damaged: {reason(error)}. {used}"
     return ""
 
 
@@ -31,7 +33,7 @@ def _plan(run: RunFolder, state: RunState) -> str:
     except FileNotFoundError:
         return "plan.json is missing. The identity of data and model is taken from the events." if state.attempt else ""
     except (OSError, ValueError) as error:
-        return f"plan.json is damaged: {error}. The identity of data and model is taken from the events."
+        return f"plan.json is damaged: {reason(error)}. The identity of data and model is taken from the events."
     return ""
 
 

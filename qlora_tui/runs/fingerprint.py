@@ -75,7 +75,7 @@ def check_plan(run: RunFolder, *, resuming: bool, accept: bool) -> str | None:
     except FileNotFoundError:
         problem = f"{run.plan.name} of run {run.name!r} is missing"
     except (OSError, ValueError) as error:
-        problem = f"{run.plan.name} of run {run.name!r} is damaged: {error}"
+        problem = f"{run.plan.name} of run {run.name!r} is damaged: {checksums.reason(error)}"
     facts = _from_events(run)
     known = "data_fingerprint" in facts and facts.keys() & {"model_fingerprint", "model_commit"}
     if resuming and not known and not accept:

@@ -15,7 +15,7 @@ from qlora_tui import atomic, paths
 from qlora_tui.config import toml_file
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError, NotFoundError, RunConflictError, StorageError, UsageError, nearest
-from qlora_tui.regular_files import read_bytes
+from qlora_tui.regular_files import UnsuitableFileError, read_bytes
 from qlora_tui.runs import checksums
 
 LONGEST_NAME = 80
@@ -99,15 +99,16 @@ class RunFolder:
     def load_config(self) -> RunConfig:
         """The frozen configuration. Raises ConfigError when run.toml was damaged and plan.json has no copy of it."""
         try:
-            with suppress(OSError):  # said by `load`
-                self.check_config()
-        except checksums.DamagedError as error:
+            self.check_config()
+        except (checksums.DamagedError, UnsuitableFileError) as error:
             if (copy := self._config_copy()) is not None:
                 return copy
             raise ConfigError(
-                f"{self.config} is damaged: {error}",
+                f"{self.config} is damaged: {checksums.reason(error)}",
                 hint="Restore it from a backup. If you edited it yourself, remove the checksum in its last line.",
             ) from error
+        except OSError:
+            pass  # reported by `load`
         return toml_file.load(self.config)
 
     def check_config(self) -> None:
