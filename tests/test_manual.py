@@ -1,5 +1,6 @@
 """The manual: its commands run, the described JSON is written, and `help` finds its topics."""
 
+import ast
 import io
 import json
 import re
@@ -137,6 +138,32 @@ def test_toml_examples_are_valid(tmp_path: Path) -> None:
             file = tmp_path / "example.toml"
             file.write_text(block)
             toml_file.load(file)
+
+
+def shown_texts(folder: Path) -> list[str]:
+    """All texts in the code below a folder, with "…" for each value in a formatted text."""
+    found = []
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_in_troubleshooting_exist() -> None:
+    """If this fails after a message was reworded, reword it in the manual, too."""
+    texts = "\n".join(shown_texts(Path(cli.__file__).parents[1]))
+    quoted = [
+        message.replace("\n  ", " ")
+        for item in re.findall(r"^- (.*(?:\n  .*)*)", PAGES["troubleshooting"].partition("## GPU")[2], re.MULTILINE)
+        for message in re.findall(r"^`([^`]+)`", item)
+    ]
+    assert len(quoted) > 40
+    parts = [part.strip(" :,") for message in quoted for part in message.split("…")]
+    assert [part for part in parts if part not in texts] == []
 
 
 def test_links_lead_to_pages() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ORDER = (
     "install", "quickstart", "data", "memory", "training", "runs", "evaluation", "arena", "workbench", "configuration",
-    "scripting", "speed",
+    "scripting", "troubleshooting", "speed",
 )  # fmt: skip
 """Names of the pages, in reading order."""
 
