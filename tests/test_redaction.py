@@ -94,7 +94,7 @@ def test_worker_stores_no_key_in_its_output_and_its_last_event(
 def test_key_invalid_in_a_header_is_refused_by_name(
     command: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
+    from qlora_tui.arena.judge_endpoint import EndpointJudge, EndpointSettings
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(EnvironmentProblem, match="OPENAI_API_KEY contains a line break") as raised:

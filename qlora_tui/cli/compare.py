@@ -39,21 +39,26 @@ def compare(
     judged answers.
     """
     from qlora_tui import atomic
+    from qlora_tui.arena import judged_runs, ratings
     from qlora_tui.cli.output import write_json
-    from qlora_tui.evaluation import comparison, ratings
+    from qlora_tui.evaluation import comparison
     from qlora_tui.runs import jobs, store
 
     found = [jobs.look(store.find(name)) for name in dict.fromkeys(names)]
-    compared = comparison.compare(found, ratings=ratings.read(verdicts) if verdicts else ())
+    compared = judged_runs.judged(comparison.compare(found), ratings.read(verdicts) if verdicts else ())
     if html is not None:
         from qlora_tui.evaluation.html_report import render
 
-        atomic.write_text(html, render(found, compared), private=False)
+        atomic.write_text(html, render(found, compared.comparison, compared.sections()), private=False)
         narrate(f"wrote {html}")
     if as_json:
         write_json(compared.as_json())
     elif html is None:
-        _show(compared)
+        _show(compared.comparison)
+        if compared.ranking is not None:
+            from qlora_tui.cli.arena.tables import show_ranking
+
+            show_ranking(compared.ranking)
 
 
 def _show(compared: "RunsComparison") -> None:
@@ -69,10 +74,6 @@ def _show(compared: "RunsComparison") -> None:
             write_table(columns, [[_cell(value) for value in line] for line in cells])
     else:
         narrate("no evaluations yet; `qlora-tui eval --help` lists them")
-    if compared.ranking is not None:
-        from qlora_tui.cli.arena_tables import show_ranking
-
-        show_ranking(compared.ranking)
 
 
 def _short(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Everything about evaluation that needs no torch: question sets, answers, judging, votes, ranking, comparing runs."""
+"""Question sets, answers, scores, and the comparison of runs, without torch. Must not know the arena or the screen."""

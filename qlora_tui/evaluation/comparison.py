@@ -4,17 +4,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from statistics import fmean
 from typing import Any
 
 from qlora_tui.config.differences import differences
 from qlora_tui.config.run import RunConfig
-from qlora_tui.errors import DataError
-from qlora_tui.evaluation.elo import EloSettings
-from qlora_tui.evaluation.measured import Measured, measured, win_marks
+from qlora_tui.evaluation.measured import Measured, measured
 from qlora_tui.evaluation.paired import Difference, difference
-from qlora_tui.evaluation.ranking import Ranking, rank
-from qlora_tui.evaluation.ratings import Rating
 from qlora_tui.evaluation.results import file_of
 from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import store
@@ -24,7 +19,9 @@ from qlora_tui.runs.jobs import Job
 from qlora_tui.runs.narration import duration
 from qlora_tui.runs.store import RunFolder
 
-_BASE = " (base)"
+BASE_SUFFIX = " (base)"
+"""Follows the name of a run where a value belongs to its base model."""
+
 _LOWER_IS_BETTER = ("loss", "perplexity", "nats")
 
 
@@ -130,38 +127,23 @@ class RunsComparison:
     """By run: "loss" and "eval_loss" as (step, loss)."""
 
     evaluations: list[MetricRow]
-    ranking: Ranking | None = None
-    """Of the verdicts on their answers, where there are any."""
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "ranking": self.ranking.as_json() if self.ranking else None}
+        return asdict(self)
 
 
-def compare(jobs: Sequence[Job], *, ratings: Sequence[Rating] = (), samples: int = 10_000) -> RunsComparison:
-    """Compare runs in the given order; `ratings` are verdicts on the answers of some of them, and perhaps of others.
+def compare(jobs: Sequence[Job], *, samples: int = 10_000) -> RunsComparison:
+    """Compare runs in the given order.
 
-    Raises DataError for a damaged result and for ratings of none of the runs, ConfigError for a damaged run.toml.
+    Raises DataError for a damaged result, ConfigError for a damaged run.toml.
     """
-    names = [job.run.name for job in jobs]
-    if ratings:
-        _check_judged(names, ratings)
     return RunsComparison(
-        names,
+        [job.run.name for job in jobs],
         _different_settings([current_config(job.run, job.state) for job in jobs]),
         facts(jobs),
         {job.run.name: curves(job) for job in jobs},
-        [*evaluations([job.run for job in jobs], samples=samples), *_win_rates(ratings, samples)],
-        rank(ratings, EloSettings()) if ratings else None,
+        evaluations([job.run for job in jobs], samples=samples),
     )
-
-
-def _check_judged(names: Sequence[str], ratings: Sequence[Rating]) -> None:
-    models = sorted({model for rating in ratings for model in rating.models})
-    if not {name for run in names for name in (run, f"{run}:base")} & set(models):
-        raise DataError(
-            f"the verdicts are on none of these runs, but on {', '.join(models)}",
-            hint="Judge answers as RUN or RUN:base; a NAME=FILE is another model.",
-        )
 
 
 def _different_settings(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
@@ -228,7 +210,7 @@ def evaluations(runs: Sequence[RunFolder], *, samples: int = 10_000) -> list[Met
     of_metric: dict[tuple[str, str], dict[str, Measured]] = {}
     for run in runs:
         for found in measured(run):
-            label = run.name if found.side == "adapter" else run.name + _BASE
+            label = run.name if found.side == "adapter" else run.name + BASE_SUFFIX
             for metric in found.metrics:
                 if not metric.endswith("_tokens"):  # counts, which are no better or worse
                     of_metric.setdefault((found.evaluation, metric), {})[label] = found
@@ -239,7 +221,7 @@ def evaluations(runs: Sequence[RunFolder], *, samples: int = 10_000) -> list[Met
             first, second = by_label[one].marks.get(metric), by_label[other].marks.get(metric)
             found_difference = difference(first, second, samples=samples) if first and second else None
             if found_difference is not None:
-                pairs.append(_described(one, other, found_difference, metric))
+                pairs.append(described(one, other, found_difference, metric))
         values = {label: found.metrics[metric] for label, found in by_label.items()}
         rows.append(MetricRow(evaluation, metric, values, pairs))
     return rows
@@ -247,26 +229,13 @@ def evaluations(runs: Sequence[RunFolder], *, samples: int = 10_000) -> list[Met
 
 def _worth_comparing(labels: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Every two runs, and from each run's own base to the run."""
-    runs = [label for label in labels if not label.endswith(_BASE)]
+    runs = [label for label in labels if not label.endswith(BASE_SUFFIX)]
     yield from combinations(runs, 2)
-    yield from ((run + _BASE, run) for run in runs if run + _BASE in labels)
+    yield from ((run + BASE_SUFFIX, run) for run in runs if run + BASE_SUFFIX in labels)
 
 
-def _win_rates(ratings: Sequence[Rating], samples: int) -> list[MetricRow]:
-    """For each pair the share that each won, a tie being half a win, with the difference over the questions."""
-    rows = []
-    for models, marks in win_marks(ratings).items():
-        one, other = (f"{name.removesuffix(':base')}{_BASE}" if name.endswith(":base") else name for name in models)
-        own, its = marks[models[0]], marks[models[1]]
-        rates = {label: fmean(mark for mark, _ in each.values()) for label, each in ((one, own), (other, its))}
-        found = difference(own, its, samples=samples)
-        pairs = [_described(one, other, found, "win rate")] if found else []
-        rows.append(MetricRow(f"judged: {one} and {other}", "win rate", rates, pairs))
-    return rows
-
-
-def _described(one: str, other: str, found: Difference, metric: str) -> dict[str, Any]:
-    """A difference, and whose it is: "better" names the side that is better beyond noise, or None."""
+def described(one: str, other: str, found: Difference, metric: str) -> dict[str, Any]:
+    """Return a difference for `MetricRow.differences`. "better" is the side that is better beyond noise, or None."""
     lower = any(word in metric for word in _LOWER_IS_BETTER)
     better = (other if (found.difference > 0) != lower else one) if found.beyond_noise else None
     return {"from": one, "to": other, **asdict(found), "beyond_noise": found.beyond_noise, "better": better}

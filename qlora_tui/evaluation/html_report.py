@@ -1,8 +1,9 @@
-"""One or more runs as a single HTML page that opens offline: no script, no address, every foreign text escaped."""
+"""A comparison of runs as one HTML page that opens offline: no script, no links, all foreign text escaped."""
 
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -17,7 +18,6 @@ from qlora_tui.evaluation.comparison import (
     number,
     values_table,
 )
-from qlora_tui.evaluation.ranking import Ranking
 from qlora_tui.evaluation.svg import chart
 from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.freeze import published
@@ -39,8 +39,18 @@ svg .grid { stroke: #8884; }
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def render(jobs: Sequence[Job], comparison: RunsComparison) -> str:
-    """The page. Raises ConfigError when a run.toml was damaged."""
+@dataclass(frozen=True)
+class Section:
+    """A table that the caller adds, with a note below it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+
+def render(jobs: Sequence[Job], comparison: RunsComparison, extra: Sequence[Section] = ()) -> str:
+    """Return the page. `extra` sections follow the evaluations. Raises ConfigError for a damaged run.toml."""
     title = ", ".join(comparison.names)
     curves = comparison.curves
     sections = [
@@ -51,7 +61,7 @@ def render(jobs: Sequence[Job], comparison: RunsComparison) -> str:
         _section("Evaluation loss", chart({name: curves[name]["eval_loss"] for name in curves}, "step", "loss")),
         _section("Memory, estimated and measured", _memory(jobs)),
         _section("Evaluation", _evaluations(comparison.evaluations)),
-        _section("Judged answers", _standings(comparison.ranking)),
+        *(_section(one.title, _table(one.columns, one.rows) + _note(one.note)) for one in extra),
         _section("Different settings", _settings(jobs, comparison)),
         *(_run(job) for job in jobs),
     ]
@@ -65,6 +75,10 @@ def render(jobs: Sequence[Job], comparison: RunsComparison) -> str:
 
 def _text(value: Any) -> str:
     return escape(printable(str(value)))
+
+
+def _note(text: str) -> str:
+    return f"<p>{_text(text)}</p>" if text else ""
 
 
 def _section(title: str, content: str) -> str:
@@ -130,28 +144,6 @@ def _memory(jobs: Sequence[Job]) -> str:
 
 def _evaluations(metrics: Sequence[MetricRow]) -> str:
     return _table(*values_table(metrics)) + _table(*differences_table(metrics))
-
-
-def _standings(ranking: Ranking | None) -> str:
-    """Elo, best first, with how many verdicts there were and what the order of showing did to them."""
-    if ranking is None:
-        return ""
-    rows = [
-        [one.model, round(one.elo, 1), _interval(one.elo_low, one.elo_high), one.wins, one.losses, one.ties]
-        for one in ranking.standings
-    ]
-    table = _table(["model", "Elo", "95% over questions", "won", "lost", "ties"], rows)
-    bias, first = ranking.order_bias, ranking.order_bias.first_share
-    said = [f"{ranking.matches:,} verdicts on {ranking.questions:,} questions", f"{ranking.unparsed:,} unparsed"]
-    if first is not None:
-        said.append(f"the first-shown answer won {100 * first:.1f}% of the decided ones")
-    if bias.both_decided:
-        said.append(f"{bias.contradict:,} of {bias.both_decided:,} decided in both orders contradict each other")
-    return f"{table}<p>{_text('; '.join(said))}.</p>"
-
-
-def _interval(low: float | None, high: float | None) -> str | None:
-    return None if low is None or high is None else f"{low:.0f} to {high:.0f}"
 
 
 def _run(job: Job) -> str:

@@ -3,13 +3,11 @@
 A result file has one object of numbers for each side, and `per_row` with what each question contributed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from qlora_tui.evaluation import results
-from qlora_tui.evaluation.ratings import Rating
 from qlora_tui.runs.store import RunFolder
 
 SIDES = ("adapter", "base")
@@ -20,17 +18,17 @@ Marks = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one evaluation says of one side of a run."""
+    """Result of one evaluation for one side of a run."""
 
     evaluation: str
     side: str
     metrics: dict[str, float]
     marks: dict[str, Marks]
-    """By metric; empty where the file keeps no single questions."""
+    """By metric; empty if the file has no results per question."""
 
 
 def measured(run: RunFolder) -> list[Measured]:
-    """Every result of a run, adapter before base. Raises DataError naming a damaged file."""
+    """Return every result of a run, the adapter's before the base model's. Raises DataError naming a damaged file."""
     found = []
     for name, result in results.read_all(run).items():
         for side in SIDES:
@@ -85,20 +83,3 @@ def _row_marks(row: Any, side: str) -> Iterator[tuple[str, float, float]]:
     else:
         for metric, value in _numbers(said).items():
             yield metric, value, 1.0
-
-
-def win_marks(ratings: Iterable[Rating]) -> dict[tuple[str, str], dict[str, Marks]]:
-    """For each pair of models, and each of the two: its mean score on each question, of all readable verdicts."""
-    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for rating in ratings:
-        if rating.outcome != "unparsed":
-            score = rating.score_of_first
-            own = score if rating.model_1 == rating.models[0] else 1 - score
-            scores.setdefault(rating.models, {}).setdefault(rating.question_id, []).append(own)
-    return {
-        (one, other): {
-            one: {question: (fmean(found), 1.0) for question, found in of_pair.items()},
-            other: {question: (1 - fmean(found), 1.0) for question, found in of_pair.items()},
-        }
-        for (one, other), of_pair in scores.items()
-    }

@@ -10,8 +10,8 @@ _ORDERS = 10_000
 _PLAY = """
 import sys, time
 import numpy as np
-from qlora_tui.evaluation.elo import EloSettings, over_orders
-from qlora_tui.evaluation.matches import Matches
+from qlora_tui.arena.elo import EloSettings, over_orders
+from qlora_tui.arena.matches import Matches
 from qlora_tui.hardware import peak_memory_bytes
 matches, orders, models = int(sys.argv[1]), int(sys.argv[2]), 8
 rng = np.random.default_rng(0)

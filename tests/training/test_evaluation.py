@@ -13,6 +13,7 @@ from chat_material import make_run
 from command_line import Cli, command
 from transformers import LlamaForCausalLM
 
+from qlora_tui.arena import judge_local
 from qlora_tui.chat.protocol import Sampling
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.rows import Turn
@@ -22,7 +23,7 @@ from qlora_tui.engine.evaluation import answers, loss, mmlu, partial, quantizati
 from qlora_tui.engine.evaluation.__main__ import Teller, run_task
 from qlora_tui.engine.evaluation.pair import Pair, load
 from qlora_tui.errors import DataError, ExitCode, ModelError, RunConflictError
-from qlora_tui.evaluation import judge_local, results, row_log
+from qlora_tui.evaluation import results, row_log
 from qlora_tui.evaluation.measured import measured
 from qlora_tui.evaluation.predictions import answers_file, predictions_file, read_answers
 from qlora_tui.evaluation.questions import Question, questions_of

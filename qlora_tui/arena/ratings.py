@@ -244,7 +244,7 @@ def only(ratings: list[Rating], models: Sequence[str]) -> list[Rating]:
 
 def reparsed(ratings: list[Rating]) -> list[Rating]:
     """`ratings` with unparsed verdicts read again from what the judge wrote, where that is known."""
-    from qlora_tui.evaluation.verdict import three_class
+    from qlora_tui.arena.verdict import three_class
 
     return [
         replace(rating, outcome=three_class(rating.text)) if rating.outcome == "unparsed" and rating.text else rating

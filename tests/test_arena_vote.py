@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from command_line import Cli, Result, command
 
+from qlora_tui.arena.judge import comparisons
+from qlora_tui.arena.vote import ballots
 from qlora_tui.evaluation import row_log
-from qlora_tui.evaluation.judge import comparisons
 from qlora_tui.evaluation.predictions import read_answers
 from qlora_tui.evaluation.questions import read_questions
-from qlora_tui.evaluation.vote import ballots
 
 __all__ = ["command"]
 PROGRAM = "import sys; sys.argv[0] = 'qlora-tui'; from qlora_tui.cli import main; main()"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qlora_tui.evaluation.matches import Matches
+    from qlora_tui.arena.matches import Matches
 
 _BLOCK_ORDERS = 2048
 """So many orders are played together: enough to pay for each vector operation, few enough to stay in the cache."""

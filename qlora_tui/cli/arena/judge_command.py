@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qlora_tui.cli.arena_answers import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
+from qlora_tui.cli.arena.answer_files import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
 from qlora_tui.cli.command import ENDPOINT_OPTIONS, LOCAL_OPTIONS
 from qlora_tui.cli.options import Json, Yes
 
 if TYPE_CHECKING:
+    from qlora_tui.arena.judge_local import LocalJudge
     from qlora_tui.chat.client import Device
-    from qlora_tui.evaluation.judge_local import LocalJudge
 
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="File of verdicts. Comparisons already in the file are skipped.")
@@ -107,8 +107,8 @@ def judge(
     Each pair is judged in both orders.     Every verdict is stored as it arrives. After an interruption, the same
     command continues without repeating requests.
     """
-    from qlora_tui.cli import arena_judging
-    from qlora_tui.evaluation.judge_endpoint import EndpointSettings
+    from qlora_tui.arena.judge_endpoint import EndpointSettings
+    from qlora_tui.cli.arena import judging
 
     asked: EndpointSettings | LocalJudge
     if model is None or local is not None:
@@ -116,9 +116,9 @@ def judge(
         concurrency = 1
     else:
         asked = EndpointSettings(base_url, model, key_variable, temperature, max_tokens, timeout_s, retries)
-    arena_judging.run(
+    judging.run(
         contestants(answers, question_set), questions_of(questions), asked, protocol, out,
-        arena_judging.Prices(price_in, price_out), concurrency=concurrency, yes=yes, as_json=as_json,
+        judging.Prices(price_in, price_out), concurrency=concurrency, yes=yes, as_json=as_json,
     )  # fmt: skip
 
 
@@ -141,8 +141,8 @@ def _only_local(context: typer.Context, local: str | None) -> str:
 
 def _local_judge(text: str, device: "Device", max_tokens: int, *, yes: bool) -> "LocalJudge":
     """What run:NAME, run:NAME:base or model:MODEL means. Raises UsageError, NotFoundError, ModelError."""
+    from qlora_tui.arena import judge_local
     from qlora_tui.errors import UsageError
-    from qlora_tui.evaluation import judge_local
 
     kind, _, rest = text.partition(":")
     if kind == "model" and rest:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from qlora_tui.evaluation.judge import Comparison, Contestants
+from qlora_tui.arena.judge import Comparison, Contestants
+from qlora_tui.arena.ratings import Outcome, Rating
 from qlora_tui.evaluation.questions import Question, written_id
-from qlora_tui.evaluation.ratings import Outcome, Rating
 from qlora_tui.evaluation.row_log import RowLog
 
 _SCORES: dict[Outcome, int] = {"1": 1, "2": 2, "tie": 3}

@@ -11,9 +11,9 @@ from command_line import Cli, command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qlora_tui.evaluation import agreement, bradley_terry, elo, ratings, ratio
-from qlora_tui.evaluation.matches import groups, matches_of
-from qlora_tui.evaluation.ratings import Rating
+from qlora_tui.arena import agreement, bradley_terry, elo, ratings, ratio
+from qlora_tui.arena.matches import groups, matches_of
+from qlora_tui.arena.ratings import Rating
 
 __all__ = ["command"]
 A_BEATS_B = Rating("1", "a", "b", "1")

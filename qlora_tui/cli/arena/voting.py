@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from qlora_tui.terminal import narrate, printable
 
 if TYPE_CHECKING:
-    from qlora_tui.evaluation.judge import Comparison, Contestants
+    from qlora_tui.arena.judge import Comparison, Contestants
+    from qlora_tui.arena.ratings import Outcome
+    from qlora_tui.arena.vote import VotingSession
     from qlora_tui.evaluation.questions import Question
-    from qlora_tui.evaluation.ratings import Outcome
-    from qlora_tui.evaluation.vote import VotingSession
 
 _KEYS = "1 first   2 second   3 tie   s skip   u undo   q quit"
 _SIDE_BY_SIDE_COLUMNS = 80
@@ -21,7 +21,8 @@ _SIDE_BY_SIDE_COLUMNS = 80
 
 def run(contestants: "Contestants", questions: "list[Question] | None", annotator: str, out: Path) -> None:
     """Show ballots until there are no more or the annotator quits; then say what the votes were, by model."""
-    from qlora_tui.evaluation import judge, row_log, vote
+    from qlora_tui.arena import judge, vote
+    from qlora_tui.evaluation import row_log
 
     ballots = vote.ballots(judge.common_questions(questions, contestants), contestants, annotator)
     with row_log.opened(out) as log, _keys() as next_key:

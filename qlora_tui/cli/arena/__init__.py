@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qlora_tui.cli import arena_judge
-from qlora_tui.cli.arena_answers import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
+from qlora_tui.cli.arena import judge_command
+from qlora_tui.cli.arena.answer_files import USUAL_SET, AnswerFiles, Questions, QuestionSet, contestants, questions_of
 from qlora_tui.cli.command import RATING_OPTIONS, VERDICT_OPTIONS, Noun
 from qlora_tui.cli.options import Json
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
-    from qlora_tui.evaluation.ratings import Rating
+    from qlora_tui.arena.ratings import Rating
 
 app = Noun("Judge answers, vote on them blind, and rank the models.")
-arena_judge.register(app)
+judge_command.register(app)
 
 Ratings = Annotated[
     list[Path],
@@ -94,21 +94,21 @@ def elo(
     as_json: Json = False,
 ) -> None:
     """Rank models by Elo and Bradley-Terry ratings."""
-    from qlora_tui.cli import arena_tables
+    from qlora_tui.arena.elo import EloSettings
+    from qlora_tui.arena.ranking import rank
+    from qlora_tui.cli.arena import tables
     from qlora_tui.cli.output import write_json
-    from qlora_tui.evaluation.elo import EloSettings
-    from qlora_tui.evaluation.ranking import rank
 
     found = _read(ratings, duplicates, answers, only, reparse=reparse)
     settings = EloSettings(k, start, scale, orders, seed)
-    with arena_tables.progress("playing") as progress:
+    with tables.progress("playing") as progress:
         ranking = rank(
             found, settings, samples=bootstrap, fixed_order=fixed_order, by_majority=majority, progress=progress
         )
     if as_json:
         write_json(ranking.as_json())
     else:
-        arena_tables.show_ranking(ranking)
+        tables.show_ranking(ranking)
 
 
 @app.command()
@@ -130,16 +130,16 @@ def ratio(
     """
     from dataclasses import asdict
 
-    from qlora_tui.cli import arena_tables
+    from qlora_tui.arena.ratio import relative_scores
+    from qlora_tui.cli.arena import tables
     from qlora_tui.cli.output import write_json
-    from qlora_tui.evaluation.ratio import relative_scores
 
     found = _read(ratings, duplicates, answers, only)
     scores = relative_scores(found, reference, samples=bootstrap, seed=seed)
     if as_json:
         write_json({"reference": reference, "scores": [asdict(score) for score in scores]})
     else:
-        arena_tables.show_ratios(scores, reference)
+        tables.show_ratios(scores, reference)
 
 
 @app.command()
@@ -164,10 +164,10 @@ def agreement(
     """Measure the agreement of judges and human annotators."""
     from dataclasses import asdict
 
-    from qlora_tui.cli import arena_tables
+    from qlora_tui.arena.agreement import annotators, with_majority
+    from qlora_tui.arena.ratings import known_by_id
+    from qlora_tui.cli.arena import tables
     from qlora_tui.cli.output import write_json
-    from qlora_tui.evaluation.agreement import annotators, with_majority
-    from qlora_tui.evaluation.ratings import known_by_id
 
     found = known_by_id(_read(ratings, duplicates, answers, only, reparse=reparse), questions_of(questions) or [])
     named = judges or sorted({rating.annotator for rating in found})
@@ -177,7 +177,7 @@ def agreement(
         among = {name: asdict(one) for name, one in compared.items()}
         write_json({"with_majority": among, "among_others": asdict(others) if others else None})
     else:
-        arena_tables.show_agreement(compared, others)
+        tables.show_agreement(compared, others)
 
 
 @app.command()
@@ -186,8 +186,8 @@ def csv(
     answers: Owners = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write ratings to stdout as CSV."""
+    from qlora_tui.arena.ratings import as_row, to_csv
     from qlora_tui.cli.output import write_json, write_text
-    from qlora_tui.evaluation.ratings import as_row, to_csv
 
     found = _read(ratings, duplicates, answers, only, reparse=reparse)
     if as_json:
@@ -210,16 +210,17 @@ def vote(
 
     Keys: 1 and 2 (the better answer), 3 (tie), s (skip), u (undo), q (quit).
     """
-    from qlora_tui.cli import arena_vote
+    from qlora_tui.cli.arena import voting
 
-    arena_vote.run(contestants(answers, question_set), questions_of(questions), annotator, out)
+    voting.run(contestants(answers, question_set), questions_of(questions), annotator, out)
 
 
 def _read(
     paths: list[Path], duplicates: Literal["refuse", "first", "last", "keep"], answers: list[str] | None,
     models: list[str] | None, *, reparse: bool = False,
 ) -> "list[Rating]":  # fmt: skip
-    from qlora_tui.evaluation import predictions, ratings
+    from qlora_tui.arena import ratings
+    from qlora_tui.evaluation import predictions
 
     owners: ratings.Owners = {}
     for text in answers or []:

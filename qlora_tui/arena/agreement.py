@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from qlora_tui.arena.ratings import Rating, majority
 from qlora_tui.errors import DataError, nearest
-from qlora_tui.evaluation.ratings import Rating, majority
 
 
 @dataclass(frozen=True)

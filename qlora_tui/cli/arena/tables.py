@@ -9,9 +9,9 @@ from qlora_tui.cli.output import write_table
 from qlora_tui.terminal import narrate, printable
 
 if TYPE_CHECKING:
-    from qlora_tui.evaluation.agreement import AnnotatorAgreement, OrderBias
-    from qlora_tui.evaluation.ranking import Ranking
-    from qlora_tui.evaluation.ratio import RelativeScore
+    from qlora_tui.arena.agreement import AnnotatorAgreement, OrderBias
+    from qlora_tui.arena.ranking import Ranking
+    from qlora_tui.arena.ratio import RelativeScore
 
 
 @contextmanager

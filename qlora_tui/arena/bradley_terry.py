@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qlora_tui.evaluation.matches import Matches
+    from qlora_tui.arena.matches import Matches
 
 _MOST_STEPS = 200
 _TOLERANCE = 1e-10

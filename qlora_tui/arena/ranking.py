@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from qlora_tui.evaluation import agreement, bradley_terry, elo
-from qlora_tui.evaluation.matches import matches_of
-from qlora_tui.evaluation.ratings import Rating
-from qlora_tui.evaluation.ratings import majority as majority_of
+from qlora_tui.arena import agreement, bradley_terry, elo
+from qlora_tui.arena.matches import matches_of
+from qlora_tui.arena.ratings import Rating
+from qlora_tui.arena.ratings import majority as majority_of
 
 if TYPE_CHECKING:
-    from qlora_tui.evaluation.matches import Matches
+    from qlora_tui.arena.matches import Matches
 
 LEVEL = 0.95
 

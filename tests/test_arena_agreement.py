@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import Cli, command
 
-from qlora_tui.evaluation import agreement, ratings
-from qlora_tui.evaluation.ratings import Rating
+from qlora_tui.arena import agreement, ratings
+from qlora_tui.arena.ratings import Rating
 
 __all__ = ["command"]
 

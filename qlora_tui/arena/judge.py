@@ -13,14 +13,14 @@ from itertools import combinations
 from threading import Event
 from typing import Any
 
+from qlora_tui.arena import judge_prompts
+from qlora_tui.arena.judge_endpoint import Judge, RefusedError, Reply
+from qlora_tui.arena.judge_prompts import Prompt, Protocol
+from qlora_tui.arena.verdict import instructs_the_judge, ten_point, three_class
 from qlora_tui.errors import DataError, QloraError
-from qlora_tui.evaluation import judge_prompts
-from qlora_tui.evaluation.judge_endpoint import Judge, RefusedError, Reply
-from qlora_tui.evaluation.judge_prompts import Prompt, Protocol
 from qlora_tui.evaluation.predictions import Answer
 from qlora_tui.evaluation.questions import Question, written_id
 from qlora_tui.evaluation.row_log import RowLog
-from qlora_tui.evaluation.verdict import instructs_the_judge, ten_point, three_class
 
 _CHARACTERS_PER_TOKEN = 4
 _EXPECTED_REPLY_TOKENS = 200

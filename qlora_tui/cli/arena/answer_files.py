@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from qlora_tui.evaluation.judge import Contestants
+    from qlora_tui.arena.judge import Contestants
     from qlora_tui.evaluation.questions import Question
 
 AnswerFiles = Annotated[

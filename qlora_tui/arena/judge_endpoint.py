@@ -18,8 +18,8 @@ from http.client import HTTPException
 from typing import Any, Protocol
 
 from qlora_tui import redaction
+from qlora_tui.arena.judge_prompts import Prompt
 from qlora_tui.errors import EnvironmentProblem, QloraError, UsageError
-from qlora_tui.evaluation.judge_prompts import Prompt
 from qlora_tui.redaction import redacted
 
 _READ_BYTES = 1 << 16

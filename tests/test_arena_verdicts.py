@@ -2,9 +2,9 @@
 
 import pytest
 
+from qlora_tui.arena.ratings import Outcome
+from qlora_tui.arena.verdict import instructs_the_judge, ten_point, three_class
 from qlora_tui.evaluation.predictions import id_of_text
-from qlora_tui.evaluation.ratings import Outcome
-from qlora_tui.evaluation.verdict import instructs_the_judge, ten_point, three_class
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qlora_tui.arena.ratings import Rating
 from qlora_tui.errors import DataError, nearest
-from qlora_tui.evaluation.ratings import Rating
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ the language of the question. Two readings that contradict each other make a tex
 
 import re
 
-from qlora_tui.evaluation.ratings import Outcome
+from qlora_tui.arena.ratings import Outcome
 
 _BEST = (
     r"better|best|winner|verdict|decision|choice|conclusion|prefer\w*|"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from qlora_tui.terminal import narrate
 
 if TYPE_CHECKING:
-    from qlora_tui.evaluation.judge import Comparison, Contestants, Tally
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
-    from qlora_tui.evaluation.judge_local import LocalJudge, LocalModel
-    from qlora_tui.evaluation.judge_prompts import Protocol
+    from qlora_tui.arena.judge import Comparison, Contestants, Tally
+    from qlora_tui.arena.judge_endpoint import EndpointJudge, EndpointSettings
+    from qlora_tui.arena.judge_local import LocalJudge, LocalModel
+    from qlora_tui.arena.judge_prompts import Protocol
     from qlora_tui.evaluation.questions import Question
     from qlora_tui.evaluation.row_log import RowLog
 
@@ -46,9 +46,10 @@ def run(
     protocol: "Protocol", out: Path, prices: Prices, *, concurrency: int, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge what is not judged yet. Raises what judging raises, CancelledError after an interrupt."""
+    from qlora_tui.arena import judge
     from qlora_tui.cli.output import write_json
     from qlora_tui.errors import CancelledError, QloraError
-    from qlora_tui.evaluation import judge, row_log
+    from qlora_tui.evaluation import row_log
 
     stop = Event()
     who = _judge(asked, stop)
@@ -71,10 +72,10 @@ def run(
 
 
 def _judge(asked: "EndpointSettings | LocalJudge", stop: Event) -> "EndpointJudge | LocalModel":
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
+    from qlora_tui.arena.judge_endpoint import EndpointJudge, EndpointSettings
 
     if not isinstance(asked, EndpointSettings):
-        from qlora_tui.evaluation.judge_local import LocalModel
+        from qlora_tui.arena.judge_local import LocalModel
 
         return LocalModel(asked, narrate)
     return EndpointJudge(asked, wait=lambda seconds: _wait(stop, seconds), say=narrate)
@@ -83,7 +84,7 @@ def _judge(asked: "EndpointSettings | LocalJudge", stop: Event) -> "EndpointJudg
 @contextmanager
 def _ready(who: "EndpointJudge | LocalModel", yes: bool) -> Iterator[None]:
     """A yes to what leaves this machine, or the model in memory while the block lasts."""
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
+    from qlora_tui.arena.judge_endpoint import EndpointJudge
 
     if not isinstance(who, EndpointJudge):
         with who:
@@ -107,7 +108,7 @@ def _wait(stop: Event, seconds: float) -> None:
 @contextmanager
 def _interrupt_sets(stop: Event, who: "EndpointJudge | LocalModel") -> Iterator[None]:
     """The first Ctrl-C lets the requests on their way finish where they are paid for; a second one ends at once."""
-    from qlora_tui.evaluation.judge_endpoint import EndpointJudge
+    from qlora_tui.arena.judge_endpoint import EndpointJudge
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
@@ -127,7 +128,7 @@ def _interrupt_sets(stop: Event, who: "EndpointJudge | LocalModel") -> Iterator[
 
 
 def _announce(todo: "list[Comparison]", wanted: "list[Comparison]", log: "RowLog", prices: Prices) -> None:
-    from qlora_tui.evaluation.judge import expected_tokens
+    from qlora_tui.arena.judge import expected_tokens
 
     before = len(wanted) - len(todo)
     kept = f"; {before:,} are in {log.path} already" if before else ""

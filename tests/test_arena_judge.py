@@ -14,10 +14,10 @@ import pytest
 from command_line import Cli, command
 from judge_server import KEY, JudgeServer
 
+from qlora_tui.arena import judge_endpoint
+from qlora_tui.arena.judge_endpoint import EndpointJudge, EndpointSettings
+from qlora_tui.arena.judge_prompts import judge_prompt
 from qlora_tui.errors import EnvironmentProblem
-from qlora_tui.evaluation import judge_endpoint
-from qlora_tui.evaluation.judge_endpoint import EndpointJudge, EndpointSettings
-from qlora_tui.evaluation.judge_prompts import judge_prompt
 
 __all__ = ["command"]
 PROGRAM = "import sys; sys.argv[0] = 'qlora-tui'; from qlora_tui.cli import main; main()"

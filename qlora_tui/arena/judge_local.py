@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from qlora_tui import atomic, paths
+from qlora_tui.arena.judge_endpoint import RefusedError, Reply
+from qlora_tui.arena.judge_prompts import Prompt
 from qlora_tui.chat.client import ChatClient, Choice, Device, as_error
 from qlora_tui.chat.protocol import Done, Failed, Sampling, Side
 from qlora_tui.chat.session import ChatSession
@@ -19,8 +21,6 @@ from qlora_tui.config import toml_file
 from qlora_tui.config.model import STARTER, ModelSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import CancelledError, ExitCode
-from qlora_tui.evaluation.judge_endpoint import RefusedError, Reply
-from qlora_tui.evaluation.judge_prompts import Prompt
 from qlora_tui.models.location import local_folder
 from qlora_tui.runs import store
 from qlora_tui.runs.store import RunFolder
