@@ -8,6 +8,7 @@ from qlora_tui.forecast.duration import Observed, observed
 from qlora_tui.forecast.forecast import Forecast, forecast
 from qlora_tui.forecast.speed import Kind, Speed
 from qlora_tui.forecast.work import Rows, rows_of
+from qlora_tui.memory.device import Device
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.ui.pricing import Price
 
@@ -74,11 +75,11 @@ class Outlook:
         except QloraError:
             self._failed.add(kind.key)
 
-    def is_slow(self, config: RunConfig, facts: ModelFacts, found: Price) -> bool:
-        """Whether a model that fits into RAM would train for more than a day on the CPU."""
-        if found.device.kind != "cpu" or not found.here:
+    def is_slow(self, config: RunConfig, facts: ModelFacts, device: Device, found: Price) -> bool:
+        """Return whether a model that fits into RAM would train for more than a day on a `device` of this machine."""
+        if device.kind != "cpu":
             return False
-        speed = self._speed(Kind.of(config, found.device))
+        speed = self._speed(Kind.of(config, device))
         rows = self._rows(config, found)
         seen = forecast(config, facts, checkpointing=False, rows=rows, seen=None, speed=speed)
         return seen.is_long if seen.duration is not None else facts.parameters > _SLOW_PARAMETERS

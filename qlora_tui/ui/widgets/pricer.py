@@ -16,12 +16,13 @@ from qlora_tui.errors import EnvironmentProblem, QloraError
 from qlora_tui.evaluation import quantization_errors
 from qlora_tui.evaluation.quantization_errors import QuantizationErrors
 from qlora_tui.forecast.forecast import Forecast
+from qlora_tui.hardware import Machine
 from qlora_tui.memory.advisor import suggestions
 from qlora_tui.models.choices import Choice
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.ui.amounts import gib, signed_gib
 from qlora_tui.ui.outlook import Outlook
-from qlora_tui.ui.pricing import Counted, Price, badge, effects, price
+from qlora_tui.ui.pricing import Counted, Price, badge, device_of, effects, price
 from qlora_tui.ui.widgets.fit_panel import Advice
 
 _PAUSE_S = 0.03
@@ -175,7 +176,7 @@ class Pricer(Widget):
         self._post(worker, self.Priced(found, facts))
         self._post(worker, self.Advised(_advice(found, facts)))
         self._foresee(worker, found, facts)
-        self._judge(worker, found, base or config, choices)
+        self._judge(worker, found, base or config, choices, machine)
 
     def _foresee(self, worker: Worker[None], found: Price, facts: ModelFacts) -> None:
         seen = self._outlook.of(found, facts)
@@ -210,22 +211,26 @@ class Pricer(Widget):
             self._facts[key] = describe(*key)
         return self._facts[key]
 
-    def _judge(self, worker: Worker[None], found: Price, base: RunConfig, choices: Sequence[Choice]) -> None:
+    def _judge(
+        self, worker: Worker[None], found: Price, base: RunConfig, choices: Sequence[Choice], machine: Machine
+    ) -> None:
+        """Post whether each model fits, on the device that its own settings would train on."""
         known = presets.presets()
         todo = [one.facts for one in choices if one.facts is not None and one.id not in self._badges]
         badges = dict(self._badges)
         for number, facts in enumerate(todo, 1):
             if worker.is_cancelled:
                 return
-            config = found.config
+            config, device = found.config, found.device
             if facts.id != config.model.id:
                 try:
                     context = facts.context_tokens
                     config = adoption.for_model(config, base, facts.id, context_tokens=context, among=known).config
+                    device = device_of(config, machine) if found.here else found.device
                 except QloraError:
                     continue
-            badges[facts.id] = badge(config, facts, found.device, found.counted)
-            if badges[facts.id] == "fits" and self._outlook.is_slow(config, facts, found):
+            badges[facts.id] = badge(config, facts, device, found.counted)
+            if badges[facts.id] == "fits" and found.here and self._outlook.is_slow(config, facts, device, found):
                 badges[facts.id] = "slow"
             if number % _BADGES_AT_ONCE == 0 or number == len(todo):
                 self._badges = dict(badges)
