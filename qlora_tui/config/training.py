@@ -95,7 +95,8 @@ class TrainingSpec(Spec):
     """Evaluate every so many steps. Empty: once at the end when there is evaluation data."""
 
     save_every_steps: int = Field(default=250, ge=1)
-    """Write a resumable checkpoint every so many steps."""
+    """Number of steps between resumable checkpoints. A checkpoint is also written when the last one is ten minutes old,
+    so that a run with slow steps loses little if it is killed."""
 
     keep_checkpoints: int = Field(default=3, ge=1)
     """Newest checkpoints kept; older ones are deleted, the best one is not."""

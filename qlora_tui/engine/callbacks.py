@@ -20,6 +20,12 @@ from qlora_tui.engine.trackers import Trackers
 from qlora_tui.errors import ModelError
 from qlora_tui.runs import checkpoints, events
 
+_LONGEST_UNSAVED_S = 600.0
+"""A checkpoint older than this is followed by another one, wherever the next regular one is."""
+
+_LARGEST_SAVING_SHARE = 0.05
+"""Share of the time that checkpoints written only because of their age may take."""
+
 _NOT_METRICS = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch")
 
 
@@ -38,6 +44,8 @@ class RunCallback(TrainerCallback):
         self._tokens = 0
         self._step_began_s = 0.0
         self._save_began_s = 0.0
+        self._saved_s = time.perf_counter()
+        self._saving_s = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -56,7 +64,7 @@ class RunCallback(TrainerCallback):
         self.session.stage("training", done=state.global_step, total=state.max_steps, unit="steps")
         self._tokens = int(state.num_input_tokens_seen)
         self.session.phase = "training"
-        self._step_began_s = time.perf_counter()
+        self._step_began_s = self._saved_s = time.perf_counter()
 
     def _pauses(self, total_steps: int) -> dict[str, Any]:
         """When training pauses, as fields of TrainingPlanned."""
@@ -83,12 +91,17 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_log = True
-        if self.session.save_now.is_set():
+        if self.session.save_now.is_set() or self._is_overdue():
             self.session.save_now.clear()
             control.should_save = True
         if self.session.stop_reason is not None:
             control.should_save = state.global_step < state.max_steps
             control.should_training_stop = True
+
+    def _is_overdue(self) -> bool:
+        """Return whether a kill now would lose too much training time."""
+        longest_s = max(_LONGEST_UNSAVED_S, self._saving_s / _LARGEST_SAVING_SHARE)
+        return time.perf_counter() - self._saved_s > longest_s
 
     def on_log(
         self,
@@ -192,6 +205,8 @@ class RunCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         size_bytes = checkpoints.seal(folder)
+        self._saved_s = time.perf_counter()
+        self._saving_s = self._saved_s - self._save_began_s
         best = state.best_model_checkpoint
         best_step = checkpoints.step_of(Path(best)) if best else None
         self.session.emit(
@@ -199,7 +214,7 @@ class RunCallback(TrainerCallback):
                 step=state.global_step,
                 folder=folder.name,
                 size_bytes=size_bytes,
-                seconds=round(time.perf_counter() - self._save_began_s, 3),
+                seconds=round(self._saving_s, 3),
                 best=best_step == state.global_step,
             )
         )
