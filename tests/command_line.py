@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from qlora_tui import cli
+from qlora_tui.errors import QloraError
+from qlora_tui.forecast import speed
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
@@ -30,9 +32,14 @@ PROGRAM = (
 """The command as a program for `python -c`, with workers that train nothing."""
 
 
+def _not_measured(*_: object) -> None:
+    raise QloraError("a test measures nothing")
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Runs `qlora-tui` with the given words."""
+    """Runs `qlora-tui` with the given words. The speed of the machine is not measured."""
+    monkeypatch.setattr(speed, "measure", _not_measured)
 
     def run(*words: str) -> Result:
         monkeypatch.setattr("sys.argv", ["qlora-tui", *words])

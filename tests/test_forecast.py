@@ -15,7 +15,7 @@ from qlora_tui.forecast.work import Rows, rows_of, work_of
 from qlora_tui.memory.device import card
 from qlora_tui.models import describe
 
-SPEED = Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4)
+SPEED = Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4, op_s=1e-4)
 
 
 def write_rows(path: Path, count: int) -> Path:
@@ -91,6 +91,37 @@ def test_a_larger_model_takes_longer_by_its_weights() -> None:
     assert 10 < ratio < 16
 
 
+def test_small_operations_are_counted_with_every_micro_batch() -> None:
+    slow_ops = Speed(weight_s=0.0, flop_s=0.0, call_s=1e-3, op_s=1e-4)
+    config, facts = resolve("starter"), describe("starter")
+    rows = Rows(1_600, 30.0, 0, True)
+    split = edited(config, ["training.micro_batch_size=4", "training.gradient_accumulation_steps=4"])
+    whole, parts = (
+        duration(each, facts, False, work, None, slow_ops)
+        for each in (config, split)
+        if (work := work_of(each, rows)) is not None
+    )
+    assert whole is not None and parts is not None
+    assert whole.step_s == pytest.approx(28 * (1e-3 + 5 * 1e-4))  # the tied output layer is not a layer of its own
+    assert parts.step_s == pytest.approx(4 * whole.step_s)
+
+
+def test_rows_are_padded_to_the_longest_of_their_batch() -> None:
+    only_flops = Speed(weight_s=0.0, flop_s=1e-11, call_s=0.0, op_s=0.0)
+    facts, config = describe("starter"), resolve("starter")
+
+    def per_token(*overrides: str) -> float:
+        found = edited(config, list(overrides))
+        tokens = 26.0 * found.training.micro_batch_size
+        return pass_s(found, facts, False, tokens, only_flops) / tokens
+
+    alone = per_token("training.micro_batch_size=1")
+    assert per_token() == pytest.approx(2.1 * alone, rel=0.1)
+    assert per_token("training.micro_batch_size=4") == pytest.approx(1.5 * alone, rel=0.1)
+    assert per_token("training.group_by_length=true") == pytest.approx(alone)
+    assert per_token("training.max_length_tokens=30") == pytest.approx(30 / 26 * alone, rel=0.01)
+
+
 def test_without_a_run_or_a_measurement_there_is_no_time() -> None:
     found = forecast(
         resolve("starter"),
@@ -106,7 +137,7 @@ def test_without_a_run_or_a_measurement_there_is_no_time() -> None:
 def test_a_measurement_is_kept_for_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = Kind.of(resolve(), card(24))
     assert speeds.known(kind) is None
-    answer = json.dumps({"weight_s": 1e-9, "flop_s": 1e-11, "call_s": 1e-4})
+    answer = json.dumps({"weight_s": 1e-9, "flop_s": 1e-11, "call_s": 1e-4, "op_s": 1e-4})
 
     class Done:
         stdout = answer

@@ -16,6 +16,8 @@ from qlora_tui import hardware
 from qlora_tui.cli import estimate_measure
 from qlora_tui.config.overrides import resolve
 from qlora_tui.errors import ExitCode
+from qlora_tui.forecast import speed
+from qlora_tui.forecast.speed import Speed
 from qlora_tui.memory.device import automatic, card
 from qlora_tui.memory.estimate import estimate
 from qlora_tui.memory.record import before_start
@@ -32,6 +34,32 @@ LLAMA = "meta-llama/Llama-3.1-8B"
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_estimate_prints_steps_tokens_and_time(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4, op_s=1e-4)
+    starter = ("estimate", "starter")
+    unknown = json.loads(command(*starter, "--json").out)["forecast"]
+    assert (unknown["steps"], unknown["training_s"], unknown["basis"]) == (
+        245,
+        None,
+        "this machine could not be measured",
+    )
+    monkeypatch.setattr(speed, "measure", lambda *_: measured)
+    forecast = json.loads(command(*starter, "--json").out)["forecast"]
+    assert forecast["steps"] == 245
+    assert forecast["tokens"] == pytest.approx(102_000, rel=0.3)
+    assert forecast["training_s"] == pytest.approx(245 * forecast["step_s"], rel=0.01)
+    assert "single layers" in forecast["basis"]
+    assert "245 steps, about 120,000 tokens, about " in command(*starter).out
+    elsewhere = command(*starter, "--gpu", "24GB")
+    assert "245 steps" in elsewhere.out and "not in this machine" in " ".join(elsewhere.out.split())
+    assert (
+        json.loads(command("estimate", LLAMA, "--gpu", "24GB", "--set", "data.source=some/rows", "--json").out)[
+            "forecast"
+        ]["steps"]
+        is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,9 @@ def estimate(
     history: History = False,
     as_json: Json = False,
 ) -> None:
-    """Estimate a run's peak memory and whether it fits.
+    """Estimate a run's peak memory, whether it fits, its steps and its training time.
 
-    Downloads a few kilobytes at most.     Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does
+    Downloads a few kilobytes at most. Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does
     not fit, 9 the model cannot be trained.
     """
     from qlora_tui.cli import estimate_measure, estimate_view
@@ -118,7 +118,9 @@ def estimate(
     elif fit is not None:
         _leave(estimate_view.write_fit(config, facts, device, fit, longest, as_json=as_json))
     else:
-        _leave(estimate_view.write(config, facts, device, longest, explain=explain, as_json=as_json))
+        _leave(
+            estimate_view.write(config, facts, device, longest, here=_is_here(gpu), explain=explain, as_json=as_json)
+        )
 
 
 def _refuse_two(**wanted: bool) -> None:
@@ -202,6 +204,11 @@ def _device(gpu: str, strategy: str | None, config: "RunConfig") -> "Device":
     if found.count == 1:
         raise UsageError(f"--strategy {strategy} is about several cards", hint="Name them: --gpu 2x24GB.")
     return replace(found, strategy=strategy.replace("-", " "))  # type: ignore[arg-type]
+
+
+def _is_here(gpu: str) -> bool:
+    """Return whether `--gpu` names a device of this machine: "auto", "cpu" or the index of a GPU."""
+    return gpu.strip().lower() in ("auto", "cpu") or gpu.strip().isdecimal()
 
 
 def _leave(verdict: "Verdict") -> None:

@@ -5,8 +5,10 @@ import textwrap
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from qlora_tui.cli import estimate_work
 from qlora_tui.cli.output import write_json, write_line
 from qlora_tui.cli.output import write_table as write_rows
+from qlora_tui.forecast.outlook import Question
 from qlora_tui.memory import advisor, history
 from qlora_tui.memory.estimate import Estimate, Verdict, estimate, verdict
 from qlora_tui.memory.largest import Quantity, largest, limit
@@ -46,19 +48,26 @@ def write(
     device: "Device",
     longest: int | None,
     *,
+    here: bool,
     explain: bool,
     as_json: bool,
 ) -> Verdict:
-    """Write the breakdown to stdout; what it rests on goes to stderr. Returns the verdict, with what would help."""
+    """Write the breakdown and the forecast to stdout, notes to stderr. Returns the verdict, with what would help.
+
+    `here`: whether the device is part of this machine.
+    """
     found = estimate(config, facts, device, longest_tokens=longest, replay=True)
     decided = _decided(found)
     advice = advisor.suggestions(config, facts, found, longest_tokens=longest, replay=True)
     saved = savings(config, facts, device, longest_tokens=longest)
+    seen, basis = estimate_work.look(Question(config, device, here, found.checkpointing), facts)
     if as_json:
         extra = {"suggestions": [advisor.as_json(each) for each in advice], "savings": [asdict(each) for each in saved]}
-        write_json(as_plain(found, facts, decided) | extra)
+        write_json(as_plain(found, facts, decided) | estimate_work.as_json(seen, basis) | extra)
     else:
-        _write_text(found, facts, decided)
+        _write_heading(found, facts, decided)
+        estimate_work.write(seen, basis)
+        _write_terms(found)
         if explain:
             _write_formulas(explained(found, config, facts), on_gpu=device.kind == "cuda")
         _write_savings(saved)
@@ -104,7 +113,7 @@ def _hint(advice: tuple[advisor.Suggestion, ...], facts: "ModelFacts") -> str:
     return f"It fits with {advisor.as_flags(fitting.changes)} ({gib(fitting.need_bytes)}; {fitting.why})."
 
 
-def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
+def _write_heading(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
     device = found.device
     cards = f"{device.count} x {device.name} ({device.strategy})" if device.count > 1 else device.name
     write_line(f"{facts.id} on {cards}, batch of {found.rows:,} x {found.row_tokens:,} tokens")
@@ -114,6 +123,9 @@ def _write_text(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
     paged = f", {gib(found.need_bytes)} {when}" if found.paged_bytes else ""
     write_line(f"{gib(low)} to {gib(high)}{paged}, from a {found.source}")
     write_line()
+
+
+def _write_terms(found: Estimate) -> None:
     whole = max(found.full_bytes, 1)
     for term in found.terms:
         write_line(_bar_line(term, whole))

@@ -16,8 +16,10 @@ from qlora_tui.engine import environment
 _WIDTH = {"cpu": 1024, "cuda": 4096}
 _FEW_TOKENS, _MANY_TOKENS = 8, 512
 _TINY = 64
-_LEAST_S = 0.3
-"""Each measurement is repeated for so long; the fastest repetition counts, so that a busy machine does not."""
+_ROUNDS = 6
+_ROUND_S = 0.1
+"""Every round measures everything for so long. The fastest repetition of all rounds counts, so that a moment in which
+other programs use the processor does not."""
 
 
 def main() -> int:
@@ -31,13 +33,20 @@ def main() -> int:
 
 def _measured(device: str, quantization: str, dtype: str) -> dict[str, float]:
     width = _WIDTH[device]
-    call_s = _fastest(_passes(_TINY, 1, device, quantization, dtype), device)
-    few_s = _fastest(_passes(width, _FEW_TOKENS, device, quantization, dtype), device)
-    many_s = _fastest(_passes(width, _MANY_TOKENS, device, quantization, dtype), device)
+    passes = {
+        "op": _passes(_TINY, 1, device, "none", dtype),
+        "call": _passes(_TINY, 1, device, quantization, dtype),
+        "few": _passes(width, _FEW_TOKENS, device, quantization, dtype),
+        "many": _passes(width, _MANY_TOKENS, device, quantization, dtype),
+    }
+    best = dict.fromkeys(passes, float("inf"))
+    for _ in range(_ROUNDS):
+        for name, once in passes.items():
+            best[name] = min(best[name], _fastest(once, device))
     weights = width * width
-    flop_s = max(many_s - few_s, 1e-9) / (4 * weights * (_MANY_TOKENS - _FEW_TOKENS))
-    weight_s = max(few_s - call_s - 4 * weights * _FEW_TOKENS * flop_s, 0.0) / weights
-    return {"weight_s": weight_s, "flop_s": flop_s, "call_s": call_s}
+    flop_s = max(best["many"] - best["few"], 1e-9) / (4 * weights * (_MANY_TOKENS - _FEW_TOKENS))
+    weight_s = max(best["few"] - best["call"] - 4 * weights * _FEW_TOKENS * flop_s, 0.0) / weights
+    return {"weight_s": weight_s, "flop_s": flop_s, "call_s": best["call"], "op_s": best["op"]}
 
 
 def _passes(width: int, tokens: int, device: str, quantization: str, dtype: str) -> Callable[[], None]:
@@ -74,7 +83,7 @@ def _fastest(once: Callable[[], None], device: str) -> float:
     import torch
 
     once()
-    best, until_s = float("inf"), time.monotonic() + _LEAST_S
+    best, until_s = float("inf"), time.monotonic() + _ROUND_S
     while time.monotonic() < until_s or best == float("inf"):
         began_s = time.monotonic()
         once()

@@ -1,12 +1,14 @@
 """How long a run trains: by a finished run of the same model here, else by the measured speed of this machine."""
 
 from dataclasses import dataclass
-from math import prod
+from math import exp, prod
+from statistics import NormalDist
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError, StorageError
 from qlora_tui.forecast.speed import Speed
 from qlora_tui.forecast.work import Work
+from qlora_tui.memory import trainable
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.stored_estimate import BEFORE_START
 from qlora_tui.models.facts import ModelFacts
@@ -16,11 +18,14 @@ from qlora_tui.runs.freeze import frozen
 from qlora_tui.runs.pace import seconds_per_step
 from qlora_tui.runs.store import RunFolder
 
-_TYPICAL = Speed(weight_s=3e-10, flop_s=1e-11, call_s=5e-5)
+_TYPICAL = Speed(weight_s=3e-10, flop_s=1e-11, call_s=5e-5, op_s=5e-5)
 """Of a CPU with two cores. Only ratios of times are taken from it."""
 
-_CALLS_PER_LAYER = 6
-"""Operations as costly as a call beside each linear layer: norms, the adapter, attention, activations."""
+_OPS_PER_LAYER = 5
+"""Small operations that come with each linear layer: norms, the adapter, attention, activations."""
+
+_LENGTH_SPREAD = 0.5
+"""Standard deviation of the logarithm of row lengths, as in common instruction data."""
 
 _LARGEST_LOG_BYTES = 32 << 20
 """Longer logs take seconds to read."""
@@ -101,7 +106,7 @@ def duration(
         now_s *= seen.step_s / accumulation / then_s
         basis = f"as run {seen.run} took on this machine"
     elif speed is not None:
-        basis = "from a measurement of single layers on this machine; it may be off by a factor of two"
+        basis = "measured on single layers here; may be off by a factor of two, by more on a busy machine"
     else:
         return None
     evaluation_s = now_s * _forward_share(config, checkpointing) * work.eval_tokens / per_micro_batch
@@ -110,7 +115,7 @@ def duration(
 
 
 def pass_s(config: RunConfig, facts: ModelFacts, checkpointing: bool, tokens: float, speed: Speed) -> float:
-    """Return the seconds of a forward and a backward pass over one micro batch of `tokens` tokens."""
+    """Return the seconds of a forward and a backward pass over one micro batch of `tokens` tokens without padding."""
     passes = _passes(config, checkpointing) / 2  # a speed is that of two passes
     weights = calls = 0.0
     for group in facts.modules:
@@ -123,10 +128,30 @@ def pass_s(config: RunConfig, facts: ModelFacts, checkpointing: bool, tokens: fl
         calls += group.count
     if facts.tied:
         weights += facts.vocab_size * facts.hidden_size
-    row_tokens = tokens / (1 if config.training.packing else config.training.micro_batch_size)
+    if config.adapter.kind == "lora" and facts.moe is None:  # three passes: its weights have gradients, too
+        weights += 1.5 * trainable.parameters(trainable.tensors(facts, config.adapter, 4))
+    rows = 1 if config.training.packing else config.training.micro_batch_size
+    row_tokens = _padded(config, tokens / rows)
+    tokens = rows * row_tokens
     attention = facts.layers * max(facts.heads * facts.head_dim, facts.hidden_size) * row_tokens
     flops = 4 * tokens * (weights + attention)  # two passes of two operations for each weight
-    return passes * (weights * speed.weight_s + flops * speed.flop_s + calls * _CALLS_PER_LAYER * speed.call_s)
+    return passes * (
+        weights * speed.weight_s + flops * speed.flop_s + calls * (speed.call_s + _OPS_PER_LAYER * speed.op_s)
+    )
+
+
+def _padded(config: RunConfig, row_tokens: float) -> float:
+    """Return the length of a batch whose rows have `row_tokens` tokens on average: that of its longest row.
+
+    Row lengths are taken to be distributed log-normally. Source: Blom's approximation of normal order statistics.
+    """
+    training = config.training
+    if training.packing or training.group_by_length:
+        return row_tokens
+    rows = training.micro_batch_size
+    longest = NormalDist().inv_cdf((rows - 0.375) / (rows + 0.25))
+    padded = row_tokens * exp(_LENGTH_SPREAD * longest - (_LENGTH_SPREAD**2 / 2 if rows > 1 else 0))
+    return max(row_tokens, min(padded, training.max_length_tokens))
 
 
 def _passes(config: RunConfig, checkpointing: bool) -> int:

@@ -35,6 +35,9 @@ class Speed:
     call_s: float
     """Seconds for each layer, however small."""
 
+    op_s: float
+    """Seconds for each other small operation, such as a norm or an activation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -11,6 +11,7 @@ from qlora_tui.config.fields import value
 from qlora_tui.config.overrides import edited
 from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import QloraError
+from qlora_tui.forecast.outlook import Question
 from qlora_tui.forecast.work import Rows
 from qlora_tui.hardware import Machine
 from qlora_tui.memory import device as devices
@@ -132,6 +133,16 @@ class Price:
         """Entry of plan.json; None while only the quick estimate or that of another card is known."""
         longest = self.counted.longest(self.config) if self.counted is not None else None
         return entry(self.estimate, self.device, longest) if self.replayed and self.here else None
+
+    @property
+    def question(self) -> Question:
+        """The run whose steps and time are asked for."""
+        checkpointing = self.estimate.checkpointing
+        return Question(self.config, self.device, self.here, checkpointing, self.counted_rows(self.config))
+
+    def counted_rows(self, config: RunConfig) -> Rows | None:
+        """Return the counted rows for another configuration; None where they were not counted."""
+        return self.counted.rows(config) if self.counted is not None else None
 
     @property
     def largest(self) -> str:

@@ -477,12 +477,12 @@ async def test_the_measured_quantization_error_of_the_model_is_shown_before_choo
 
 
 async def test_steps_tokens_and_time_are_shown_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "measure", lambda *_: Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4))
+    monkeypatch.setattr(speed, "measure", lambda *_: Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4, op_s=1e-4))
     app = workbench()
     async with app.run_test(size=(80, 24)) as pilot:
         await priced(pilot, app)
         await until(pilot, lambda: "245 steps, about 120,000 tokens, about " in text(app, "#fit-work"))
-        assert "measurement of single layers on this machine" in text(app, "#fit-work")
+        assert "measured on single layers here" in text(app, "#fit-work")
         assert setup(app).query_one("#fit-work").region.height == 1
         assert text(app, "#fit-answer").startswith("FITS  ")
         setup(app).query_one(Pricer).count(Counted(app.draft, 90, 90, 0, 1_600, 80_000, 0))
@@ -491,7 +491,7 @@ async def test_steps_tokens_and_time_are_shown_before_the_start(monkeypatch: pyt
 
 async def test_a_large_model_on_a_cpu_does_not_merely_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, machine(ram_gib=200))
-    monkeypatch.setattr(speed, "measure", lambda *_: Speed(weight_s=1e-9, flop_s=1e-10, call_s=1e-4))
+    monkeypatch.setattr(speed, "measure", lambda *_: Speed(weight_s=1e-9, flop_s=1e-10, call_s=1e-4, op_s=1e-4))
     monkeypatch.setattr(catalogue, "ids", lambda: ("meta-llama/Llama-2-13b-hf", "Qwen/Qwen3-0.6B"))
     app = workbench()
     async with app.run_test(size=WIDE) as pilot:

@@ -16,12 +16,12 @@ from qlora_tui.errors import EnvironmentProblem, QloraError
 from qlora_tui.evaluation import quantization_errors
 from qlora_tui.evaluation.quantization_errors import QuantizationErrors
 from qlora_tui.forecast.forecast import Forecast
+from qlora_tui.forecast.outlook import Outlook, Question
 from qlora_tui.hardware import Machine
 from qlora_tui.memory.advisor import suggestions
 from qlora_tui.models.choices import Choice
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.ui.amounts import gib, signed_gib
-from qlora_tui.ui.outlook import Outlook
 from qlora_tui.ui.pricing import Counted, Price, badge, device_of, effects, price
 from qlora_tui.ui.widgets.fit_panel import Advice
 
@@ -179,19 +179,20 @@ class Pricer(Widget):
         self._judge(worker, found, base or config, choices, machine)
 
     def _foresee(self, worker: Worker[None], found: Price, facts: ModelFacts) -> None:
-        seen = self._outlook.of(found, facts)
-        self._post(worker, self.Foreseen(found.config, seen, self._outlook.note(found, seen)))
+        asked = found.question
+        seen = self._outlook.of(asked, facts)
+        self._post(worker, self.Foreseen(found.config, seen, self._outlook.note(asked, seen)))
         if seen.work is not None and seen.duration is None and not worker.is_cancelled:
-            self.app.call_from_thread(self._begin_measuring, found)
+            self.app.call_from_thread(self._begin_measuring, asked)
 
-    def _begin_measuring(self, found: Price) -> None:
-        if self._outlook.claim(found):
-            self._measure(found)
+    def _begin_measuring(self, asked: Question) -> None:
+        if self._outlook.claim(asked):
+            self._measure(asked)
 
     @work(thread=True, group="speed", exit_on_error=False)
-    def _measure(self, found: Price) -> None:
+    def _measure(self, asked: Question) -> None:
         """Measure this machine, once: no run of such a model has finished here."""
-        self._outlook.measure(found)
+        self._outlook.measure(asked)
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self._begin)
 
@@ -230,7 +231,8 @@ class Pricer(Widget):
                 except QloraError:
                     continue
             badges[facts.id] = badge(config, facts, device, found.counted)
-            if badges[facts.id] == "fits" and found.here and self._outlook.is_slow(config, facts, device, found):
+            asked = Question(config, device, found.here, False, found.counted_rows(config))
+            if badges[facts.id] == "fits" and self._outlook.is_slow(asked, facts):
                 badges[facts.id] = "slow"
             if number % _BADGES_AT_ONCE == 0 or number == len(todo):
                 self._badges = dict(badges)
