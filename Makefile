@@ -53,6 +53,7 @@ starter: $(INSTALLED_DEV) ## Build the starter model and its data again from not
 
 screenshots: $(INSTALLED_DEV) ## Draw the pictures of the screens again; look at them.
 	$(BIN)/python -m pytest -n 0 -m "long or not long" tests/ui -k snapshots --snapshot-update
+	cp 'tests/ui/__snapshots__/test_run_snapshots/test_finished[ember-160x45].svg' qlora_tui/manual/workbench.svg
 
 manual: $(INSTALLED_DEV) ## Write the reference of all settings into the manual.
 	$(BIN)/python -m tests.settings_reference
