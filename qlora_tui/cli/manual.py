@@ -15,7 +15,7 @@ _SHELL = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def examples(command: str) -> list[str]:
     """Return the lines of the manual that run `command`, such as "qlora-tui runs list"."""
     wanted = re.compile(rf"(^|\| ){re.escape(command)}( |$)")
-    blocks = (block for page in pages() for block in _SHELL.findall(page.text))
+    blocks = (block.replace("\\\n ", "") for page in pages() for block in _SHELL.findall(page.text))
     return list(dict.fromkeys(line for block in blocks for line in block.splitlines() if wanted.search(line)))
 
 
