@@ -63,7 +63,7 @@ async def test_page_text_scrolls_by_keys(settle: Settle) -> None:
         await until(pilot, lambda: isinstance(app.screen, Manual) and heading(pilot) == "# Configuration reference")
         await pilot.press("enter")
         text = app.screen.query_one(PageText)
-        assert text.has_focus
+        await until(pilot, lambda: text.has_focus)
         await pilot.press("pagedown")
         await until(pilot, lambda: text.scroll_y > 0)
         await pilot.press("escape")

@@ -42,6 +42,7 @@ class Manual(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Horizontal(id="manual-box") as box:
             box.border_title = "Manual"
+            box.border_subtitle = "Enter scrolls the page, Escape closes"
             yield Pages(*(Option(name, id=name) for name in manual.ORDER), id="pages")
             with PageText(id="page-text"):
                 yield Markdown(open_links=False)
@@ -51,6 +52,8 @@ class Manual(ModalScreen[None]):
 
     @on(OptionList.OptionHighlighted)
     async def _show(self, event: OptionList.OptionHighlighted) -> None:
+        if event.option is not self.query_one(Pages).highlighted_option:
+            return  # The cursor has moved on while another page was drawn.
         page = next(page for page in manual.pages() if page.name == event.option_id)
         await self.query_one(Markdown).update(page.text)
         self.query_one(PageText).scroll_home(animate=False)
