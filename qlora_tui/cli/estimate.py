@@ -93,10 +93,10 @@ def estimate(
     history: History = False,
     as_json: Json = False,
 ) -> None:
-    """Estimate a run's peak memory, whether it fits, its steps and its training time.
+    """Estimate the memory and time of a run, and whether it fits.
 
-    Downloads a few kilobytes at most. Exit codes: 0 fits (also with optimizer paging), 13 may just fit, 6 does
-    not fit, 9 the model cannot be trained.
+    The result also has the steps and tokens. Downloads a few kilobytes at most. Exit codes: 0 fits (also with
+    optimizer paging), 13 may just fit, 6 does not fit, 9 the model cannot be trained.
     """
     from qlora_tui.cli import estimate_measure, estimate_view
 
