@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qlora_tui import __version__, hardware, paths
-from qlora_tui.data.downloads import offline, size
+from qlora_tui.data.downloads import offline
+from qlora_tui.units import disk, memory
 
 Verdict = Literal["ok", "note", "problem", "broken"]
 """broken: nothing can be trained. problem: something will fail. note: good to know."""
@@ -52,7 +53,7 @@ def _machine() -> Iterator[Finding]:
     machine = hardware.snapshot()
     bf16 = "has" if hardware.cpu_has_native_bf16() else "has no"
     yield Finding("CPU", "ok", f"{machine.cpu_cores} cores, {bf16} native bfloat16")
-    free = f"{size(machine.ram_available_bytes)} of {size(machine.ram_total_bytes)} available"
+    free = f"{memory(machine.ram_available_bytes)} of {memory(machine.ram_total_bytes)} available"
     if machine.ram_available_bytes < _LOW_RAM_BYTES:
         yield Finding("RAM", "problem", free, "Close other programs: loading a model needs RAM.")
     else:
@@ -63,7 +64,9 @@ def _machine() -> Iterator[Finding]:
     yield Finding("NVIDIA driver", "ok", machine.driver)
     for gpu in machine.gpus:
         capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else "unknown"
-        detail = f"{gpu.name}, {size(gpu.free_bytes)} of {size(gpu.total_bytes)} free, compute capability {capability}"
+        detail = (
+            f"{gpu.name}, {memory(gpu.free_bytes)} of {memory(gpu.total_bytes)} free, compute capability {capability}"
+        )
         yield Finding(f"GPU {gpu.index}", "ok", detail)
 
 
@@ -75,7 +78,7 @@ def _disk(subject: str, folder: Path, variable: str) -> Finding:
     if not os.access(existing, os.W_OK | os.X_OK):
         return Finding(subject, "broken", f"{existing} is not writable", f"Change its permissions, or set {variable}.")
     free_bytes = hardware.free_disk_bytes(existing)
-    detail = f"{size(free_bytes)} free in {folder}"
+    detail = f"{disk(free_bytes)} free in {folder}"
     if free_bytes < _LOW_DISK_BYTES:
         return Finding(subject, "problem", detail, f"Free some space, or set {variable} to another disk.")
     return Finding(subject, "ok", detail)

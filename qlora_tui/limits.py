@@ -19,6 +19,7 @@ import psutil
 
 from qlora_tui.errors import QloraError
 from qlora_tui.terminal import narrate
+from qlora_tui.units import memory
 
 POLL_S = 0.05
 _GRACE_S = 2.0
@@ -119,7 +120,7 @@ class limited:  # noqa: N801  (used as a context manager, like `suppress`)
         elif cpu_s - self._began_cpu_s > self.cpu_s:
             self._interrupt(f"took more than {self.cpu_s:.0f} s of CPU time", cpu_s)
         elif self._grown(used_bytes) > self.memory_bytes:
-            self._interrupt(f"took more than {self.memory_bytes / 2**30:.1f} GiB of memory", cpu_s)
+            self._interrupt(f"took more than {memory(self.memory_bytes)} of memory", cpu_s)
 
     def _grown(self, used_bytes: int) -> int:
         return used_bytes - self._began_bytes

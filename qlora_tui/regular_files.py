@@ -11,6 +11,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
+from qlora_tui.units import memory
+
 LARGEST_BYTES = 256 << 20
 """Size limit of files that are read completely: JSON, TOML, templates, tokenizers."""
 
@@ -58,7 +60,7 @@ def _check(path: Path, about: os.stat_result, limit_bytes: int | None) -> None:
 
 
 def _too_large(path: Path, limit_bytes: int) -> UnsuitableFileError:
-    limit = f"{limit_bytes >> 20} MiB" if limit_bytes >= 1 << 20 else f"{limit_bytes >> 10} KiB"
+    limit = memory(limit_bytes)
     return UnsuitableFileError(errno.EFBIG, f"it is larger than {limit}", str(path))
 
 

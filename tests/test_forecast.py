@@ -9,11 +9,12 @@ from qlora_tui.config.overrides import edited, resolve
 from qlora_tui.data.volume import Volume, volume
 from qlora_tui.forecast import speed as speeds
 from qlora_tui.forecast.duration import Observed, duration, pass_s
-from qlora_tui.forecast.forecast import about, forecast
+from qlora_tui.forecast.forecast import forecast
 from qlora_tui.forecast.speed import Kind, Speed
 from qlora_tui.forecast.work import Rows, rows_of, work_of
 from qlora_tui.memory.device import card
 from qlora_tui.models import describe
+from qlora_tui.units import approximate_duration
 
 SPEED = Speed(weight_s=1e-9, flop_s=1e-11, call_s=1e-4, op_s=1e-4)
 
@@ -160,4 +161,4 @@ def test_a_measurement_is_kept_for_its_kind(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_time_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
-    assert about(seconds) == text
+    assert approximate_duration(seconds) == text

@@ -21,6 +21,7 @@ from qlora_tui import redaction
 from qlora_tui.arena.judge_prompts import Prompt
 from qlora_tui.errors import EnvironmentProblem, QloraError, UsageError
 from qlora_tui.redaction import redacted
+from qlora_tui.units import memory
 
 _READ_BYTES = 1 << 16
 _LARGEST_REPLY_BYTES = 8 << 20
@@ -176,7 +177,7 @@ class EndpointJudge:
                 if time.monotonic() > deadline_s:
                     raise TimeoutError(f"no whole reply within {self.settings.timeout_s:g} s")
                 if len(content) > _LARGEST_REPLY_BYTES:
-                    raise _LostReplyError(f"the reply is larger than {_LARGEST_REPLY_BYTES >> 20} MiB")
+                    raise _LostReplyError(f"the reply is larger than {memory(_LARGEST_REPLY_BYTES)}")
             if response.length:
                 raise _LostReplyError(f"the reply ends {response.length} bytes early")
         return self._reply(content)

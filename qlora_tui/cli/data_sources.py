@@ -13,6 +13,7 @@ from qlora_tui.cli.consent import agrees
 from qlora_tui.cli.data_options import Columns, Config, IgnoreColumns, Revision, SkipBadRows, Split
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate, printable
+from qlora_tui.units import disk
 
 if TYPE_CHECKING:
     from qlora_tui.config.data import SourceSpec
@@ -150,9 +151,8 @@ def consent(yes: bool) -> "Consent":
     """Says yes to downloads when told so, asks where a person is at the terminal, else says no."""
 
     def answer(download: "Download") -> bool:
-        from qlora_tui.data.downloads import size
 
-        line = f"download {download.what}, {size(download.size_bytes)}, to {download.destination}"
+        line = f"download {download.what}, {disk(download.size_bytes)}, to {download.destination}"
         if yes:
             narrate(line)
             return True

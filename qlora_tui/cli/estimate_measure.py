@@ -7,11 +7,11 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from qlora_tui.cli.estimate_view import gib
 from qlora_tui.cli.output import write_facts, write_json, write_table
 from qlora_tui.errors import ExitCode, QloraError, UsageError
 from qlora_tui.memory.estimate import Estimate, estimate
 from qlora_tui.terminal import narrate
+from qlora_tui.units import memory
 
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
@@ -54,9 +54,9 @@ def show_history(*, as_json: bool) -> None:
             each.run,
             each.model,
             each.device,
-            gib(each.before_bytes),
-            gib(each.estimated_bytes),
-            gib(each.measured_bytes),
+            memory(each.before_bytes),
+            memory(each.estimated_bytes),
+            memory(each.measured_bytes),
             f"{each.error:+.1%}",
         ]
         for each in checked
@@ -110,10 +110,10 @@ def _write_measured(facts: "ModelFacts", expected: Estimate, measured: dict[str,
     write_facts(
         {
             "batch": f"{measured['rows']} x {measured['row_tokens']:,} tokens",
-            "measured peak": gib(measured["peak_bytes"]),
-            "estimated peak": f"{gib(expected.peak_bytes)} ({error:+.1%}, from a {expected.source})",
-            **({"reserved by PyTorch": gib(reserved)} if reserved else {}),
-            **({"CUDA context": gib(context)} if context else {}),
+            "measured peak": memory(measured["peak_bytes"]),
+            "estimated peak": f"{memory(expected.peak_bytes)} ({error:+.1%}, from a {expected.source})",
+            **({"reserved by PyTorch": memory(reserved)} if reserved else {}),
+            **({"CUDA context": memory(context)} if context else {}),
         }
     )
 
@@ -189,18 +189,18 @@ def _write_simulation(found: dict[str, Any], need: int, expected: Estimate) -> N
     peaks = found["phase_peaks"]
     in_step = found["peak_bytes"] == found["step_peak_bytes"]
     where = f"in the step, {found['phase']}" if in_step else f"in {max(peaks, key=peaks.get)}"
-    parts = {name: gib(size) for name, size in sorted(found["by_category"].items(), key=lambda item: -item[1])}
+    parts = {name: memory(size) for name, size in sorted(found["by_category"].items(), key=lambda item: -item[1])}
     write_facts(
         {
             "batch": f"{found['rows']} x {found['row_tokens']:,} tokens",
-            "stored": gib(found["stored_bytes"]),
-            "peak allocated": f"{gib(found['peak_bytes'])}, {where}",
-            "peak of the step": gib(found["step_peak_bytes"]),
-            "smallest capacity": gib(found["capacity_bytes"]),
-            "reserved without pressure": gib(found["reserved_bytes"]),
-            **({"paged": gib(found["paged_bytes"])} if found["paged_bytes"] else {}),
-            "needs with the context": gib(need),
-            **({"estimated": gib(expected.need_bytes)} if expected.device.kind == "cuda" else {}),
+            "stored": memory(found["stored_bytes"]),
+            "peak allocated": f"{memory(found['peak_bytes'])}, {where}",
+            "peak of the step": memory(found["step_peak_bytes"]),
+            "smallest capacity": memory(found["capacity_bytes"]),
+            "reserved without pressure": memory(found["reserved_bytes"]),
+            **({"paged": memory(found["paged_bytes"])} if found["paged_bytes"] else {}),
+            "needs with the context": memory(need),
+            **({"estimated": memory(expected.need_bytes)} if expected.device.kind == "cuda" else {}),
             "at the peak of the step": "\n".join(f"{name:16} {size:>10}" for name, size in parts.items()),
         }
     )

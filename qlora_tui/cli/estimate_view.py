@@ -18,6 +18,7 @@ from qlora_tui.memory.table import table
 from qlora_tui.memory.tensors import NAMES, explained
 from qlora_tui.memory.terms import Term
 from qlora_tui.terminal import narrate
+from qlora_tui.units import memory
 
 if TYPE_CHECKING:
     from qlora_tui.config.run import RunConfig
@@ -110,7 +111,7 @@ def _hint(advice: tuple[advisor.Suggestion, ...], facts: "ModelFacts") -> str:
     fitting = next((each for each in advice if each.fits), None)
     if fitting is None:
         return f"No setting makes {facts.id} fit here: take a smaller model or a larger card."
-    return f"It fits with {advisor.as_flags(fitting.changes)} ({gib(fitting.need_bytes)}; {fitting.why})."
+    return f"It fits with {advisor.as_flags(fitting.changes)} ({memory(fitting.need_bytes)}; {fitting.why})."
 
 
 def _write_heading(found: Estimate, facts: "ModelFacts", decided: Verdict) -> None:
@@ -120,8 +121,8 @@ def _write_heading(found: Estimate, facts: "ModelFacts", decided: Verdict) -> No
     write_line(textwrap.fill(f"{decided.answer}: {decided.reason}", _WIDTH))
     low, high = found.low_bytes + found.paged_bytes, found.high_bytes + found.paged_bytes
     when = "under memory pressure" if device.kind == "cpu" else "when paged"
-    paged = f", {gib(found.need_bytes)} {when}" if found.paged_bytes else ""
-    write_line(f"{gib(low)} to {gib(high)}{paged}, from a {found.source}")
+    paged = f", {memory(found.need_bytes)} {when}" if found.paged_bytes else ""
+    write_line(f"{memory(low)} to {memory(high)}{paged}, from a {found.source}")
     write_line()
 
 
@@ -129,7 +130,7 @@ def _write_terms(found: Estimate) -> None:
     whole = max(found.full_bytes, 1)
     for term in found.terms:
         write_line(_bar_line(term, whole))
-    write_line(f"{'total':{_LABEL}}{gib(found.full_bytes):>10}")
+    write_line(f"{'total':{_LABEL}}{memory(found.full_bytes):>10}")
     if found.paged_bytes:
         write_line("* can be paged to CPU memory")
     write_line()
@@ -139,7 +140,7 @@ def _write_terms(found: Estimate) -> None:
 def _bar_line(term: Term, whole: int) -> str:
     share = term.bytes / whole
     label = f"{term.label} *" if term.paged else term.label
-    line = f"{label[: _LABEL - 1]:{_LABEL}}{gib(term.bytes):>10} {share:>4.0%} {bar(share, _WIDTH - _LABEL - 17)}"
+    line = f"{label[: _LABEL - 1]:{_LABEL}}{memory(term.bytes):>10} {share:>4.0%} {bar(share, _WIDTH - _LABEL - 17)}"
     return line.rstrip()
 
 
@@ -155,11 +156,11 @@ def _write_phases(found: Estimate) -> None:
     for phase, size in found.phases.items():
         mark = "  <- the peak" if phase == found.peak_phase else ""
         mark += f", in {_STEP_PHASES[found.step_phase]}" if mark and phase in ("first_step", "steady") else ""
-        write_line(f"{PHASE_LABELS[phase]:{_LABEL}}{gib(size):>10}{mark}")
+        write_line(f"{PHASE_LABELS[phase]:{_LABEL}}{memory(size):>10}{mark}")
     checkpointing = "on" if found.checkpointing else "off"
     write_line(f"{'gradient checkpointing':{_LABEL}}{checkpointing:>10}")
     if len(found.per_card) > 1:
-        write_line(_wrapped("each card: " + ", ".join(gib(size) for size in found.per_card)))
+        write_line(_wrapped("each card: " + ", ".join(memory(size) for size in found.per_card)))
 
 
 def _write_formulas(terms: tuple[Term, ...], *, on_gpu: bool) -> None:
@@ -185,7 +186,7 @@ def _write_savings(saved: tuple[Saving, ...]) -> None:
     write_line()
     for each in saved:
         verb = "costs" if each.saves_bytes < 0 else "saves" if each.in_use else "would save"
-        write_line(f"{each.name:{_LABEL}}{verb} {gib(abs(each.saves_bytes))}")
+        write_line(f"{each.name:{_LABEL}}{verb} {memory(abs(each.saves_bytes))}")
 
 
 def _write_advice(advice: tuple[advisor.Suggestion, ...]) -> None:
@@ -195,7 +196,7 @@ def _write_advice(advice: tuple[advisor.Suggestion, ...]) -> None:
     for each in advice:
         state = "fits with" if each.fits else "not enough:"
         write_line(f"{state} {advisor.as_flags(each.changes)}")
-        write_line(f"    needs {gib(each.need_bytes)}; {each.why}")
+        write_line(f"    needs {memory(each.need_bytes)}; {each.why}")
 
 
 def write_fit(
@@ -246,7 +247,7 @@ def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *
         [
             f"{row.size_gb:g} GB",
             row.verdict.answer,
-            gib(row.estimate.need_bytes),
+            memory(row.estimate.need_bytes),
             "on" if row.estimate.checkpointing else "off",
             *(f"{value:,}" if value else "-" for value in (row.batch, row.length_tokens, row.rank)),
         ]
@@ -254,12 +255,3 @@ def write_table(config: "RunConfig", facts: "ModelFacts", longest: int | None, *
     ]
     write_rows(columns, cells)
     narrate("batch (rows), length (tokens), rank: the largest that fits, all else as configured; -: none does")
-
-
-def gib(size_bytes: int) -> str:
-    """A size as cards are measured: in powers of 1024."""
-    if size_bytes < 1 << 20:
-        return f"{size_bytes / 1024:.1f} KiB"
-    if size_bytes < GIB // 100:
-        return f"{size_bytes / (1 << 20):.1f} MiB"
-    return f"{size_bytes / GIB:.2f} GiB"

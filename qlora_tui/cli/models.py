@@ -9,6 +9,7 @@ from qlora_tui.cli import completion
 from qlora_tui.cli.command import Noun
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate, rewrite_line
+from qlora_tui.units import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,6 @@ def list_models(known: Known = False, as_json: Json = False) -> None:
         _list_known(as_json)
         return
     from qlora_tui.cli.output import write_json, write_table
-    from qlora_tui.data.downloads import size
     from qlora_tui.models.store import stored_models
 
     models = stored_models()
@@ -117,7 +117,7 @@ def list_models(known: Known = False, as_json: Json = False) -> None:
         )
     elif models:
         rows = [
-            [model.id, size(model.size_bytes), "complete" if model.complete else "incomplete", model.revisions[0][:12]]
+            [model.id, disk(model.size_bytes), "complete" if model.complete else "incomplete", model.revisions[0][:12]]
             for model in models
         ]
         write_table(["id", "size", "state", "newest revision"], rows)
@@ -152,7 +152,6 @@ def download(
     """
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.config.model import ModelSpec
-    from qlora_tui.data.downloads import size
     from qlora_tui.errors import UsageError
     from qlora_tui.models.download import download as fetch
     from qlora_tui.models.hub import missing_files, snapshot
@@ -166,7 +165,7 @@ def download(
         narrate(f"{model} is complete in the hub cache")
         _write_folder(model, snapshot(spec), as_json=as_json)
         return
-    narrate(f"{model} at {missing.commit[:12]}: {len(missing.sizes_bytes)} files, {size(missing.total_bytes)}")
+    narrate(f"{model} at {missing.commit[:12]}: {len(missing.sizes_bytes)} files, {disk(missing.total_bytes)}")
     confirmed("Download this?", yes=yes)
     folder = fetch(missing, _progress(missing.total_bytes))
     _write_folder(model, folder, as_json=as_json)
@@ -186,20 +185,18 @@ def rm(model: HubModel, yes: Yes = False, as_json: Json = False) -> None:
     """Delete all revisions of a model from the hub cache."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
-    from qlora_tui.data.downloads import size
     from qlora_tui.models import store
 
     found = store.find(model)
-    confirmed(f"Delete {found.path} with {size(found.size_bytes)}?", yes=yes)
+    confirmed(f"Delete {found.path} with {disk(found.size_bytes)}?", yes=yes)
     freed_bytes = store.remove(found)
     if as_json:
         write_json({"deleted": found.id, "freed_bytes": freed_bytes})
-    narrate(f"{found.id} deleted, {size(freed_bytes)} freed")
+    narrate(f"{found.id} deleted, {disk(freed_bytes)} freed")
 
 
 def _progress(total_bytes: int | None) -> "Arrived":
     """Narrates a download: one line that is rewritten on a terminal, else a line every tenth part."""
-    from qlora_tui.data.downloads import size
 
     live = sys.stderr.isatty()
     told = -1
@@ -211,7 +208,7 @@ def _progress(total_bytes: int | None) -> "Arrived":
         if step == told:
             return
         told = step
-        line = f"{size(done_bytes)} of {size(total_bytes)} ({percent} %)"
+        line = f"{disk(done_bytes)} of {disk(total_bytes)} ({percent} %)"
         if live:
             rewrite_line(line, last=percent >= 100)
         else:
@@ -243,7 +240,6 @@ def _module_row(group: Any) -> list[str]:
 
 
 def _shown(facts: "ModelFacts") -> dict[str, str]:
-    from qlora_tui.data.downloads import size
 
     rows = {
         "model": facts.id,
@@ -256,8 +252,8 @@ def _shown(facts: "ModelFacts") -> dict[str, str]:
         "experts": _experts(facts),
         "vocabulary": f"{facts.vocab_size:,} tokens, head {'tied' if facts.tied else 'of its own'}",
         "context": _context(facts),
-        "weights": f"{facts.dtype}, {size(facts.checkpoint_bytes)}",
-        "download": size(facts.download_bytes) if facts.download_bytes is not None else "",
+        "weights": f"{facts.dtype}, {disk(facts.checkpoint_bytes)}",
+        "download": disk(facts.download_bytes) if facts.download_bytes is not None else "",
         "licence": (facts.licence or "not stated") + (", gated" if facts.gated else ""),
     }
     return {name: value for name, value in rows.items() if value}

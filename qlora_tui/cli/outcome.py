@@ -1,6 +1,5 @@
 """How a run ended, as a last line and an exit code."""
 
-from qlora_tui.data.downloads import size
 from qlora_tui.errors import CancelledError, ExitCode, QloraError, StorageError
 from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs.checkpoints import newest_complete
@@ -9,6 +8,7 @@ from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.state import RunState
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.terminal import narrate
+from qlora_tui.units import disk, memory
 
 
 def report(follower: Follower) -> None:
@@ -64,9 +64,9 @@ def _finished(run: RunFolder, state: RunState) -> None:
     if finished is None:
         return
     metrics = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in finished.metrics.items())
-    peak = f", peak memory {size(finished.peak_bytes)}{_estimated(run)}" if finished.peak_bytes else ""
+    peak = f", peak memory {memory(finished.peak_bytes)}{_estimated(run)}" if finished.peak_bytes else ""
     narrate(f"{run.name} finished: {finished.step} steps in {finished.train_seconds:.1f} s{metrics}{peak}")
-    narrate(f"adapter: {run.adapter} ({size(finished.adapter_bytes)})")
+    narrate(f"adapter: {run.adapter} ({disk(finished.adapter_bytes)})")
     narrate(f"talk to it: qlora-tui chat {run.name}")
 
 
@@ -74,5 +74,5 @@ def _estimated(run: RunFolder) -> str:
     expected = StoredEstimate.of(read_plan(run))
     if expected is None:
         return ""
-    said = f"{size(expected.full_bytes)} estimated"
+    said = f"{memory(expected.full_bytes)} estimated"
     return f" ({said} for {expected.covers})" if expected.covers else f" ({said})"

@@ -6,6 +6,7 @@ from qlora_tui.cli import compare, runs_bin
 from qlora_tui.cli.command import Noun
 from qlora_tui.cli.options import Json, Run
 from qlora_tui.terminal import narrate
+from qlora_tui.units import disk, memory
 
 if TYPE_CHECKING:
     from qlora_tui.runs.jobs import Job
@@ -92,7 +93,6 @@ def _steps(done: int, total: int | None) -> str:
 def _facts(job: "Job") -> dict[str, str]:
     """The facts that are known, in reading order."""
     from qlora_tui.cli.output import moment
-    from qlora_tui.data.downloads import size
     from qlora_tui.runs import damage, extension, narration, store
     from qlora_tui.runs.summary import brief
 
@@ -111,14 +111,14 @@ def _facts(job: "Job") -> dict[str, str]:
         "progress": narration.step(state, running=job.alive),
         "evaluation": narration.line(state.evals.last) if state.evals.last else "",
         "best": narration.line(state.best_eval) if state.best_eval else "",
-        "peak memory": size(state.peak_bytes) if state.peak_bytes else "",
+        "peak memory": memory(state.peak_bytes) if state.peak_bytes else "",
         "checkpoints": ", ".join(str(item.step) for item in state.checkpoints),
         "training loss": narration.losses(state),
         "changed": ", ".join(f"{key} = {value}" for key, value in extension.changed_settings(state).items()),
         "damage": "\n".join(damage.found(job.run, state, by_content=True)),
         "warnings": "\n".join(dict.fromkeys(item.message for item in state.warnings)),
         "adapter": str(job.run.adapter) if job.run.adapter.is_dir() else "",
-        "folder": f"{job.run.path} ({size(store.size_bytes(job.run))})",
+        "folder": f"{job.run.path} ({disk(store.size_bytes(job.run))})",
         "created": moment(summary["created_s"]),
         "last event": moment(summary["last_event_s"]),
     }

@@ -7,6 +7,7 @@ import typer
 from qlora_tui.cli import completion
 from qlora_tui.cli.options import Json, Yes
 from qlora_tui.terminal import narrate
+from qlora_tui.units import disk
 
 if TYPE_CHECKING:
     from qlora_tui.runs.deleted import DeletedRun
@@ -46,12 +47,11 @@ def rm(names: _Runs, yes: Yes = False, as_json: Json = False) -> None:
     """
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
-    from qlora_tui.data.downloads import size
     from qlora_tui.runs import jobs, queue, store
 
     runs = _idle(names)
     sizes = {run.name: store.size_bytes(run) for run in runs}
-    total = size(sum(sizes.values()))
+    total = disk(sum(sizes.values()))
     confirmed(f"Delete {', '.join(str(run.path) for run in runs)} ({total}) permanently?", yes=yes)
     for run in runs:
         with jobs.hold(run), queue.removing(run.name):
@@ -96,7 +96,6 @@ def restore(
 def list_bin(as_json: Json = False) -> None:
     """List deleted runs that can be restored, with expiry dates."""
     from qlora_tui.cli.output import moment, write_json, write_table
-    from qlora_tui.data.downloads import size
     from qlora_tui.runs import deleted
 
     deleted.purge()
@@ -105,7 +104,7 @@ def list_bin(as_json: Json = False) -> None:
         write_json({"bin": found})
     elif found:
         rows = [
-            [each["name"], moment(each["deleted_s"]), moment(each["until_s"]), size(each["size_bytes"])]
+            [each["name"], moment(each["deleted_s"]), moment(each["until_s"]), disk(each["size_bytes"])]
             for each in found
         ]
         write_table(["name", "deleted", "kept until", "size"], rows)
@@ -117,18 +116,17 @@ def empty_bin(yes: Yes = False, as_json: Json = False) -> None:
     """Delete all runs in the bin permanently."""
     from qlora_tui.cli.consent import confirmed
     from qlora_tui.cli.output import write_json
-    from qlora_tui.data.downloads import size
     from qlora_tui.runs import deleted
 
     found = [_facts(entry) for entry in deleted.entries()]
     freed_bytes = sum(each["size_bytes"] for each in found)
     if found:
         count = f"{len(found)} {'run' if len(found) == 1 else 'runs'}"
-        confirmed(f"Delete {count} with {size(freed_bytes)} permanently?", yes=yes)
+        confirmed(f"Delete {count} with {disk(freed_bytes)} permanently?", yes=yes)
         deleted.purge(older_than_s=0)
     if as_json:
         write_json({"deleted": [each["name"] for each in found], "freed_bytes": freed_bytes})
-    narrate(f"freed {size(freed_bytes)}" if found else "the bin is empty")
+    narrate(f"freed {disk(freed_bytes)}" if found else "the bin is empty")
 
 
 def _facts(entry: "DeletedRun") -> dict[str, Any]:

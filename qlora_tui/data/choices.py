@@ -7,6 +7,7 @@ from qlora_tui import paths
 from qlora_tui.config.model import STARTER
 from qlora_tui.data.files import has_data_suffix
 from qlora_tui.data.registry import KNOWN, STARTER_SET, KnownSet
+from qlora_tui.units import disk
 
 _SHOWN_FILES = 200
 
@@ -42,13 +43,12 @@ def file_choices(text: str) -> list[DataChoice]:
 
 
 def _at(entry: Path, *, folders: bool) -> DataChoice | None:
-    from qlora_tui.data.downloads import size
 
     try:
         if entry.is_dir():
             return DataChoice(f"{entry}/", "folder", "", "", is_folder=True) if folders else None
         if entry.is_file() and has_data_suffix(entry.name):
-            return DataChoice(str(entry), "file", size(entry.stat().st_size), "")
+            return DataChoice(str(entry), "file", disk(entry.stat().st_size), "")
     except OSError:
         pass
     return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qlora_tui.errors import DataError, StorageError
+from qlora_tui.units import disk
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,10 @@ def ask(download: Download, consent: Consent) -> None:
     if consent(download):
         return
     raise DataError(
-        f"{download.what} is not on this machine: {size(download.size_bytes)} would be downloaded"
+        f"{download.what} is not on this machine: {disk(download.size_bytes)} would be downloaded"
         f" to {download.destination}",
         hint="Allow the download with --yes.",
     )
-
-
-def size(size_bytes: int | None) -> str:
-    """A size as people read it, in powers of 1000."""
-    if size_bytes is None:
-        return "an unknown number of bytes"
-    amount = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
 
 
 def offline() -> bool:
@@ -65,7 +54,7 @@ def check_room(destination: Path, total_bytes: int | None, *, hint: str) -> None
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < total_bytes:
         raise StorageError(
-            f"no room for the download: {size(total_bytes)} needed, {size(free_bytes)} free in {existing}", hint=hint
+            f"no room for the download: {disk(total_bytes)} needed, {disk(free_bytes)} free in {existing}", hint=hint
         )
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from qlora_tui.config.data import SourceSpec
-from qlora_tui.data.downloads import Consent, Download, Progress, ask, check_room, counting_bar, offline, size
+from qlora_tui.data.downloads import Consent, Download, Progress, ask, check_room, counting_bar, offline
 from qlora_tui.data.files import READABLE, DataFile, has_data_suffix, local_file
 from qlora_tui.data.hub_errors import hub_errors
 from qlora_tui.data.hub_plan import DEFAULT_REVISION, Plan, PlannedFile, make_plan
 from qlora_tui.data.splits import Purpose, SplitChoice, choose, unused_note
 from qlora_tui.errors import DataError
+from qlora_tui.units import disk
 
 _NO_ROOM = "Free some space, set HF_HOME to another disk, or stream the data (data.streaming = true)."
 
@@ -118,7 +119,7 @@ def _agree(repo_id: str, plan: Plan, missing: list[PlannedFile], consent: Consen
     if offline():
         raise DataError(
             f"{repo_id} is not complete on this machine and the hub is off (HF_HUB_OFFLINE): missing {names}"
-            f" ({size(total)})",
+            f" ({disk(total)})",
             hint="Unset HF_HUB_OFFLINE, or copy the files into the hub cache.",
         )
     destination = Path(HF_HUB_CACHE)

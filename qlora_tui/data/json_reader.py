@@ -10,6 +10,7 @@ from qlora_tui.data.bad_rows import BadRow
 from qlora_tui.data.files import OpenFile
 from qlora_tui.data.lines import MAX_ROW_BYTES, lines, text_stream
 from qlora_tui.errors import DataError
+from qlora_tui.units import memory
 
 RawRow = tuple[str, dict[str, Any]]
 """Where the row stands, and its columns."""
@@ -176,7 +177,7 @@ class _Document:
     def _more(self) -> None:
         pending = len(self._buffer) - self._position
         if pending > MAX_ROW_BYTES:
-            raise self.broken(f"a single value of more than {MAX_ROW_BYTES >> 20} MiB")
+            raise self.broken(f"a single value of more than {memory(MAX_ROW_BYTES)}")
         self._line, self._column = self.place()
         try:
             chunk = self._stream.read(max(_CHUNK, pending))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from qlora_tui.data.bad_rows import BadRow
 from qlora_tui.data.files import OpenFile
 from qlora_tui.errors import DataError
+from qlora_tui.units import memory
 
 MAX_ROW_BYTES = 256 << 20
 """A longer single row is refused, so that a file without line ends cannot fill the memory."""
@@ -79,7 +80,7 @@ def _wide_lines(file: OpenFile, name: str, encoding: str) -> Iterator[tuple[int,
 
 def _too_long(name: str, number: int) -> DataError:
     return DataError(
-        f"{name}:{number}: a single row of more than {MAX_ROW_BYTES >> 20} MiB",
+        f"{name}:{number}: a single row of more than {memory(MAX_ROW_BYTES)}",
         hint="Is the file really one row per line?",
     )
 

@@ -10,6 +10,7 @@ from qlora_tui.data.files import OpenFile
 from qlora_tui.data.json_reader import RawRow
 from qlora_tui.data.lines import MAX_ROW_BYTES, lines
 from qlora_tui.errors import DataError
+from qlora_tui.units import memory
 
 _BATCH_ROWS = 256
 _DAMAGE = (OSError, ValueError, MemoryError, SystemError, OverflowError)
@@ -203,6 +204,6 @@ def _passages(file: OpenFile, name: str) -> Iterator[RawRow | BadRow]:
         passage.append(line.replace("\r\n", "\n"))
         size_chars += len(line)
         if size_chars > MAX_ROW_BYTES:
-            raise DataError(f"{name}:{start}: a passage of more than {MAX_ROW_BYTES >> 20} MiB")
+            raise DataError(f"{name}:{start}: a passage of more than {memory(MAX_ROW_BYTES)}")
     if passage:
         yield f"{name}:{start}", {"text": "".join(passage).rstrip()}

@@ -11,6 +11,7 @@ from qlora_tui.data.bad_rows import BadRow
 from qlora_tui.data.files import OpenFile
 from qlora_tui.data.json_reader import RawRow
 from qlora_tui.errors import DataError, EnvironmentProblem
+from qlora_tui.units import disk
 
 _MAX_UNPACKED_BYTES = 512 << 20
 """All texts of a workbook are in memory at once, several times as large."""
@@ -61,7 +62,7 @@ def _refuse_bomb(file: OpenFile, name: str) -> None:
         unpacked_bytes = sum(part.file_size for part in archive.infolist())
     file.stream.seek(0)
     if unpacked_bytes > _MAX_UNPACKED_BYTES:
-        raise DataError(f"{name}: unpacks to {unpacked_bytes / 1e9:.1f} GB", hint="Save the file as CSV.")
+        raise DataError(f"{name}: unpacks to {disk(unpacked_bytes)}", hint="Save the file as CSV.")
 
 
 def _header(cells: tuple[Any, ...], name: str) -> list[str]:

@@ -21,6 +21,7 @@ from qlora_tui.models.location import public_id
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.freeze import PUBLISHED_COMMENT, published
 from qlora_tui.runs.state import RunState
+from qlora_tui.units import memory
 
 HUB_LICENCES = {
     "apache-2.0", "bigscience-bloom-rail-1.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "gemma",
@@ -141,7 +142,7 @@ def _facts(session: Session, shown: RunConfig, settings: Settings, metrics: Mapp
     facts += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in metrics.items()]
     peak_bytes = max(state.peak_bytes, oom.peak_bytes(settings.device))
     where = "GPU memory allocated" if settings.device.type == "cuda" else "memory of the process"
-    return [*facts, f"- peak {where}: {peak_bytes / 2**30:.2f} GiB"]
+    return [*facts, f"- peak {where}: {memory(peak_bytes)}"]
 
 
 def _data_licences(config: RunConfig) -> list[str]:

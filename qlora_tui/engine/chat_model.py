@@ -23,6 +23,7 @@ from qlora_tui.errors import ModelError, OutOfMemoryError, RunConflictError
 from qlora_tui.runs.damage import check_adapter
 from qlora_tui.runs.fingerprint import has_other_base, pinned
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.units import memory
 
 Say = Callable[[str], None]
 
@@ -183,13 +184,13 @@ def _make_fast(model: Any, settings: Settings, on_stage: Say, on_notice: Say) ->
         return
     if free_bytes < need_bytes * _SPARE:
         on_notice(
-            f"answers will be slow: {need_bytes / 2**20:.0f} MiB are needed to dequantize the weights, "
-            f"and {free_bytes / 2**20:.0f} MiB are free"
+            f"answers will be slow: {memory(need_bytes)} are needed to dequantize the weights, "
+            f"and {memory(free_bytes)} are free"
         )
         return
     on_stage("dequantizing the weights")
     dequantize(model, settings.compute_dtype)
-    on_notice(f"weights dequantized once for speed, values unchanged: {need_bytes / 2**20:.0f} MiB")
+    on_notice(f"weights dequantized once for speed, values unchanged: {memory(need_bytes)}")
 
 
 def dense_bytes(model: Any, dtype: torch.dtype) -> int:

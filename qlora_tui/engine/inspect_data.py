@@ -24,7 +24,7 @@ from qlora_tui.config.model import ModelSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.batches import batches, rows_at_a_time
 from qlora_tui.data.detect import UnclearFormatError
-from qlora_tui.data.downloads import Consent, Download, Progress, ask, size
+from qlora_tui.data.downloads import Consent, Download, Progress, ask
 from qlora_tui.data.load import Loaded, Rows, load_source, read_rows
 from qlora_tui.data.prepare import FIRST_CHARACTERS, FIRST_ROWS, first_look, survey
 from qlora_tui.data.preview import preview
@@ -38,6 +38,7 @@ from qlora_tui.data.tokenizer import Tokenizer
 from qlora_tui.engine import environment, foreign_tokenizer
 from qlora_tui.errors import ExitCode, ModelError, QloraError
 from qlora_tui.models.location import local_folder
+from qlora_tui.units import disk
 
 _EVENTS_A_SECOND = 8
 _CUT_PICKS = 5
@@ -242,7 +243,7 @@ def main() -> int:
     limits.last_words = report
 
     def consent(download: Download) -> bool:
-        emit("download", {"what": download.what, "size": size(download.size_bytes), "to": str(download.destination)})
+        emit("download", {"what": download.what, "size": disk(download.size_bytes), "to": str(download.destination)})
         return bool(json.loads(sys.stdin.readline() or "false"))
 
     try:

@@ -9,6 +9,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.preflight import Preflight
 from qlora_tui.errors import OutOfMemoryError
 from qlora_tui.memory.stored_estimate import covers
+from qlora_tui.units import memory
 
 _MESSAGES = (
     "can't allocate memory", "not enough memory", "std::bad_alloc", "cannot allocate memory",
@@ -25,11 +26,11 @@ class Exhausted(OutOfMemoryError):
     ) -> None:
         self.peak_bytes = peak_bytes(device)
         where = "GPU" if device.type == "cuda" else "host"
-        message = f"{where} memory ran out; the peak before was {_gib(self.peak_bytes)}"
+        message = f"{where} memory ran out; the peak before was {memory(self.peak_bytes)}"
         if expected is not None:
-            now, free = expected.estimate, _gib(expected.device.free_bytes)
+            now, free = expected.estimate, memory(expected.device.free_bytes)
             batch = covers(now.rows, now.row_tokens, expected.device.kind, counted=expected.longest is not None)
-            message += f"; the estimate was {_gib(now.need_bytes)} with {free} free, for {batch}"
+            message += f"; the estimate was {memory(now.need_bytes)} with {free} free, for {batch}"
         better = expected.advice() if expected is not None else ""
         super().__init__(message, hint=better or advice(config, checkpointing))
 
@@ -77,7 +78,3 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return hardware.peak_memory_bytes()
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.2f} GiB"

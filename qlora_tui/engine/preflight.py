@@ -19,6 +19,7 @@ from qlora_tui.memory.stored_estimate import Longest
 from qlora_tui.models import describe
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.redaction import traceback_of
+from qlora_tui.units import memory
 
 if TYPE_CHECKING:
     from qlora_tui.engine.resolve import Settings
@@ -54,7 +55,7 @@ class Preflight:
         if not fitting:
             return ""
         best = fitting[0]
-        return f"Try {advisor.as_flags(best.changes)}: that needs about {_gib(best.need_bytes)} ({best.why})."
+        return f"Try {advisor.as_flags(best.changes)}: that needs about {memory(best.need_bytes)} ({best.why})."
 
 
 def preflight(config: RunConfig, settings: Settings, longest: Longest | None = None) -> Preflight:
@@ -90,7 +91,7 @@ def checkpointing(config: RunConfig, settings: Settings, longest: Longest | None
         return on_gpu, "saves GPU memory" if on_gpu else "on a CPU time is scarcer than memory"
     stored, free = found.estimate, found.device.free_bytes
     need = stored.high_bytes + stored.paged_bytes
-    beside = f"up to {_gib(need)} without it, {_gib(free)} free"
+    beside = f"up to {memory(need)} without it, {memory(free)} free"
     return (False, f"not needed: {beside}") if need <= free else (True, f"needed: {beside}")
 
 
@@ -139,7 +140,3 @@ def _settled(config: RunConfig, settings: Settings) -> RunConfig:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.2f} GiB"

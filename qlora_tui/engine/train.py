@@ -30,6 +30,7 @@ from qlora_tui.runs.checkpoints import CheckpointFolder
 from qlora_tui.runs.fingerprint import check_data, identity, pinned, pinned_data, read_plan, record
 from qlora_tui.runs.precheck import check_disk, check_module_names
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.units import memory
 
 _READ_IN_BYTES = ("hashing", "reading", "downloading")
 """Steps of preparing data whose progress is counted in bytes; the others count rows."""
@@ -281,7 +282,7 @@ def _warn_of_base(work: Training, base: Any, row_tokens: int) -> None:
     if experts.names and work.config.quantization.kind != "none":
         session.warn(
             "unquantized_experts",
-            f"{len(experts.names)} expert tensors stay unquantized and take {experts.size_bytes / 2**30:.2f} GiB: "
+            f"{len(experts.names)} expert tensors stay unquantized and take {memory(experts.size_bytes)}: "
             "transformers stores them fused, which bitsandbytes does not quantize",
         )
     if base.added_rows > 1:

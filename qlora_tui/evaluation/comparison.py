@@ -16,8 +16,8 @@ from qlora_tui.runs import store
 from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.jobs import Job
-from qlora_tui.runs.narration import duration
 from qlora_tui.runs.store import RunFolder
+from qlora_tui.units import clock, disk, memory
 
 BASE_SUFFIX = " (base)"
 """Follows the name of a run where a value belongs to its base model."""
@@ -92,14 +92,13 @@ def fact_label(key: str) -> str:
 
 def fact(key: str, value: Any) -> str:
     """Format a fact of a run by the unit in its name: bytes as sizes, seconds as a clock; "-" for none."""
-    from qlora_tui.data.downloads import size
 
     if value is None:
         return "-"
     if key.endswith("_bytes"):
-        return size(value)
+        return disk(value) if key == "adapter_bytes" else memory(value)
     if key.endswith("_seconds"):
-        return duration(value)
+        return clock(value)
     if key.endswith("_per_s") and value >= 100:
         return f"{value:,.0f}"
     return number(value) if isinstance(value, int | float) else str(value)

@@ -23,6 +23,7 @@ from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.freeze import published
 from qlora_tui.runs.jobs import Job
 from qlora_tui.terminal import printable
+from qlora_tui.units import memory
 
 _SAMPLES = 12
 _STYLE = """
@@ -120,7 +121,6 @@ def _settings(jobs: Sequence[Job], comparison: RunsComparison) -> str:
 
 def _memory(jobs: Sequence[Job]) -> str:
     """The parts of the estimate, one column a run, and below them what was measured."""
-    from qlora_tui.data.downloads import size
     from qlora_tui.memory.stored_estimate import StoredEstimate
     from qlora_tui.runs.fingerprint import read_plan
 
@@ -136,7 +136,7 @@ def _memory(jobs: Sequence[Job]) -> str:
         parts.setdefault("measured peak", {})[job.run.name] = job.state.peak_bytes or None
     last = ("estimated peak", "measured peak")
     rows = [
-        [name, *(None if (found := parts[name].get(job.run.name)) is None else size(found) for job in jobs)]
+        [name, *(None if (found := parts[name].get(job.run.name)) is None else memory(found) for job in jobs)]
         for name in (*(name for name in parts if name not in last), *last)
     ]
     return _table(["", *(job.run.name for job in jobs)], rows)

@@ -7,11 +7,10 @@ from qlora_tui.forecast.duration import Duration, Observed, duration
 from qlora_tui.forecast.speed import Speed
 from qlora_tui.forecast.work import Rows, Work, work_of
 from qlora_tui.models.facts import ModelFacts
+from qlora_tui.units import approximate_duration
 
 LONG_S = 24 * 3600.0
 """From here on the time is said beside the verdict: that it fits is not enough to know."""
-
-_UNITS = ((86_400 * 365, "year"), (86_400, "day"), (3600, "h"), (60, "min"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Forecast:
     @property
     def time(self) -> str:
         """How long it trains; empty when that is unknown."""
-        return about(self.duration.seconds) if self.duration is not None else ""
+        return approximate_duration(self.duration.seconds) if self.duration is not None else ""
 
     @property
     def steps(self) -> str:
@@ -54,16 +53,6 @@ def forecast(
     work = work_of(config, rows)
     took = duration(config, facts, checkpointing, work, seen, speed) if work is not None else None
     return Forecast(work, took)
-
-
-def about(seconds: float) -> str:
-    """A length of time in its largest unit: "40 s", "12 min", "3.5 h", "102 days"."""
-    for unit_s, name in _UNITS:
-        if seconds >= 1.5 * unit_s:
-            amount = seconds / unit_s
-            plural = "s" if name in ("day", "year") else ""
-            return f"{amount:.0f} {name}{plural}" if amount >= 10 else f"{amount:.1f} {name}{plural}"
-    return f"{max(1, round(seconds))} s"
 
 
 def _rounded(number: int, *, exact: bool) -> int:

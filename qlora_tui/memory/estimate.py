@@ -20,6 +20,7 @@ from qlora_tui.memory.needs import Needs, needs, survives
 from qlora_tui.memory.phases import PHASES, Phase
 from qlora_tui.memory.terms import Term, total
 from qlora_tui.models.facts import ModelFacts
+from qlora_tui.units import memory
 
 Source = Literal["symbolic program", "closed form"]
 Answer = Literal["fits", "tight", "fits by paging", "does not fit"]
@@ -135,16 +136,16 @@ def fits(config: RunConfig, facts: ModelFacts, device: Device, *, longest_tokens
 
 def verdict(found: Estimate, free_bytes: int) -> Verdict:
     """Whether it fits into what is free. The bounds decide: "tight" is when free memory lies between them."""
-    need, full, free = map(_gib, (found.need_bytes, found.full_bytes, free_bytes))
+    need, full, free = map(memory, (found.need_bytes, found.full_bytes, free_bytes))
     on_cpu = found.device.kind == "cpu"
     given_up = ", less of the weight files kept in memory" if on_cpu else ", its optimizer paged"
     paged = given_up if found.paged_bytes else ""
     if free_bytes >= found.high_bytes + found.paged_bytes:
-        return Verdict("fits", f"needs {full} of {free} free, {_gib(free_bytes - found.full_bytes)} to spare")
+        return Verdict("fits", f"needs {full} of {free} free, {memory(free_bytes - found.full_bytes)} to spare")
     if found.paged_bytes and free_bytes >= found.high_bytes:
         return Verdict("fits" if on_cpu else "fits by paging", f"needs {need} of {free} free{paged}")
     if free_bytes >= found.low_bytes:
-        bounds = f"{_gib(found.low_bytes)} to {_gib(found.high_bytes + found.paged_bytes)}"
+        bounds = f"{memory(found.low_bytes)} to {memory(found.high_bytes + found.paged_bytes)}"
         return Verdict("tight", f"needs {bounds}, and {free} are free")
     return Verdict("does not fit", f"needs {need}{paged}, but {free} are free")
 
@@ -183,7 +184,3 @@ def _of_card(card: Needs, whole: phases.Run, per_card: tuple[int, ...]) -> Estim
         source="closed form" if run.step.program is None else "symbolic program",
         per_card=per_card,
     )
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.2f} GiB"

@@ -22,6 +22,7 @@ from qlora_tui.atomic import storage_errors
 from qlora_tui.errors import StorageError
 from qlora_tui.regular_files import UnsuitableFileError, descriptor, open_to_read
 from qlora_tui.runs.events import EVENTS_VERSION, AnyEvent, Started
+from qlora_tui.units import memory
 
 _READ_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 20
@@ -83,7 +84,7 @@ def _end_of_lines(handle: int) -> int:
         if newline >= 0:
             break
         if size_bytes - position > _LONGEST_LINE_BYTES:
-            raise UnsuitableFileError(errno.EFBIG, f"its last {_LONGEST_LINE_BYTES >> 20} MiB contain no line break")
+            raise UnsuitableFileError(errno.EFBIG, f"its last {memory(_LONGEST_LINE_BYTES)} contain no line break")
     return position
 
 

@@ -14,6 +14,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.data.downloads import Download
 from qlora_tui.data.splits import Purpose
 from qlora_tui.runs import precheck
+from qlora_tui.units import disk
 
 
 def missing_downloads(config: RunConfig, *, to_train: bool = True) -> list[Download]:
@@ -54,9 +55,8 @@ def missing_downloads(config: RunConfig, *, to_train: bool = True) -> list[Downl
 
 def sentence(download: Download) -> str:
     """What would be downloaded, how much of it, and where to."""
-    from qlora_tui.data.downloads import size
 
-    return f"{download.what} is not on this machine: {size(download.size_bytes)} would go to {download.destination}"
+    return f"{download.what} is not on this machine: {disk(download.size_bytes)} would go to {download.destination}"
 
 
 def main() -> None:

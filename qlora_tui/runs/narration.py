@@ -1,9 +1,9 @@
 """Events as lines for a person. Pure text: nothing here writes, and foreign text is made inert by whoever does."""
 
-from qlora_tui.data.downloads import size
 from qlora_tui.runs import events
 from qlora_tui.runs.pace import remaining
 from qlora_tui.runs.state import RunState
+from qlora_tui.units import clock, disk, memory
 
 _SHORT = 160
 
@@ -17,7 +17,7 @@ def line(event: events.AnyEvent) -> str | None:
             return f"{event.field} = {event.value}: {event.reason}"
         case events.ModelLoaded():
             return (
-                f"{event.model}: {event.parameters:,} parameters in {size(event.stored_bytes)}, "
+                f"{event.model}: {event.parameters:,} parameters in {memory(event.stored_bytes)}, "
                 f"{event.trainable_parameters:,} trainable ({event.trainable_parameters / event.parameters:.2%})"
             )
         case events.DatasetReady():
@@ -31,7 +31,7 @@ def line(event: events.AnyEvent) -> str | None:
             return f"sample at step {event.step}: {short(event.prompt)} -> {short(event.answer)}"
         case events.Checkpoint():
             best = ", best so far" if event.best else ""
-            return f"{event.folder}: {size(event.size_bytes)} in {event.seconds:.1f} s{best}"
+            return f"{event.folder}: {disk(event.size_bytes)} in {event.seconds:.1f} s{best}"
         case events.Warned():
             return f"warning: {event.message}"
         case events.Replanned():
@@ -50,7 +50,7 @@ def stage(event: events.Stage) -> str:
         return f"{event.stage}{detail}"
     counts = [count for count in (event.done, event.total) if count is not None]
     if event.unit == "bytes":
-        return f"{event.stage}{detail} ({' of '.join(map(size, counts))})"
+        return f"{event.stage}{detail} ({' of '.join(map(disk, counts))})"
     progress = " of ".join(f"{count:,}" for count in counts)
     return f"{event.stage}{detail} ({f'{progress} {event.unit}'.rstrip()})"
 
@@ -71,7 +71,7 @@ def step(state: RunState, *, running: bool = True) -> str:
     if running and (rest := left(state)):
         parts.append(rest)
     if last.peak_bytes:
-        parts.append(f"GPU peak {size(last.peak_bytes)}")
+        parts.append(f"GPU peak {memory(last.peak_bytes)}")
     return "  ".join(parts)
 
 
@@ -80,7 +80,7 @@ def left(state: RunState) -> str:
     rest = remaining(state)
     if rest is None or not rest.seconds:
         return ""
-    return f"{'at least ' if rest.at_least else ''}{duration(rest.seconds)} left"
+    return f"{'at least ' if rest.at_least else ''}{clock(rest.seconds)} left"
 
 
 def losses(state: RunState) -> str:
@@ -93,13 +93,6 @@ def losses(state: RunState) -> str:
 def number(value: float | None) -> str:
     """A loss or norm with four digits; a missing one was not a finite number."""
     return "not finite" if value is None else f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as a clock shows them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def short(text: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from qlora_tui import hardware, paths
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.config.run import RunConfig
-from qlora_tui.data.downloads import Download, check_room, size
+from qlora_tui.data.downloads import Download, check_room
 from qlora_tui.errors import EnvironmentProblem, ModelError, QloraError, StorageError
+from qlora_tui.units import disk
 
 _READ_ROWS = 20
 _OPTIMIZER_BYTES = 8
@@ -103,6 +104,6 @@ def check_disk(
     free_bytes = hardware.free_disk_bytes(existing)
     if free_bytes < need_bytes:
         raise StorageError(
-            f"{folder} has {size(free_bytes)} free, but the checkpoints need up to {size(need_bytes)}",
+            f"{folder} has {disk(free_bytes)} free, but the checkpoints need up to {disk(need_bytes)}",
             hint="Free some space, lower training.keep_checkpoints, or set QLORA_TUI_RUNS to another disk.",
         )

@@ -20,6 +20,7 @@ from qlora_tui.regular_files import open_to_append
 from qlora_tui.runs import jobs, store
 from qlora_tui.runs.fingerprint import read_plan, record
 from qlora_tui.runs.waiting import Waiting, file, waiting
+from qlora_tui.units import memory
 
 FREE_SHARE = 0.5
 """Without an estimate of the run, or with one beyond every GPU: the share of a GPU's memory that must be free before it
@@ -168,7 +169,7 @@ def busy(name: str) -> str:
     kind, need_bytes = _needed(name)
     if kind == "cpu":
         enough = need_bytes <= machine.ram_available_bytes or need_bytes > machine.ram_total_bytes
-        return "" if enough else f"it needs {_gib(need_bytes)} of RAM, {_gib(machine.ram_available_bytes)} are free"
+        return "" if enough else f"it needs {memory(need_bytes)} of RAM, {memory(machine.ram_available_bytes)} are free"
     return _short_of(machine.gpus, need_bytes)
 
 
@@ -178,7 +179,7 @@ def _short_of(gpus: tuple[hardware.Gpu, ...], need_bytes: int) -> str:
         busy_gpus = gpus and all(gpu.free_bytes < FREE_SHARE * gpu.total_bytes for gpu in gpus)
         return "the GPU's memory is in use" if busy_gpus else ""
     free_bytes = max(gpu.free_bytes for gpu in gpus)
-    return "" if need_bytes <= free_bytes else f"it needs {_gib(need_bytes)} of a GPU, {_gib(free_bytes)} are free"
+    return "" if need_bytes <= free_bytes else f"it needs {memory(need_bytes)} of a GPU, {memory(free_bytes)} are free"
 
 
 def _needed(name: str) -> tuple[str, int]:
@@ -202,10 +203,6 @@ def _foresee(run: store.RunFolder) -> None:
     expected = before_start(run.load_config(), hardware.snapshot())
     if expected is not None:
         record(run, estimate=expected)
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.2f} GiB"
 
 
 @contextmanager

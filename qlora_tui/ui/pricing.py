@@ -21,7 +21,7 @@ from qlora_tui.memory.phases import PHASE_LABELS
 from qlora_tui.memory.record import entry
 from qlora_tui.memory.stored_estimate import Longest, covers
 from qlora_tui.models.facts import ModelFacts
-from qlora_tui.ui.amounts import count, gib, signed_gib
+from qlora_tui.units import count, memory, signed_memory
 
 _PARTS = (
     ("weights", "weights", ("packed_weights", "experts", "other_weights")),
@@ -148,7 +148,7 @@ class Price:
     def largest(self) -> str:
         """The term that takes most, in words."""
         term = max(self.estimate.terms, key=lambda one: one.bytes)
-        return f"{term.label}, {gib(term.bytes)}"
+        return f"{term.label}, {memory(term.bytes)}"
 
     @property
     def peak(self) -> str:
@@ -240,7 +240,7 @@ def _effect(found: Price, facts: ModelFacts, key: str, text: str) -> str:
         other = _estimated(edited(found.config, [f"{key}={text}"]), facts, found.device, found.counted)
     except QloraError:
         return ""
-    return f"{text}: {signed_gib(other.full_bytes - found.estimate.full_bytes)}"
+    return f"{text}: {signed_memory(other.full_bytes - found.estimate.full_bytes)}"
 
 
 def _parts(found: Estimate) -> Iterator[Part]:

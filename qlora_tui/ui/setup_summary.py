@@ -11,8 +11,8 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError, QloraError
 from qlora_tui.memory import trainable
 from qlora_tui.models.facts import ModelFacts
-from qlora_tui.ui.amounts import count
 from qlora_tui.ui.screens.setup_dialogs import Beginning
+from qlora_tui.units import count
 
 _EDITED = ", edited"
 _TOLD = 6

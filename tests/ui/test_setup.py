@@ -26,7 +26,6 @@ from qlora_tui.models import catalogue
 from qlora_tui.runs import store
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.ui import setup_summary
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.messages import ConfigEdited, StartRequested
 from qlora_tui.ui.pricing import Counted
@@ -37,6 +36,7 @@ from qlora_tui.ui.widgets.outline import OutlineEntry
 from qlora_tui.ui.widgets.pricer import Pricer
 from qlora_tui.ui.widgets.setting_field import SettingField
 from qlora_tui.ui.widgets.settings_form import SettingsForm
+from qlora_tui.units import memory
 
 WIDE = (160, 45)
 
@@ -579,7 +579,7 @@ async def test_the_run_shows_the_estimate_that_setup_showed(
         assert stored is not None
         assert (stored.full_bytes, stored.covers) == (shown.estimate.full_bytes, shown.covers)
         panel = app.screen.query_one(MemoryPanel)
-        await until(pilot, lambda: f"estimate {gib(shown.estimate.full_bytes)}" in str(panel.visual))
+        await until(pilot, lambda: f"estimate {memory(shown.estimate.full_bytes)}" in str(panel.visual))
 
 
 @pytest.mark.long

@@ -16,7 +16,6 @@ from qlora_tui.errors import QloraError
 from qlora_tui.runs import control, jobs, store
 from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui import run_actions
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.curves import Detail
 from qlora_tui.ui.load_history import READINGS, History
@@ -26,6 +25,7 @@ from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.screens.place import Place
 from qlora_tui.ui.widgets.confirm import Confirm
 from qlora_tui.ui.widgets.run_panel import PANEL_BINDINGS, RunPanel
+from qlora_tui.units import disk
 
 if TYPE_CHECKING:
     from qlora_tui.ui.widgets.resume_options import Length
@@ -194,7 +194,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
             self.asked = ""
         elif len(view.state.checkpoints) > len(old.state.checkpoints):
             written = view.state.checkpoints[-1]
-            self.notify(f"{written.folder} is written, {gib(written.size_bytes)}.", markup=False)
+            self.notify(f"{written.folder} is written, {disk(written.size_bytes)}.", markup=False)
             self.asked = ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

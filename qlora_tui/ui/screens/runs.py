@@ -12,7 +12,6 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from qlora_tui.data.downloads import size
 from qlora_tui.errors import QloraError, UsageError
 from qlora_tui.runs import damage, deleted, jobs, labels, queue, store, waiting
 from qlora_tui.runs.deleted import DeletedRun
@@ -25,6 +24,7 @@ from qlora_tui.ui.widgets.ask_text import AskText
 from qlora_tui.ui.widgets.confirm import Confirm
 from qlora_tui.ui.widgets.queue_line import QueueLine
 from qlora_tui.ui.widgets.run_table import RunTable
+from qlora_tui.units import disk
 
 _EVERY_S = 2.0
 _MOST_COMPARED = 5
@@ -265,13 +265,13 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
         used_bytes = await asyncio.to_thread(lambda: sum(store.size_bytes(entry.run) for entry in found))
         question = Confirm(
             f"Delete {len(found)} {'run' if len(found) == 1 else 'runs'} in the bin permanently?",
-            f"{size(used_bytes)} of checkpoints, adapters and logs cannot be restored.",
+            f"{disk(used_bytes)} of checkpoints, adapters and logs cannot be restored.",
             yes="Delete",
             no="Keep",
         )
         if await self.app.push_screen_wait(question):
             await asyncio.to_thread(lambda: deleted.purge(older_than_s=0))
-            self.notify(f"Freed {size(used_bytes)}.", markup=False)
+            self.notify(f"Freed {disk(used_bytes)}.", markup=False)
             self._look()
 
     def action_compare(self) -> None:

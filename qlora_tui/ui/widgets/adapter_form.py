@@ -18,10 +18,10 @@ from qlora_tui.memory.targets import targets as targeted
 from qlora_tui.memory.trainable import parameters, tensors
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import count
 from qlora_tui.ui.messages import ConfigEdited
 from qlora_tui.ui.widgets.settings_form import SettingsForm, remaining
 from qlora_tui.ui.widgets.vim import VimKeys
+from qlora_tui.units import count
 
 _FIRST = (
     "quantization.kind",

@@ -17,9 +17,9 @@ from qlora_tui.forecast.forecast import Forecast
 from qlora_tui.memory.device import Device
 from qlora_tui.memory.estimate import Verdict
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import count, gib
 from qlora_tui.ui.pricing import Price
 from qlora_tui.ui.widgets.vim import VimKeys
+from qlora_tui.units import count, memory
 
 _LOOKS = {
     "weights": ("$primary", "B"),
@@ -195,7 +195,7 @@ a short measurement of this machine. `c` prices another card, such as 8GB or 2x2
         for part in price.parts:
             colour, letter = _LOOKS[part.key]
             mark = letter if self.app.no_color else "■"
-            lines.append(Content.assemble((mark, colour), f" {part.label:<24}{gib(part.bytes):>10}"))
+            lines.append(Content.assemble((mark, colour), f" {part.label:<24}{memory(part.bytes):>10}"))
         return Content("\n").join(lines)
 
     @on(OptionList.OptionSelected)
@@ -222,7 +222,7 @@ def _work(forecast: Forecast | None, note: str) -> Content:
 def _answer(price: Price, forecast: Forecast | None) -> Content:
     found, device = price.estimate, price.device
     slow = f", BUT TAKES ABOUT {forecast.time.upper()}" if forecast is not None and forecast.is_long else ""
-    bounds = f"({gib(found.low_bytes)} to {gib(found.high_bytes + found.paged_bytes)})"
+    bounds = f"({memory(found.low_bytes)} to {memory(found.high_bytes + found.paged_bytes)})"
     place = printable(device.name, one_line=True)
     if device.count > 1:
         place = f"each of {device.count} x {place} ({device.strategy}, in another trainer)"
@@ -231,7 +231,7 @@ def _answer(price: Price, forecast: Forecast | None) -> Content:
     return Content.assemble(
         (price.verdict.answer.upper(), f"bold {_VERDICTS.get(price.verdict.answer, '$text-warning')}"),
         (slow, "bold $text-warning"),
-        f"  {gib(found.full_bytes)} {bounds} of {gib(device.free_bytes)} free, {place}",
+        f"  {memory(found.full_bytes)} {bounds} of {memory(device.free_bytes)} free, {place}",
     )
 
 
@@ -239,7 +239,7 @@ def _card(card: Device, said: Verdict) -> Content:
     """Another card, and whether the run would fit there."""
     name = printable(card.name, one_line=True)
     colour = _VERDICTS.get(said.answer, "$text-warning")
-    return Content.assemble((said.answer, colour), f" on {name}, {gib(card.free_bytes)} free")
+    return Content.assemble((said.answer, colour), f" on {name}, {memory(card.free_bytes)} free")
 
 
 def _more(price: Price) -> Content:
@@ -249,8 +249,8 @@ def _more(price: Price) -> Content:
         f"for {price.covers}",
         f"largest: {price.largest}",
         f"fullest during {price.peak}" + (", activations recomputed" if found.checkpointing else ""),
-        f"{count(found.trainable_parameters)} trained parameters, model as stored {gib(found.stored_bytes)}",
-        f"{printable(device.name, one_line=True)}: {gib(device.free_bytes)} free of {gib(device.total_bytes)}",
+        f"{count(found.trainable_parameters)} trained parameters, model as stored {memory(found.stored_bytes)}",
+        f"{printable(device.name, one_line=True)}: {memory(device.free_bytes)} free of {memory(device.total_bytes)}",
     ]
     lines += [f"! {warning}" for warning in found.warnings] + list(found.reasons)
     return Content(printable("\n".join(lines)))

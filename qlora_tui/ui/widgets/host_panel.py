@@ -2,11 +2,11 @@
 
 from textual.content import Content
 
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.load_history import sparkline
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.gauge import Part, gauge
 from qlora_tui.ui.widgets.run_static import RunStatic
+from qlora_tui.units import memory
 
 _LABEL_COLUMNS = 5
 
@@ -35,14 +35,14 @@ class HostPanel(RunStatic):
             ],
         )
         cpu = gauge(width, [Part(machine.cpu_percent / 100, "$secondary", "█")])
-        worker = f", █ this run {gib(ours_bytes)}" if ours_bytes else ""
+        worker = f", █ this run {memory(ours_bytes)}" if ours_bytes else ""
         label = Content(" " * _LABEL_COLUMNS)
         before_ram = sparkline([load.ram for load in view.loads], width)
         before_cpu = sparkline([load.cpu for load in view.loads], width)
         return Content("\n").join(
             [
                 Content("RAM".ljust(_LABEL_COLUMNS)) + ram,
-                Content(" " * _LABEL_COLUMNS + f"{gib(used_bytes)} of {gib(total_bytes)}{worker}"),
+                Content(" " * _LABEL_COLUMNS + f"{memory(used_bytes)} of {memory(total_bytes)}{worker}"),
                 label + Content.styled(before_ram, "$vram"),
                 Content("CPU".ljust(_LABEL_COLUMNS)) + cpu,
                 Content(" " * _LABEL_COLUMNS + f"{machine.cpu_percent:.0f} % of {machine.cpu_cores} cores"),

@@ -9,8 +9,8 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.widgets.meter import Meter
+from qlora_tui.units import memory
 
 if TYPE_CHECKING:
     from qlora_tui.hardware import Gpu, Machine
@@ -80,7 +80,7 @@ def _meters(around: Surroundings) -> list[tuple[str, float, str]]:
             for gpu in machine.gpus]  # fmt: skip
     rows.append(("RAM", machine.ram_available_bytes, machine.ram_total_bytes))
     rows.append(("Disk", around.disk_free_bytes, total))
-    meters = [(label, 1 - free / whole, f"{gib(free)} free of {gib(whole)}") for label, free, whole in rows]
+    meters = [(label, 1 - free / whole, f"{memory(free)} free of {memory(whole)}") for label, free, whole in rows]
     meters.append(("CPU", machine.cpu_percent / 100, f"{machine.cpu_percent:.0f} % of {machine.cpu_cores} cores"))
     return meters
 

@@ -4,11 +4,11 @@ from textual.content import Content
 
 from qlora_tui.hardware import Gpu
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.load_history import sparkline
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.gauge import Part, gauge
 from qlora_tui.ui.widgets.run_static import RunStatic
+from qlora_tui.units import memory
 
 
 class MemoryPanel(RunStatic):
@@ -62,7 +62,7 @@ def _card(view: RunView, gpu: Gpu, width: int, *, is_ours: bool) -> Content:
         [
             Content.styled(title, "bold"),
             gauge(width, parts, mark=mark),
-            Content(f"{gib(used_bytes)} of {gib(gpu.total_bytes)} used, {gib(gpu.free_bytes)} free"),
+            Content(f"{memory(used_bytes)} of {memory(gpu.total_bytes)} used, {memory(gpu.free_bytes)} free"),
             *([Content.styled(sparkline(before, width), "$vram")] if before else []),
         ]
     )
@@ -72,16 +72,16 @@ def _this_run(view: RunView) -> list[Content]:
     """What the run itself says of its memory."""
     last, lines = view.state.steps.last, []
     if last is not None and last.allocated_bytes:
-        reserved = f"  ▓ reserved {gib(last.reserved_bytes)}" if last.reserved_bytes else ""
+        reserved = f"  ▓ reserved {memory(last.reserved_bytes)}" if last.reserved_bytes else ""
         lines.append(
-            Content.assemble(("█", "$vram"), f" allocated {gib(last.allocated_bytes)}", (reserved, "$foreground"))
+            Content.assemble(("█", "$vram"), f" allocated {memory(last.allocated_bytes)}", (reserved, "$foreground"))
         )
     if view.state.peak_bytes:
-        lines.append(Content(f"peak {gib(view.state.peak_bytes)}"))
+        lines.append(Content(f"peak {memory(view.state.peak_bytes)}"))
     elif view.worker_bytes:
-        lines.append(Content(f"the worker has {gib(view.worker_bytes)} of main memory"))
+        lines.append(Content(f"the worker has {memory(view.worker_bytes)} of main memory"))
     if view.estimate:
-        lines.append(Content.assemble(("│", "bold $warning"), f" estimate {gib(view.estimate.full_bytes)}"))
+        lines.append(Content.assemble(("│", "bold $warning"), f" estimate {memory(view.estimate.full_bytes)}"))
         if view.estimate.covers:
             lines.append(Content.styled(f"  for {view.estimate.covers}", "$foreground 60%"))
     return lines

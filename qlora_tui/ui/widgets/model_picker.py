@@ -11,11 +11,10 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
-from qlora_tui.data.downloads import size
 from qlora_tui.models.choices import Choice
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import count
 from qlora_tui.ui.widgets.vim import VimKeys
+from qlora_tui.units import count, disk
 
 _COLUMNS = (
     ("model", "model", 36),
@@ -224,12 +223,12 @@ def _size(choice: Choice) -> str:
     if choice.where == "bundled":
         return "bundled"
     if choice.where in ("folder", "cached"):
-        return f"here, {size(choice.stored_bytes)}"
+        return f"here, {disk(choice.stored_bytes)}"
     if choice.download_bytes is None:
         return "?"
     about = "" if choice.exact else "~"
-    held = f", {size(choice.stored_bytes)} here" if choice.stored_bytes else ""
-    return f"{about}{size(choice.download_bytes)}{held}"
+    held = f", {disk(choice.stored_bytes)} here" if choice.stored_bytes else ""
+    return f"{about}{disk(choice.download_bytes)}{held}"
 
 
 def _facts(choice: Choice) -> Content:

@@ -21,9 +21,9 @@ from qlora_tui.hardware import Machine
 from qlora_tui.memory.advisor import suggestions
 from qlora_tui.models.choices import Choice
 from qlora_tui.models.facts import ModelFacts
-from qlora_tui.ui.amounts import gib, signed_gib
 from qlora_tui.ui.pricing import Counted, Price, badge, device_of, effects, price
 from qlora_tui.ui.widgets.fit_panel import Advice
+from qlora_tui.units import memory, signed_memory
 
 _PAUSE_S = 0.03
 """Keys typed at once are priced once."""
@@ -264,7 +264,7 @@ def _advice(found: Price, facts: ModelFacts) -> list[Advice]:
     for one in changes:
         edits = {key: text for key, _, text in (change.partition("=") for change in one.changes)}
         names = ", ".join(f"{key.rpartition('.')[2]} = {text}" for key, text in edits.items())
-        saves = signed_gib(-one.saves_bytes)
-        then = "fits" if one.fits else f"needs {gib(one.need_bytes)}"
+        saves = signed_memory(-one.saves_bytes)
+        then = "fits" if one.fits else f"needs {memory(one.need_bytes)}"
         advice.append(Advice(f"{names}  {saves}, {then}; {one.why}", edits))
     return advice

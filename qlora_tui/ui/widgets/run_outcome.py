@@ -3,13 +3,13 @@
 from textual.content import Content
 from textual.reactive import var
 
-from qlora_tui.runs import events, narration
+from qlora_tui.runs import events
 from qlora_tui.runs.crash_cause import crash_cause
 from qlora_tui.runs.narration import short
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.run_static import RunStatic
+from qlora_tui.units import clock, disk, memory
 
 _METRICS = {"train_loss": "mean loss"}
 """Metrics that have another name on the screen."""
@@ -83,10 +83,10 @@ def _finished(view: RunView) -> Content:
     finished = view.state.finished
     if finished is None:
         return Content("")
-    words = [f"{finished.step:,} steps in {narration.duration(finished.train_seconds)}"]
+    words = [f"{finished.step:,} steps in {clock(finished.train_seconds)}"]
     words += [f"{_METRICS.get(name, name.replace('_', ' '))} {value:.4g}" for name, value in finished.metrics.items()]
     if finished.adapter_bytes:
-        words.append(f"adapter {gib(finished.adapter_bytes)}")
+        words.append(f"adapter {disk(finished.adapter_bytes)}")
     first = Content.assemble(("Finished: ", "bold $success"), ", ".join(words) + ". ")
     if peak := measured_against_estimate(view):
         first += Content(f"{peak}. ")
@@ -104,11 +104,11 @@ def measured_against_estimate(view: RunView) -> str:
     if not peak_bytes:
         return ""
     if estimate is None:
-        return f"Peak memory {gib(peak_bytes)}"
+        return f"Peak memory {memory(peak_bytes)}"
     off = (estimate.comparable_bytes - peak_bytes) / peak_bytes
-    said = f"Peak memory {gib(peak_bytes)}, estimated {gib(estimate.full_bytes)}"
+    said = f"Peak memory {memory(peak_bytes)}, estimated {memory(estimate.full_bytes)}"
     if estimate.comparable_bytes != estimate.full_bytes:
-        said += f" ({gib(estimate.comparable_bytes)} of it allocated)"
+        said += f" ({memory(estimate.comparable_bytes)} of it allocated)"
     return f"{said} ({off:+.1%})" + (f" for {estimate.covers}" if estimate.covers else "")
 
 

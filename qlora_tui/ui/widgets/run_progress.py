@@ -4,11 +4,11 @@ from textual.content import Content
 
 from qlora_tui.runs import narration
 from qlora_tui.terminal import printable
-from qlora_tui.ui.amounts import gib
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.statuses import MARKS, status_mark
 from qlora_tui.ui.widgets.gauge import Part, gauge
 from qlora_tui.ui.widgets.run_static import RunStatic
+from qlora_tui.units import disk
 
 _SEPARATOR = "  ·  "
 
@@ -39,7 +39,7 @@ class RunProgress(RunStatic):
         share = min(done / total, 1.0)
         text = f" {done:,} of {total:,} {unit}  {share:.0%}"
         if unit == "bytes":
-            text = f" {gib(done)} of {gib(total)}  {share:.0%}"
+            text = f" {disk(done)} of {disk(total)}  {share:.0%}"
         last = view.state.steps.last
         if unit == "steps" and last is not None and last.epoch:
             text += f"{_SEPARATOR}epoch {last.epoch:.2f}"
