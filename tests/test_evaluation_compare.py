@@ -143,7 +143,7 @@ def test_the_page_is_whole_inert_and_needs_nothing_else(command: Cli, runs: list
     assert not [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
     assert "://" not in re.sub(r"<pre>.*?</pre>", "", source, flags=re.DOTALL)
     assert "<script>alert(1)</script>" in page.text and "\x1b" not in source
-    for shown in ("adapter.rank", "4.0 MB", "weights", "big is better", "rank = 16"):
+    for shown in ("adapter.rank", "3.81 MiB", "weights", "big is better", "rank = 16"):
         assert shown in page.text
 
 

@@ -123,7 +123,7 @@ def test_the_range_is_around_what_is_needed_and_says_what_paging_leaves_of_it(co
     sizes = [float(size) for size in re.findall(r"([\d.]+) GiB", lines[2])]
     paged = content["paged_bytes"]
     told = (content["low_bytes"] + paged, content["high_bytes"] + paged, content["need_bytes"])
-    assert "paged" in lines[2] and sizes == pytest.approx([size / 2**30 for size in told], abs=0.006)
+    assert "paged" in lines[2] and sizes == pytest.approx([size / 2**30 for size in told], abs=0.06)
     total = next(line for line in lines if line.startswith("total")).split()[1]
     assert f"needs {total} GiB" in lines[1]
     assert any(total in line and "<- the peak" in line for line in lines)
@@ -221,10 +221,10 @@ class Driver:
 
 def test_free_memory_of_the_card_counts_and_a_lost_card_is_said(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
-    assert "of 23.00 GiB free" in command("estimate", LLAMA, "--gpu", "0").out
+    assert "of 23.0 GiB free" in command("estimate", LLAMA, "--gpu", "0").out
     assert " on card 0" in command("estimate", LLAMA).out
     monkeypatch.setitem(sys.modules, "pynvml", Driver(lost=True))
-    assert "of 21.00 GiB free" in command("estimate", LLAMA).out
+    assert "of 21.0 GiB free" in command("estimate", LLAMA).out
     refused = command("estimate", LLAMA, "--gpu", "0")
     assert refused.code == ExitCode.ENVIRONMENT
     assert "there is no such GPU" in refused.err and "1 (card 1)" in refused.err

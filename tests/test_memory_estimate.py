@@ -365,7 +365,7 @@ def test_paging_that_is_not_in_use_is_told_what_it_would_save() -> None:
 def test_what_a_preset_says_it_needs_is_what_is_estimated(name: str) -> None:
     preset = find(name)
     facts, told = facts_of(preset.config.model.id), " ".join(preset.description)
-    said = re.search(r"Needs about ([\d.]+) GB", told)
+    said = re.search(r"Needs about ([\d.]+) GiB", told)
     found = estimate(preset.config, facts, card(80), replay=True)
     assert said is not None and float(said[1]) == pytest.approx(found.full_bytes / GIB, rel=0.06)
     for named in re.findall(r"for cards of (\d+)", preset.title):

@@ -60,14 +60,14 @@ def test_a_shipped_preset_says_when_to_use_it_and_what_it_needs(name: str) -> No
     title, use, *rest = find(name).description
     assert 10 < len(title) <= 100
     assert use.startswith("Use it ")
-    assert re.search(r"Needs about [\d.]+ GB of", " ".join([use, *rest]))
+    assert re.search(r"Needs about [\d.]+ GiB of", " ".join([use, *rest]))
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if "for cards of" in find(name).title])
 def test_a_preset_leaves_room_on_the_card_that_it_names(name: str) -> None:
     text = " ".join(find(name).description)
     card = re.search(r"for cards of (\d+)", text)
-    need = re.search(r"Needs about ([\d.]+) GB", text)
+    need = re.search(r"Needs about ([\d.]+) GiB", text)
     assert card is not None
     assert need is not None
     assert float(need[1]) <= 0.91 * float(card[1])

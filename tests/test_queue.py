@@ -112,7 +112,7 @@ def machine(*, free: int, total: int = 100, gpu: bool = True) -> hardware.Machin
     [
         (None, 10, "the GPU's memory is in use"),
         (None, 90, ""),
-        ({"kind": "cuda", "need_bytes": 30}, 29, "it needs 0.00 GiB of a GPU"),
+        ({"kind": "cuda", "need_bytes": 30}, 29, "it needs 30 B of a GPU"),
         ({"kind": "cuda", "need_bytes": 30}, 30, ""),
         ({"kind": "cuda", "need_bytes": 70}, 60, "it needs"),
         ({"kind": "cuda", "need_bytes": 101}, 10, "the GPU's memory is in use"),

@@ -12,6 +12,7 @@ from training_material import Runs
 from qlora_tui.errors import ExitCode
 from qlora_tui.runs import jobs
 from qlora_tui.starter import MODEL_DIR, TRAIN_DATA
+from qlora_tui.units import memory
 
 _MAKE_MIXTRAL = """
 import sys, torch
@@ -44,7 +45,7 @@ def test_unquantized_experts_are_named_with_their_bytes(runs: Runs, tmp_path: Pa
     assert state.phase == "finished", state.failed
     experts_bytes = 2 * 4 * (64 * 96 * 3) * 4
     [warning] = [warning.message for warning in state.warnings if warning.code == "unquantized_experts"]
-    assert f"{experts_bytes / 2**30:.2f} GiB" in warning
+    assert memory(experts_bytes) in warning
     assert state.model is not None and state.model.stored_bytes > experts_bytes
 
 
