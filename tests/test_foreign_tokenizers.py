@@ -292,6 +292,22 @@ def test_a_token_beyond_the_rows_of_the_model_is_refused(model: Path) -> None:
         loading.grow_embeddings(AutoModelForCausalLM.from_pretrained(MODEL_DIR), tokenizer)
 
 
+@pytest.mark.parametrize("value", ["x", [2, "x"], 2.5, {"a": 1}])
+def test_special_token_that_is_no_id_is_refused(value: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+    model.generation_config.eos_token_id = value
+    with pytest.raises(ModelError, match=r"eos_token_id = .* in the generation configuration of a-model is not a"):
+        loading.check_special_tokens(model, "a-model")
+
+
+@pytest.mark.parametrize(("value", "left"), [(-1, None), ([-1, 2, 10**12], [2]), ([10**12], None), (2, 2)])
+def test_special_tokens_that_the_model_lacks_are_removed(value: Any, left: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+    model.generation_config.eos_token_id = value
+    loading.check_special_tokens(model, "a-model")
+    assert model.generation_config.eos_token_id == left
+
+
 def test_every_tokenizer_is_loaded_under_limits() -> None:
     """Only one module loads tokenizers, so that no command bypasses the limits."""
     package = Path(foreign_tokenizer.__file__).parents[1]

@@ -27,7 +27,7 @@ __all__ = ["BadRow", "Detection", "Download", "Loaded", "load_source", "to_examp
 class Loaded:
     dataset: Any
     """`datasets.Dataset`, or `IterableDataset` when streaming, with columns messages (turns; `tool_calls` is JSON),
-    text, tools (JSON), rejected (turns) and origin. `to_example` turns a row into an Example."""
+    text, tools (JSON), rejected (turns), origin and kept (JSON). `to_example` turns a row into an Example."""
 
     detection: Detection
     columns: list[str]

@@ -1,10 +1,12 @@
 """From a RunConfig to the rows the trainer takes: loaded, mixed, split, rendered, tokenized, cut, masked, counted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from qlora_tui.config.data import DataSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.data import kept_columns
 from qlora_tui.data.batches import rows_at_a_time
 from qlora_tui.data.downloads import Consent, Progress
 from qlora_tui.data.load import Loaded, load_source
@@ -28,6 +30,9 @@ class Prepared:
 
     eval: Any | None
     """The same for evaluation; always a Dataset."""
+
+    eval_kept: Iterator[dict[str, Any]]
+    """For each evaluation row, in order, the columns of its source row that are kept for its prediction."""
 
     chat_template: str
     """Jinja template to save with the adapter's tokenizer: chat and export render with the same text."""
@@ -73,7 +78,8 @@ def prepare(
     if chosen.evaluation is not None:
         held_out, eval_tally = encode_rows(recipe, *chosen.evaluation, "tokenizing evaluation rows", on_progress)
     report = _report(chosen, recipe, tally, len(held_out or ()))
-    return prepared(recipe, train, held_out, report, tally, eval_tally)
+    source = chosen.evaluation[0] if chosen.evaluation is not None else None
+    return prepared(recipe, train, held_out, report, tally, eval_tally, source)
 
 
 def survey(
@@ -137,13 +143,20 @@ def _report(chosen: _Chosen, recipe: Recipe, tally: Tally, eval_rows: int) -> Da
 
 
 def prepared(
-    recipe: Recipe, train: Any, held_out: Any, report: DataReport, tally: Tally, eval_tally: Tally
+    recipe: Recipe,
+    train: Any,
+    held_out: Any,
+    report: DataReport,
+    tally: Tally,
+    eval_tally: Tally,
+    eval_source: Any,
 ) -> Prepared:
-    """What the trainer gets, once everything is there."""
+    """What the trainer gets, once everything is there. `eval_source`: the evaluation rows before tokenizing."""
     template = recipe.template
     return Prepared(
         train=train,
         eval=held_out,
+        eval_kept=kept_columns.of_tokenized(recipe, eval_source),
         chat_template=template.portable,
         template_name=template.name,
         stop_token_id=stop_token_id(template, recipe.tokenizer),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from qlora_tui.data import kept_columns
 from qlora_tui.data.bad_rows import BadRow, BadRows, LeftOutError, RowError, bad_row_error
 from qlora_tui.data.batches import characters_of
 from qlora_tui.data.detect import SAMPLE_ROWS, Detection, detect, late_columns
@@ -79,7 +80,7 @@ class Reading:
             if not known.issuperset(row):
                 self._check_late_columns(where, row, known)
             try:
-                normal: dict[str, Any] = {**_bounded(to_normal(row)), "origin": where}
+                normal: dict[str, Any] = {**_bounded(to_normal(row)), "origin": where, "kept": kept_columns.stored(row)}
             except RowError as error:
                 self.bad.add(BadRow(where, str(error)))
             except LeftOutError as error:

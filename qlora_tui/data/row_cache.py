@@ -20,7 +20,7 @@ from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 from qlora_tui.regular_files import read_bytes
 
-VERSION = 5
+VERSION = 6
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
@@ -33,7 +33,9 @@ def schema() -> Any:
     text = pa.string()
     names = ("role", "content", "context", "name", "tool_calls", "call_id", "reasoning")
     turns = pa.list_(pa.struct([*((name, text) for name in names), ("untrained", pa.bool_())]))
-    return pa.schema([("messages", turns), ("text", text), ("tools", text), ("rejected", turns), ("origin", text)])
+    return pa.schema(
+        [("messages", turns), ("text", text), ("tools", text), ("rejected", turns), ("origin", text), ("kept", text)]
+    )
 
 
 def folder() -> Path:
@@ -115,7 +117,7 @@ def record_batch(rows: list[dict[str, Any]]) -> Any:
     columns = [
         _turn_lists([row[column.name] for row in rows], column.type)
         if pa.types.is_list(column.type)
-        else pa.array([row[column.name] for row in rows], column.type)
+        else pa.array([row.get(column.name) for row in rows], column.type)
         for column in table_schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=table_schema)

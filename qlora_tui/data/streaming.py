@@ -66,7 +66,7 @@ def _finish(
         recipe.encoder(),
         batched=True,
         batch_size=_MAPPED_ROWS,
-        remove_columns=["messages", "text", "tools", "rejected", "origin"],
+        remove_columns=["messages", "text", "tools", "rejected", "origin", "kept"],
         features=features(),
     )
     # Revisions are left out: the contents say which commits are meant.
@@ -81,7 +81,7 @@ def _finish(
         fingerprint=key,
         complete=len(ahead) < _LOOK_ROWS,
     )
-    return prepared(recipe, train, tokenized_eval, report, look.tally, eval_tally)
+    return prepared(recipe, train, tokenized_eval, report, look.tally, eval_tally, held_out)
 
 
 def _first_rows(loaded: Loaded, count: int) -> Any:

@@ -94,6 +94,7 @@ def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
     keep_training_layout(model)
     name_parts_for_trl(model)
     model.added_rows = grow_embeddings(model, tokenizer)
+    check_special_tokens(model, spec.id)
     model.config.use_cache = False
     return model
 
@@ -144,6 +145,27 @@ def name_parts_for_trl(model: Any) -> None:
     text = model.config.get_text_config()
     if not hasattr(text, "num_experts") and hasattr(text, "num_local_experts"):
         text.num_experts = text.num_local_experts
+
+
+def check_special_tokens(model: Any, name: str) -> None:
+    """Remove special tokens that the model does not have from its generation configuration: they are never generated.
+
+    Some models have a pad token id of -1. Raises ModelError for a value that is not a token id.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    for field in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(model.generation_config, field, None)
+        ids = value if isinstance(value, list) else [value]
+        if not all(one is None or isinstance(one, int) for one in ids):
+            raise ModelError(
+                f"{field} = {value!r} in the generation configuration of {name} is not a token id",
+                hint="Correct generation_config.json, or choose another model.",
+            )
+        usable = [one for one in ids if one is not None and 0 <= one < rows]
+        if usable != [one for one in ids if one is not None]:
+            setattr(
+                model.generation_config, field, (usable if isinstance(value, list) else usable[0]) if usable else None
+            )
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice, repeat
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -25,14 +25,18 @@ class Asked(NamedTuple):
 
     prompt: list[int]
     answer: list[int]
+    kept: dict[str, Any]
+    """Columns of its source row, such as `message_id`."""
 
 
-def predict(session: Session, model: Any, tokenizer: Any, rows: Any, spec: TrainingSpec) -> dict[str, float]:
+def predict(
+    session: Session, model: Any, tokenizer: Any, rows: Any, kept: Iterable[dict[str, Any]], spec: TrainingSpec
+) -> dict[str, float]:
     """Generate greedy answers to the first evaluation rows, write predictions.jsonl and return the mean scores.
 
-    Rows without a prompt are left out.
+    Rows without a prompt are left out. `kept` has for each row the columns that are copied to its prediction.
     """
-    asked = list(islice(_asked(rows), spec.prediction_rows))
+    asked = list(islice(_asked(rows, kept), spec.prediction_rows))
     if not asked:
         return {}
     session.stage("sampling", "predictions", total=len(asked), unit="rows")
@@ -44,20 +48,20 @@ def predict(session: Session, model: Any, tokenizer: Any, rows: Any, spec: Train
     for row, text in zip(asked, texts, strict=True):
         prompt = tokenizer.decode(row.prompt)
         expected = tokenizer.decode(row.answer, skip_special_tokens=True)
-        lines.append(prediction_row({"input": prompt, "output": expected}, prompt, text))
+        lines.append(prediction_row({**row.kept, "input": prompt, "output": expected}, prompt, text))
         marks.append(scores(text, expected))
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     atomic.write_text(session.run.predictions, content)
     return {f"predict_{name}": fmean(mark[name] for mark in marks) for name in marks[0]}
 
 
-def _asked(rows: Any) -> Iterator[Asked]:
-    for row in rows:
+def _asked(rows: Any, kept: Iterable[dict[str, Any]]) -> Iterator[Asked]:
+    for row, columns in zip(rows, chain(kept, repeat({})), strict=False):
         ids, labels = row["input_ids"], row["labels"]
         end = next((place for place in range(len(labels), 0, -1) if labels[place - 1] != _IGNORED), 0)
         start = next((place for place in range(end, 0, -1) if labels[place - 1] == _IGNORED), 0)
         if start > 1:  # more than the token that opens every row
-            yield Asked(list(ids[:start]), list(ids[start:end]))
+            yield Asked(list(ids[:start]), list(ids[start:end]), columns)
 
 
 def write_metrics(session: Session, metrics: Mapping[str, float], *, train_seconds: float) -> None:

@@ -130,11 +130,11 @@ def _train_on(work: Training, trackers: Trackers, tokenizer: Any, data: Prepared
         trackers.finish("stopped")
         session.emit_last(session.stopped(session.stop_reason))
         return
-    _finish(work, config, trainer, callback, data.eval, began_s)
+    _finish(work, config, trainer, callback, data, began_s)
 
 
 def _finish(
-    work: Training, config: RunConfig, trainer: ExactTrainer, callback: RunCallback, eval_rows: Any, began_s: float
+    work: Training, config: RunConfig, trainer: ExactTrainer, callback: RunCallback, data: Prepared, began_s: float
 ) -> None:
     """Evaluate, answer the samples and evaluation rows, save the adapter and write the last event."""
     session, tokenizer = work.session, callback.prompts.tokenizer
@@ -142,8 +142,8 @@ def _finish(
     metrics = _train_loss(session) | _final_eval(session, trainer, config)
     callback.sample(trainer.model, trainer.state.global_step)
     predicted: dict[str, float] = {}
-    if eval_rows is not None:
-        predicted = outcome.predict(session, trainer.model, tokenizer, eval_rows, config.training)
+    if data.eval is not None:
+        predicted = outcome.predict(session, trainer.model, tokenizer, data.eval, data.eval_kept, config.training)
     finish.save(session, config, work.settings, trainer.model, tokenizer, metrics)
     train_seconds = round(session.state.earlier_train_s + time.monotonic() - began_s, 3)
     outcome.write_metrics(session, metrics | predicted, train_seconds=train_seconds)

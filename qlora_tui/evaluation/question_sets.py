@@ -11,6 +11,7 @@ from typing import Any
 from qlora_tui import atomic, paths
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import Consent, Progress
+from qlora_tui.data.kept_columns import KEPT_COLUMNS
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation.questions import GENERAL
 
@@ -135,7 +136,7 @@ def _with_context(answer: Row, messages: dict[str, Row]) -> Row:
         turns.insert(0, f"### {speaker}: {place['text']}")
         place = messages.get(str(place.get("parent_id")))
     text = " ".join(turns)
-    kept = {key: answer.get(key) for key in ("message_id", "parent_id", "rank", "lang")}
+    kept = {key: answer.get(key) for key in KEPT_COLUMNS}
     asked = {"question_id": answer["message_id"], "text": text, "category": "generic"}
     return {"input": text, "output": answer["text"], **kept, **asked}
 

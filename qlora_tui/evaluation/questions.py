@@ -8,6 +8,7 @@ from typing import Any
 
 from qlora_tui.config.data import SourceSpec
 from qlora_tui.data.downloads import Consent
+from qlora_tui.data.kept_columns import KEPT_COLUMNS
 from qlora_tui.data.rows import Turn
 from qlora_tui.errors import DataError, NotFoundError
 from qlora_tui.regular_files import read_bytes
@@ -16,8 +17,6 @@ GENERAL = "general"
 """The category of a question that names none, and the judge's prompt for a category without one of its own."""
 
 _TEXTS = ("text", "question", "prompt", "input")
-_KEPT = ("message_id", "parent_id", "rank", "lang")
-"""Columns of a question that are copied to its answers."""
 
 _OPEN_END = "### Assistant:"
 _OF_CONVERSATIONS = {"messages", "conversations", "conversation", "instruction", "chosen"}
@@ -96,7 +95,7 @@ def read_questions(path: Path) -> list[Question]:
                 f"{where}: question_id {question_id} is that of {seen[question_id]} too", hint="Give each its own."
             )
         seen[question_id] = where
-        kept = {key: row[key] for key in _KEPT if row.get(key) is not None}
+        kept = {key: row[key] for key in KEPT_COLUMNS if row.get(key) is not None}
         category = str(row.get("category") or GENERAL)
         questions.append(Question(question_id, text, category, _conversation(text, where), kept))
     if not questions:

@@ -1,6 +1,8 @@
 """Output of a finished run: metrics.json, and predictions.jsonl of its evaluation rows."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_material import make_run
@@ -36,6 +38,24 @@ def test_run_with_evaluation_rows_writes_metrics_and_predictions() -> None:
         assert row["input"].endswith("<|im_start|>assistant\n")
         assert row["output"]
     assert len(read_answers(run.predictions)) == 3
+
+
+def test_predictions_of_evaluation_rows_keep_message_id_and_language(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ana."}]
+    dropped = [{"role": "user", "content": "Who?"}]
+    rows: list[dict[str, Any]] = [
+        {"messages": dropped, "message_id": "dropped", "lang": "es"},
+        {"messages": turns, "message_id": "first", "lang": "de", "rank": 2},
+        {"messages": turns, "message_id": None, "lang": None},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = (f"data.eval_source={path}", "training.prediction_rows=3", "training.max_steps=1")
+    run, _ = trained_here("one", *settings, "data.skip_bad_rows=true")
+    predictions = [json.loads(line) for line in run.predictions.read_text().splitlines()]
+    kept = [{key: row.get(key) for key in ("message_id", "lang", "rank")} for row in predictions]
+    assert kept == [{"message_id": "first", "lang": "de", "rank": 2}, {"message_id": None, "lang": None, "rank": None}]
+    assert all(row["prediction_with_input"].endswith(row["prediction"]) for row in predictions)
 
 
 @pytest.mark.parametrize("setting", ["data.eval_rows=0", "training.loss_on=everything"])
