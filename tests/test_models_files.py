@@ -219,6 +219,11 @@ BAD: list[tuple[str, Callable[[Path], None], str]] = [
     ("a share in words", changed(rope_parameters={"partial_rotary_factor": "half"}), "is 'half', not from 0 to 1"),
     ("another width than its weights", changed(hidden_size=96, head_dim=8), "config.json makes it [96, 96]"),
     ("another vocabulary than its weights", changed(vocab_size=97), "is [96, 48], config.json makes it [97, 48]"),
+    (
+        "uneven heads",
+        changed(num_attention_heads=8, num_key_value_heads=3),
+        "8 does not divide by num_key_value_heads 3",
+    ),
     ("no architecture", changed(architectures=None), "names no architectures"),
     ("an architecture that is no list", changed(architectures="Llama"), "names no architectures"),
     ("no model type", changed(model_type=None), "names no model_type"),

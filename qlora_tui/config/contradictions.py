@@ -87,11 +87,14 @@ def _adapter(config: RunConfig) -> Iterator[Contradiction]:
             "Name the modules in a list, or put the layers into the regular expression.",
         )
     if adapter.init == "pissa" and kind != "none":
-        # PEFT decomposes the weight itself, which packed 4-bit and 8-bit weights do not allow.
+        # The saved adapter is a LoRA for the unchanged base. A quantized W - A0 B0 plus A B is another model than a
+        # quantized W plus A B - A0 B0, so that adapter would not be the one that was trained.
         yield Contradiction(
             ("adapter.init", "quantization.kind"),
-            f"adapter.init = pissa takes the weights apart, so it excludes quantization.kind = {kind}",
-            "Set quantization.kind to none, or adapter.init to default or loftq.",
+            f"adapter.init = pissa moves the principal components of the weights into the adapter and would quantize "
+            f"only the rest; on the unchanged base with quantization.kind = {kind} the saved adapter would be another "
+            "model than the trained one",
+            "Set quantization.kind to none; or, for 4-bit weights, set adapter.init to loftq.",
         )
     if adapter.init == "loftq" and not config.quantization.is_four_bit:
         yield Contradiction(

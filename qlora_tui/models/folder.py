@@ -105,6 +105,12 @@ def check_config(config: dict[str, Any], origin: object) -> None:
         raise ModelError(
             f"config.json of {origin} names no {missing}", hint="Add it, as transformers' save_pretrained writes it."
         )
+    heads, kv_heads = config.get("num_attention_heads"), config.get("num_key_value_heads")
+    if isinstance(heads, int) and isinstance(kv_heads, int) and kv_heads > 0 and heads % kv_heads:
+        raise ModelError(
+            f"config.json of {origin}: num_attention_heads {heads} does not divide by num_key_value_heads {kv_heads}",
+            hint="Compare it with the config.json of the original model, or download the model again.",
+        )
     refuse_quantized(config, origin)
 
 

@@ -19,7 +19,8 @@ class RunOutcome(RunStatic):
     """Nothing, or a few lines."""
 
     DEFAULT_CSS = """
-    RunOutcome { height: auto; max-height: 6; padding: 0 1; display: none; }
+    RunOutcome { height: auto; max-height: 4; padding: 0 1; display: none; }
+    RunOutcome.-damaged { max-height: 7; }
     RunOutcome.-speaks { display: block; }
     """
 
@@ -34,6 +35,7 @@ class RunOutcome(RunStatic):
     def _say(self) -> None:
         super()._say()
         self.set_class(self.view is not None and bool(self.content_of(self.view)), "-speaks")
+        self.set_class(self.view is not None and bool(self.view.damage), "-damaged")
 
     def content_of(self, view: RunView) -> Content:
         asked = Content.styled(self.asked, "$warning")
