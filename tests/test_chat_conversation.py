@@ -5,13 +5,14 @@ import json
 import pytest
 from nvml_material import install_cards
 
+from qlora_tui.chat import transcript
 from qlora_tui.chat.client import ChatClient, Choice, check
 from qlora_tui.chat.commands import COMMANDS, obey
 from qlora_tui.chat.protocol import Message, Sampling
 from qlora_tui.chat.session import ChatSession
 from qlora_tui.chat.transcript import Answer, Conversation
 from qlora_tui.config.overrides import resolve
-from qlora_tui.errors import RunConflictError, StorageError, UsageError
+from qlora_tui.errors import DataError, RunConflictError, StorageError, UsageError
 from qlora_tui.runs import events, jobs, store
 from qlora_tui.runs.event_log import EventWriter
 from qlora_tui.runs.store import RunFolder
@@ -120,6 +121,25 @@ def test_a_transcript_holds_the_conversation_and_is_found_again_by_its_name(sess
     assert saved["system"] == "Be brief."
     assert [turn["question"] for turn in saved["turns"]] == ["one?", "two?", "three?"]
     assert saved["turns"][0]["answers"]["base"]["text"] == "base 1"
+
+
+def test_damaged_transcript_is_refused_unless_its_checksum_is_removed(session):
+    session.conversation = talk()
+    obey(session, "/save first")
+    path = session.client.choice.run.chats / "first.json"
+    assert transcript.load(path) == talk()
+    changed = path.read_text().replace("base 1", "base 9")
+    path.write_text(changed)
+    with pytest.raises(DataError, match=r"first\.json is damaged: its checksum does not match") as raised:
+        transcript.load(path)
+    assert 'remove the key "xxh3"' in raised.value.hint
+    values = json.loads(changed)
+    del values["xxh3"]
+    path.write_text(json.dumps(values))
+    assert transcript.load(path).turns[0].answers["base"].text == "base 9"
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"first\.json cannot be read: it is not JSON"):
+        transcript.load(path)
 
 
 def test_saving_again_replaces_the_own_file_and_no_other(session):

@@ -1,6 +1,5 @@
 """A conversation: its turns, what each side is shown of it, and the file it is saved in."""
 
-import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -9,10 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from qlora_tui import atomic
 from qlora_tui.chat.protocol import Message, Reason, Side
 from qlora_tui.errors import DataError, RunConflictError, UsageError
-from qlora_tui.regular_files import read_bytes
+from qlora_tui.runs import checksums
 from qlora_tui.runs.store import RunFolder, check_name
 
 TRANSCRIPT_VERSION = 1
@@ -90,7 +88,7 @@ def save(run: RunFolder, conversation: Conversation, about: dict[str, Any], name
         path = run.chats / f"{check_name(name.removesuffix('.json'))}.json"
     if path != own and path.exists():
         raise RunConflictError(f"{path} exists already", hint="Choose another name: /save NAME.")
-    atomic.write_json(
+    checksums.write_json(
         path,
         {
             "version": TRANSCRIPT_VERSION,
@@ -117,7 +115,7 @@ def saved(run: RunFolder) -> list[Path]:
 def load(path: Path) -> Conversation:
     """The conversation that `save` wrote. Raises DataError naming the file and what is wrong with it."""
     try:
-        return _conversation.validate_python(json.loads(read_bytes(path)))
+        return _conversation.validate_python(_read(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -125,7 +123,16 @@ def load(path: Path) -> Conversation:
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}, {where}: {first['msg']}", hint="The file was changed after it was saved.") from error
     except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}", hint="The file was changed after it was saved.") from error
+        raise DataError(f"{path} cannot be read: {error}", hint="The file was changed after it was saved.") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a transcript. Raises DataError when its checksum does not match, ValueError, OSError."""
+    try:
+        return checksums.read_json(path)
+    except checksums.ChecksumError as error:
+        hint = 'Restore it from a backup. If you edited it yourself, remove the key "xxh3".'
+        raise DataError(f"{path} is damaged: {error}", hint=hint) from error
 
 
 def as_markdown(conversation: Conversation) -> str:

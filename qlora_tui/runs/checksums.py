@@ -32,6 +32,10 @@ def reason(error: Exception) -> str:
     return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
+class ChecksumError(DamagedError):
+    """The content can be read but is not what was written."""
+
+
 def with_checksum(text: str) -> str:
     """Return a text of whole lines with its checksum in one more line."""
     content = text.encode("utf-8", "replace")
@@ -70,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DamagedError("it is not a JSON object")
     checksum = values.pop(_KEY, None)
     if checksum is not None and checksum != _of_json(values):
-        raise DamagedError(DAMAGED)
+        raise ChecksumError(DAMAGED)
     return values
 
 
