@@ -42,7 +42,7 @@ def show_help(
         else:
             write_text(text)
         return
-    topics = {page.name: [topic for section in page.sections() for topic in section.topics] for page in pages()}
+    topics = {page.name: list(page.topics) for page in pages()}
     if as_json:
         write_json({"pages": topics})
     else:

@@ -1,7 +1,7 @@
 """The manual: its Markdown pages, their sections, and the topics by which a section is found.
 
 A section begins with a heading of level 2 or 3. It is found by its heading and by the words of a comment in the next
-line: `<!-- topics: stop, save -->`.
+line: `<!-- topics: stop, save -->`. Such a comment below the heading of a page is about the whole page.
 """
 
 import re
@@ -43,6 +43,13 @@ class Page:
         return self.source.partition("\n")[0].removeprefix("# ")
 
     @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics of the page, then those of its sections."""
+        _, comment = self.source.split("\n", 2)[:2]
+        own = comment.removeprefix("<!-- topics: ").removesuffix(" -->") if _TOPICS.match(f"{comment}\n") else ""
+        return (*_words(own), *(topic for section in self.sections() for topic in section.topics))
+
+    @property
     def text(self) -> str:
         """The page without the comments that list topics."""
         return _TOPICS.sub("", self.source)
@@ -53,8 +60,11 @@ class Page:
         for number, match in enumerate(found):
             following = (later.start() for later in found[number + 1 :] if len(later[1]) <= len(match[1]))
             text = self.source[match.start() : next(following, len(self.source))]
-            topics = tuple(topic.strip() for topic in (match[3] or "").split(",") if topic)
-            yield Section(match[2].strip(), topics, _TOPICS.sub("", text).rstrip() + "\n")
+            yield Section(match[2].strip(), _words(match[3] or ""), _TOPICS.sub("", text).rstrip() + "\n")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @cache
@@ -72,7 +82,8 @@ def find(topic: str) -> str:
     from qlora_tui.errors import NotFoundError, nearest
 
     sections = [section for page in pages() for section in page.sections()]
-    known = {section.heading.lower(): section.text for section in reversed(sections)}
+    known = {topic.lower(): page.text for page in reversed(pages()) for topic in page.topics}
+    known |= {section.heading.lower(): section.text for section in reversed(sections)}
     known |= {topic.lower(): section.text for section in reversed(sections) for topic in section.topics}
     known |= {page.name: page.text for page in pages()}
     found = known.get(topic.strip().lower())
