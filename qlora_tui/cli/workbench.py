@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from qlora_tui.runs.store import RunFolder
 
 
+_SIGNALLED = 128
+"""Return codes above are 128 + the number of a signal."""
+
+
 def has_screen() -> bool:
     """Whether this terminal can show more than lines."""
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()
@@ -34,7 +38,7 @@ def open_workbench(*, run: str | None = None) -> None:
 
     app = Workbench(run=run)
     app.run()
-    _end_with(app.crash)
+    _end_with(app.crash, app.return_code)
 
 
 def watch(run: "RunFolder") -> bool:
@@ -43,12 +47,14 @@ def watch(run: "RunFolder") -> bool:
 
     app = WatchApp(run)
     ended = bool(app.run(inline=True))
-    _end_with(app.crash)
+    _end_with(app.crash, app.return_code)
     return ended
 
 
-def _end_with(fault: BaseException | None) -> None:
-    """Report the exception that ended an app, and exit with code 1."""
+def _end_with(fault: BaseException | None, return_code: int | None) -> None:
+    """Report the exception that ended an app and exit with code 1; raise SystemExit when a signal ended it."""
     if fault is not None:
         crash.report(fault)
         raise typer.Exit(ExitCode.INTERNAL)
+    if return_code is not None and return_code > _SIGNALLED:
+        raise SystemExit(return_code)

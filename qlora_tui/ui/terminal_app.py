@@ -1,5 +1,9 @@
-"""Base of both apps: internal errors, rendering without colours, and custom theme variables."""
+"""Base of both apps: internal errors, signals, rendering without colours, and custom theme variables."""
 
+import asyncio
+import os
+import signal
+import threading
 from typing import Any, TypeVar
 
 from rich.color import Color as RichColor
@@ -13,6 +17,10 @@ from textual.worker import WorkerFailed
 from qlora_tui.ui import themes
 
 ReturnType = TypeVar("ReturnType")
+
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_LONGEST_END_S = 5.0
+"""A closed terminal accepts no output, for which Textual's writer would wait without end."""
 
 _PLAIN = Style.from_color(RichColor.default(), RichColor.default())
 
@@ -63,6 +71,22 @@ class TerminalApp(App[ReturnType]):
         self.crash: BaseException | None = None
         """The exception that ended the app."""
         self._filters = [self._safe(each) for each in self._filters]
+
+    def on_load(self) -> None:
+        """End with return code 128 + N on signal N. Signals that are ignored, as under nohup, stay ignored.
+
+        An exception raised by a handler of the `signal` module would interrupt the event loop while it holds locks.
+        """
+        loop = asyncio.get_running_loop()
+        for number in _ENDING_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._end_by, number)
+
+    def _end_by(self, number: int) -> None:
+        last_resort = threading.Timer(_LONGEST_END_S, os._exit, [128 + number])
+        last_resort.daemon = True
+        last_resort.start()
+        self.exit(return_code=128 + number)
 
     def _safe(self, each: LineFilter) -> LineFilter:
         if isinstance(each, Monochrome | NoColor):
