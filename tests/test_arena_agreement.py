@@ -81,7 +81,7 @@ def test_agreement_in_one_command(command: Cli, tmp_path: Path) -> None:
     apart = command(*words)
     assert apart.code == 10 and "have no question of the same two models in common" in apart.err
     assert "Did you mean 'gpt-4'" in command("arena", "agreement", str(judge), "--judge", "gpt4").err
-    assert "nobody but 'gpt-4' rated anything" in command("arena", "agreement", str(judge)).err
+    assert "'gpt-4' is the only annotator" in command("arena", "agreement", str(judge)).err
 
 
 def test_the_majority_of_three_and_a_tie_without_one() -> None:

@@ -147,7 +147,7 @@ def test_an_interrupt_stops_the_verdict_that_is_being_written(answers: list[str]
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == ExitCode.CANCELLED, said
-    assert "The same command goes on" in said
+    assert "Run the same command again" in said
     assert len(verdicts(out)) == 3
 
 

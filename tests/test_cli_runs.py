@@ -309,7 +309,7 @@ def test_ctrl_c_while_watching_leaves_the_run_alone(waiting: RunFolder) -> None:
     process = typed("watch", "one")
     read_until(process, "one is running")
     process.send_signal(signal.SIGINT)
-    assert "qlora-tui watch one" in read_until(process, "goes on")
+    assert "qlora-tui watch one" in read_until(process, "continues in the background. To watch it again")
     assert process.wait() == 0
     assert jobs.is_alive(waiting)
 

@@ -157,7 +157,7 @@ def with_majority(ratings: Sequence[Rating], annotator: str, judges: Sequence[st
     own = [one for one in ratings if one.annotator == annotator and one.outcome != "unparsed"]
     others = [one for one in ratings if one.annotator not in {annotator, *judges}]
     if not others:
-        raise DataError(f"nobody but {annotator!r} rated anything", hint="Give the ratings of the others, too.")
+        raise DataError(f"{annotator!r} is the only annotator", hint="Add the ratings of other annotators.")
     several = f"majority of {len({other.annotator for other in others})}"
     most = [replace(one, annotator=several) for one in majority(others)]
     common = {_item(one) for one in own} & {_item(one) for one in most}

@@ -1,7 +1,8 @@
 """Judging: every question, every pair of models, both orders of showing, each paid for once.
 
 A verdict is a line in a file the moment it arrives. What is in the file is not asked again, so a run that was killed
-goes on where it was; a reply that was on its way when the process died carries the same idempotency key again.
+continues where it stopped; a request that was in flight when the process died is sent again with the same idempotency
+key.
 """
 
 import hashlib

@@ -114,7 +114,9 @@ class LocalModel:
         with self._one_at_a_time:
             done = self._answer(f"{prompt.system}\n\n{prompt.user}")
             if done is None or done.reason == "cancelled":
-                raise CancelledError("stopped while the judge was writing", hint="The same command goes on.")
+                raise CancelledError(
+                    "stopped while the judge was writing", hint="Run the same command again to continue."
+                )
             assert self._session is not None
             text = self._session.conversation.turns[-1].answers[self._side].text
         return Reply(text, done.context_used_tokens - done.tokens, done.tokens)

@@ -33,7 +33,7 @@ class Standing:
     elo_low: float | None
     elo_high: float | None
     bradley_terry: float | None
-    """None when the strengths are not all finite: somebody never lost, or never won."""
+    """None if the strengths are not all finite: a model never lost or never won."""
 
     bradley_terry_low: float | None
     bradley_terry_high: float | None

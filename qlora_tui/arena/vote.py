@@ -1,6 +1,6 @@
 """A blind vote: which pairs of answers are still to be shown to an annotator, on which side, and what was said.
 
-Sides and order are random but fixed by the annotator's name, so a vote that was left goes on with the same sides.
+Sides and order are random but fixed by the annotator's name, so an interrupted vote continues with the same sides.
 Votes are kept in the format of the judge's verdicts, the annotator in the judge's place.
 """
 

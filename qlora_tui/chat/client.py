@@ -84,7 +84,7 @@ def _checkpoint_hint(run: RunFolder) -> str:
         return f"Chat with a checkpoint: --checkpoint {whole[0].step} (there are: {steps})."
     if jobs.is_alive(run):
         return f"Wait for it (`qlora-tui watch {run.name}`), or write a checkpoint now: `qlora-tui save {run.name}`."
-    return f"It has no checkpoint either; go on training with `qlora-tui resume {run.name}`."
+    return f"It has no checkpoint either. Continue training with `qlora-tui resume {run.name}`."
 
 
 def _whole_checkpoints(run: RunFolder) -> list[CheckpointFolder]:

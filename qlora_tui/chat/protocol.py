@@ -131,7 +131,7 @@ class Done(_Frozen):
 
 
 class Failed(_Frozen):
-    """An answer that could not be given, or (`fatal`) a process that cannot go on."""
+    """A failed answer, or (`fatal`) the end of the process."""
 
     kind: Literal["failed"] = "failed"
     message: str

@@ -52,7 +52,7 @@ class ChatSession:
     def ask(self, question: str) -> Iterator[FromChild]:
         """Ask a question and yield what comes: tokens, notices, and a Done or a Failed for each side.
 
-        A question that nobody could answer leaves no turn behind.
+        A question without an answer leaves no turn.
         """
         self.conversation.open_turn(question)
         yield from self._answers()

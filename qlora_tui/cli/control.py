@@ -129,7 +129,7 @@ def _caught_up(run: "RunFolder") -> "Follower":
 
 
 def _say_end(follower: "Follower", as_json: bool) -> None:
-    """How the run ended and where it can go on."""
+    """Describe how the run ended and how to continue it."""
     from qlora_tui.cli.outcome import how_to_resume
 
     run, state = follower.run, follower.state

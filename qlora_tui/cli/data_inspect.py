@@ -133,7 +133,7 @@ class _Look:
                 _show(child, events, config, ids=self.ids, yes=self.yes)
 
     def choice(self, ambiguous: "_AmbiguousError") -> list[str]:
-        """The settings of the reading a person chooses. Raises `ambiguous` where nobody can be asked."""
+        """The settings of the reading a person chooses. Raises `ambiguous` without a terminal."""
         if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise ambiguous
         return _choose(ambiguous)

@@ -127,7 +127,7 @@ def ask(module: str, request: dict[str, Any], *, visible: str = "") -> dict[str,
     """
     command = [sys.executable, "-m", module]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible} if visible else None
-    # Into a file: a child that fills a pipe nobody reads would wait forever.
+    # To a file: a child that fills an unread pipe would wait forever.
     with tempfile.TemporaryFile("w+") as noise:
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=noise, text=True, env=environment) as child:

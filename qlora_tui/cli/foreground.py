@@ -114,7 +114,7 @@ def cancel(run: RunFolder) -> None:
 
 
 def watch(run: RunFolder, *, as_json: bool) -> None:
-    """Follow a run that somebody started; Ctrl-C leaves it alone. Raises what the outcome stands for."""
+    """Follow a run; Ctrl-C does not affect it. Raises the error of its outcome."""
     follower = Follower(run)
     try:
         with narrator(as_json=as_json) as shown:
@@ -130,5 +130,5 @@ def watch(run: RunFolder, *, as_json: bool) -> None:
 
 
 def say_it_goes_on(run: RunFolder) -> None:
-    """What somebody who stops watching has to know."""
-    narrate(f"{run.name} goes on without a watcher; come back with: qlora-tui watch {run.name}")
+    """Say how to watch the run again."""
+    narrate(f"{run.name} continues in the background. To watch it again: qlora-tui watch {run.name}")

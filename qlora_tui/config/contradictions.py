@@ -36,7 +36,7 @@ def refuse_contradictions(config: RunConfig) -> None:
 
 
 def without_effect(config: RunConfig) -> list[str]:
-    """One sentence for each setting that somebody chose and that does nothing beside another one."""
+    """Return a sentence for each explicitly chosen setting that has no effect because of another one."""
     return [
         f"{idle.key} = {_text(value(config, idle.key))} has no effect with "
         f"{idle.because_of} = {_text(value(config, idle.because_of))}: {idle.reason}."
@@ -46,7 +46,7 @@ def without_effect(config: RunConfig) -> list[str]:
 
 
 def idle_defaults(config: RunConfig) -> list[str]:
-    """Dotted keys of the settings that do nothing and that nobody chose."""
+    """Return the dotted keys of the settings that have no effect and were not chosen."""
     return [idle.key for idle in _idle(config) if not _chosen(config, idle.key)]
 
 
@@ -241,7 +241,7 @@ def _idle_rows(config: RunConfig) -> Iterator[Idle]:
 
 
 def _chosen(config: RunConfig, key: str) -> bool:
-    """Whether somebody set the value: it is not the default, or was written although it is."""
+    """Return whether the value was set explicitly, even if it equals the default."""
     table, _, name = key.partition(".")
     spec = getattr(config, table)
     default = type(spec).model_fields[name].get_default(call_default_factory=True)

@@ -144,7 +144,7 @@ class DataSpec(SourceSpec):
     """Remove exact duplicates of training rows. They are counted either way."""
 
     skip_bad_rows: bool = False
-    """Go on past rows that cannot be read or used; they are counted. Off: the first one stops the run."""
+    """Skip and count rows that cannot be read or used. Off: the first such row stops the run."""
 
     streaming: bool = False
     """Read rows as training needs them, for sets larger than memory. Needs `training.max_steps`."""

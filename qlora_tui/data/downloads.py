@@ -47,7 +47,7 @@ def offline() -> bool:
 
 
 def check_room(destination: Path, total_bytes: int | None, *, hint: str) -> None:
-    """Raises StorageError when the disk of `destination` has no room for so many bytes; None: nobody knows."""
+    """Raise StorageError if the disk of `destination` has less than `total_bytes` free. None: unknown, not checked."""
     existing = next((folder for folder in (destination, *destination.parents) if folder.is_dir()), None)
     if existing is None or total_bytes is None:
         return

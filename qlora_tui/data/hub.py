@@ -75,7 +75,7 @@ class _RemoteOpener:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file on the hub; a connection that is lost on the way is told as one that cannot be made."""
+    """Open a file on the hub. A lost connection raises the same error as a failed one."""
 
     def __init__(self, file: Any, repo_id: str) -> None:
         self._file, self._repo_id = file, repo_id

@@ -83,7 +83,7 @@ def choose(wanted: str | None, splits: list[str], purpose: Purpose, label: str) 
 
 
 def unused_note(wanted: str | None, chosen: SplitChoice, splits: list[str]) -> list[str]:
-    """What to say when a split was taken and nobody had named it."""
+    """Return the notice about a split that was chosen automatically."""
     others = [name for name in splits if name != chosen.name]
     return [f"split {chosen.name} is read; there is also {', '.join(others)}"] if others and wanted is None else []
 

@@ -56,7 +56,7 @@ def ensure_pad_token(tokenizer: Any) -> None:
 
 
 def quantization_config(spec: QuantizationSpec, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """What transformers is told about quantization; None for 16-bit and full finetuning."""
+    """Return the quantization config for transformers; None for 16-bit and full finetuning."""
     if spec.kind == "none":
         return None
     if spec.kind == "8bit":
@@ -128,7 +128,7 @@ def keep_training_layout(model: Any) -> None:
     """Switch off the CPU inference layout of bitsandbytes' 4-bit layers.
 
     On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks a 4-bit layer at its first call in evaluation mode and rounds
-    the absmax to bfloat16, for good: an evaluation or a sample would change the weights that training goes on with.
+    the absmax to bfloat16, for good: an evaluation or a sample would change the weights that training continues with.
     """
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -12,7 +12,7 @@ _TOLERANCE = 1e-3
 """Largest difference of logits, as a share of their spread. What leaks from another row is larger, rounding smaller."""
 
 LEAKS = (
-    "this model's attention does not keep packed rows apart: a row would see the ones before it. Training goes on"
+    "this model's attention does not keep packed rows apart: a row would see the ones before it. Training continues"
     " without training.packing, so it takes more steps"
 )
 

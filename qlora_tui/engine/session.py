@@ -1,4 +1,4 @@
-"""One worker's side of its run folder: what it says (events) and what it is told (control messages and signals)."""
+"""The worker's side of a run folder: it writes events and receives control messages and signals."""
 
 import math
 import os

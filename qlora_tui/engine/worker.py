@@ -1,6 +1,6 @@
 """The process that trains one run: `python -m qlora_tui.engine.worker RUN_FOLDER`.
 
-Takes the run's lock and says so before it imports torch. Every way in which it can end becomes an event.
+Takes the run's lock and writes an event before it imports torch. Every way of ending becomes an event.
 """
 
 import argparse

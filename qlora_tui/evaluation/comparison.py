@@ -39,14 +39,14 @@ class MetricRow:
 
 
 def values_table(rows: Sequence[MetricRow]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells: one line a metric and one column for everybody who has one, None where there is no value."""
+    """Return columns and cells: one row per metric, one column per model, None for a missing value."""
     labels = list(dict.fromkeys(label for row in rows for label in row.values))
     cells = [[row.evaluation, row.metric, *(row.values.get(label) for label in labels)] for row in rows]
     return ["evaluation", "metric", *labels], cells
 
 
 def differences_table(rows: Sequence[MetricRow]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells: one line for each two that answered the same questions."""
+    """Return columns and cells: one row for each pair that answered the same questions."""
     cells = [
         [
             row.evaluation, row.metric, f"{found['to']} - {found['from']}", found["difference"],

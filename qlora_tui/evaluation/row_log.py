@@ -1,7 +1,7 @@
 """A file of JSON lines that only grows and loses nothing that was written: one synced write a row.
 
 What was paid for or thought about once (a verdict, a vote, a generation) is in the file before the next one begins, and
-a program that is killed goes on where the file ends.
+a program that was killed continues at the end of the file.
 """
 
 import fcntl

@@ -47,7 +47,7 @@ class Choice:
 
 
 def local_choices() -> list[Choice]:
-    """The bundled model, what is in the hub cache, and every well-known model. Blocks for a moment; asks nobody."""
+    """The bundled model, what is in the hub cache, and every well-known model. Blocks for a moment; contacts no hub."""
     from qlora_tui.models import catalogue, describe
     from qlora_tui.models.store import stored_models
 

@@ -68,7 +68,7 @@ class Dimensions:
         return self.family.defaults.get(key)
 
     def layer_numbers(self, key: str) -> list[int] | None:
-        """A list of layer numbers; None when nobody names one. Raises ModelError when it is none."""
+        """Return a list of layer numbers, None if there is none. Raises ModelError if it is not a list of numbers."""
         value = self.raw(key)
         if value is None:
             return None

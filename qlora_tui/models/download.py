@@ -15,7 +15,7 @@ _NO_ROOM = "Free some space, or set HF_HOME to another disk."
 def download(missing: MissingFiles, on_progress: Arrived | None = None) -> Path:
     """Fetch the missing files and return the folder of the model.
 
-    A file that is complete stays when the download is broken off, so the next one goes on with the others; within a
+    Complete files are kept when a download is interrupted, and the next download continues with the others; within a
     file the hub library continues after a lost connection. Raises ModelError, or StorageError when the disk is full.
     """
     from huggingface_hub import hf_hub_download

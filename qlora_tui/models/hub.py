@@ -124,7 +124,7 @@ def content(repo_id: str, name: str, commit: str) -> bytes:
 
 
 def ask(address: str, about: str, **parameters: str | int | list[str]) -> bytes:
-    """One answer of the hub, asked for once: a lost connection is told at once. Raises ModelError about `about`."""
+    """Send one request to the hub, without retries. Raises ModelError about `about`, also for a lost connection."""
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
     with hub_errors(about):

@@ -20,7 +20,7 @@ def check_data(run: RunFolder, fingerprint: str, *, resuming: bool, accept: bool
     if resuming and not accept and began_with not in (None, fingerprint):
         raise DataError(
             f"the dataset of run {run.name!r} has changed since it started",
-            hint="Restore the data, or go on with the changed rows: `qlora-tui resume --accept-changed-data`.",
+            hint="Restore the data, or continue with the changed rows: `qlora-tui resume --accept-changed-data`.",
         )
 
 

@@ -237,7 +237,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
-    """End a worker that has not begun: nobody would know of it."""
+    """End a worker that has not started yet, which no run folder records."""
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):

@@ -183,10 +183,10 @@ def _short_of(gpus: tuple[hardware.Gpu, ...], need_bytes: int) -> str:
 
 
 def _needed(name: str) -> tuple[str, int]:
-    """Kind of device and bytes that a run is estimated to need; 0 bytes of a GPU when nobody knows."""
+    """Kind of device and bytes that a run is estimated to need; 0 bytes of a GPU if unknown."""
     try:
         expected = read_plan(store.find(name)).get("estimate")
-    except QloraError:  # the folder was deleted: starting it says so
+    except QloraError:  # the folder was deleted: starting the run reports it
         expected = None
     if not isinstance(expected, dict) or not isinstance(expected.get("need_bytes"), int):
         return "cuda", 0

@@ -90,7 +90,7 @@ class Shelf:
         follower = self._followers.pop(run.name, None) or Follower(run)
         try:
             follower.catch_up()
-        except StorageError as error:  # as for the log of somebody else: it must not hide the other runs
+        except StorageError as error:  # such as a log of another user: it must not hide the other runs
             return replace(glimpse(run, follower.state, "unreadable"), doing=error.message)
         if alive:
             self._followers[run.name] = follower

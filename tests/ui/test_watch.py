@@ -78,7 +78,7 @@ def test_a_terminal_that_can_shows_the_panel_and_ctrl_c_leaves_it(waiting: store
     process, ours = in_terminal("xterm-256color", "watch", "one")
     read_until(ours, b"Leave; the run goes on")
     os.write(ours, b"\x03")
-    read_until(ours, b"one goes on without a watcher")
+    read_until(ours, b"one continues in the background")
     assert process.wait(30) == 0
     assert jobs.is_alive(waiting)
     os.close(ours)
@@ -88,7 +88,7 @@ def test_a_terminal_that_cannot_shows_lines(waiting: store.RunFolder) -> None:
     process, ours = in_terminal("dumb", "watch", "one")
     read_until(ours, b"one is running")
     process.send_signal(signal.SIGINT)
-    read_until(ours, b"one goes on without a watcher")
+    read_until(ours, b"one continues in the background")
     assert process.wait(30) == 0
     os.close(ours)
 

@@ -28,7 +28,7 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Prices:
-    """Per million tokens; None when nobody said."""
+    """Per million tokens; None if not given."""
 
     prompt: float | None
     completion: float | None
@@ -63,7 +63,9 @@ def run(
     if as_json:
         write_json({**asdict(tally), "file": str(out)})
     if stop.is_set():
-        raise CancelledError(f"stopped with {tally.done} of {tally.total} verdicts", hint="The same command goes on.")
+        raise CancelledError(
+            f"stopped with {tally.done} of {tally.total} verdicts", hint="Run the same command again to continue."
+        )
     if tally.refused:
         raise QloraError(
             f"{len(tally.refused)} prompts were refused, first {tally.refused[0]}",
@@ -102,7 +104,9 @@ def _wait(stop: Event, seconds: float) -> None:
     from qlora_tui.errors import CancelledError
 
     if stop.wait(seconds):
-        raise CancelledError("stopped while the judge was not answering", hint="The same command goes on.")
+        raise CancelledError(
+            "stopped while the judge was not answering", hint="Run the same command again to continue."
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`arena vote`: two answers side by side and one key for each vote. Nobody is told whose they are until the end."""
+"""`arena vote`: two answers side by side, one key for each vote. The models are named only at the end."""
 
 import sys
 from collections import Counter
@@ -32,7 +32,7 @@ def run(contestants: "Contestants", questions: "list[Question] | None", annotato
             _reveal(session)
         else:
             left = len(ballots) - session.votes
-            narrate(f"{session.votes} votes kept in {out}, {left} ballots left; the same command goes on")
+            narrate(f"{session.votes} votes stored in {out}, {left} left. Run the same command again to continue")
 
 
 def _hold_the_vote(session: "VotingSession", next_key: Callable[[], str]) -> None:

@@ -1,6 +1,6 @@
 """The evaluation process. It prints JSON lines (stages, progress, the result) and keeps them in RUN/eval/events.jsonl.
 
-It goes on when nobody reads what it prints any more, and the result is in RUN/eval/NAME.json.
+It continues when its output is no longer read; the result is written to RUN/eval/NAME.json.
 """
 
 import argparse

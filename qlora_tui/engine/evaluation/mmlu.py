@@ -163,5 +163,5 @@ def _logits(model: Any, rows: Sequence[list[int]], wanted: Sequence[range], pad_
 
 @cache
 def _can_leave_out_logits(forward: Callable[..., Any]) -> bool:
-    """Whether a model computes the logits of only those places that it is told."""
+    """Return whether a model can compute logits for chosen positions only."""
     return "logits_to_keep" in inspect.signature(forward).parameters

@@ -1,4 +1,4 @@
-"""Results of single rows on disk while a measurement lasts, so that one that was ended goes on where it was.
+"""Results of single rows on disk while a measurement lasts, so that an interrupted one continues where it stopped.
 
 They lie in RUN/eval/partial/NAME.SIDE.IDENTITY.jsonl, the identity being that of everything the results depend on, and
 are removed when the whole result has been written.
