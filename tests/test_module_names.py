@@ -8,6 +8,8 @@ import pytest
 from command_line import Cli, command
 
 from qlora_tui.config.adapter import AdapterSpec
+from qlora_tui.config.quantization import QuantizationSpec
+from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError, ExitCode
 from qlora_tui.memory.module_names import of_facts, refuse_misnamed
 from qlora_tui.memory.targets import targets
@@ -21,8 +23,13 @@ def refusal(model: str = "Qwen/Qwen2.5-7B", **settings: Any) -> ConfigError:
     modules = of_facts(describe(model, network=False))
     assert modules is not None
     with pytest.raises(ConfigError) as caught:
-        refuse_misnamed(AdapterSpec(**settings), modules)
+        refuse_misnamed(config_of(**settings), modules)
     return caught.value
+
+
+def config_of(kind_of_weights: str = "none", **settings: Any) -> RunConfig:
+    weights = QuantizationSpec.model_validate({"kind": kind_of_weights})
+    return RunConfig.model_construct(adapter=AdapterSpec(**settings), quantization=weights)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,17 @@ def test_name_that_matches_nothing_is_refused(settings: dict[str, Any], message:
 def test_names_that_match_pass(settings: dict[str, Any]) -> None:
     modules = of_facts(describe("Qwen/Qwen2.5-7B", network=False))
     assert modules is not None
-    refuse_misnamed(AdapterSpec(**settings), modules)
+    refuse_misnamed(config_of(**settings), modules)
+
+
+@pytest.mark.parametrize("name", ["q_proj", "layers.0.mlp", "self_attn"])
+def test_packed_weights_are_not_trained_in_full(name: str) -> None:
+    error = refusal(kind_of_weights="nf4", modules_to_save=[name])
+    assert f"adapter.modules_to_save: {name!r} holds model.layers.0" in error.message
+    modules = of_facts(describe("Qwen/Qwen2.5-7B", network=False))
+    assert modules is not None
+    refuse_misnamed(config_of("none", modules_to_save=[name]), modules)
+    refuse_misnamed(config_of("nf4", modules_to_save=["embed_tokens", "lm_head", "norm"]), modules)
 
 
 @pytest.mark.parametrize("model", catalogue.ids())
@@ -82,11 +99,11 @@ def test_every_layer_that_is_adapted_may_be_named(model: str) -> None:
     assert modules is not None
     found = targets(facts, AdapterSpec())
     leaves = sorted({target.group.name.rpartition(".")[2] for target in found if target.group.kind == "linear"})
-    refuse_misnamed(AdapterSpec(target_modules=leaves, exclude_modules=leaves[:1]), modules)
-    refuse_misnamed(AdapterSpec(layers_to_transform=[facts.layers - 1], modules_to_save=["lm_head"]), modules)
+    refuse_misnamed(config_of(target_modules=leaves, exclude_modules=leaves[:1]), modules)
+    refuse_misnamed(config_of(layers_to_transform=[facts.layers - 1], modules_to_save=["lm_head"]), modules)
     for kind in ("embedding", "head"):
         names = [group.name.rpartition(".")[2] for group in facts.modules if group.kind == kind]
-        refuse_misnamed(AdapterSpec(modules_to_save=names), modules)
+        refuse_misnamed(config_of(modules_to_save=names), modules)
 
 
 def test_commands_name_the_nearest_module_before_any_download(tmp_path: Path, command: Cli) -> None:

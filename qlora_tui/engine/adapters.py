@@ -8,29 +8,24 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners import lora
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.loftq_utils import _low_rank_decomposition, _SafetensorLoader
-from peft.utils.other import transpose
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
+from qlora_tui.engine import pissa
 from qlora_tui.engine.resolve import Settings
 from qlora_tui.errors import ModelError
 from qlora_tui.memory.module_names import Modules, refuse_misnamed
 from qlora_tui.memory.targets import EXPERT_NAMES
 from qlora_tui.models.hub import snapshot
 from qlora_tui.models.location import local_folder, public_id
-
-PISSA_ITERATIONS = 16
-"""Subspace iterations of the fast SVD; PEFT documents 16 as accurate enough for PiSSA."""
-
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -50,7 +45,7 @@ def lora_config(spec: AdapterSpec, model: Any) -> LoraConfig:
         alpha_pattern=spec.alphas,
         use_rslora=spec.rank_stabilized,
         use_dora=spec.dora,
-        init_lora_weights=f"pissa_niter_{PISSA_ITERATIONS}" if spec.init == "pissa" else True,
+        init_lora_weights=pissa.INIT if spec.init == "pissa" else True,
         modules_to_save=spec.modules_to_save or None,
         # Without it the trained embedding of a model that shares it with its head leaves the head as it was.
         ensure_weight_tying=bool(spec.modules_to_save) and _shares_embedding(model),
@@ -115,10 +110,10 @@ def attach(model: Any, config: RunConfig, settings: Settings, pissa_initial: Pat
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Tables that have grown are saved whole; left to itself PEFT asks the hub at every checkpoint whether they have.
     save_embeddings = model.added_rows > 0
-    model = _with_lora(model, config, restore_pissa=pissa_initial is not None)
+    model = _with_lora(model, config)
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=save_embeddings)
-    if pissa_initial is not None:
-        _restore_pissa(model, pissa_initial)
+    if spec.init == "pissa":
+        pissa.begin(model, settings.adapter_dtype, pissa_initial)
     if spec.init == "loftq":
         _start_with_loftq(model, config)
     if config.training.recipe == "original":
@@ -127,13 +122,13 @@ def attach(model: Any, config: RunConfig, settings: Settings, pissa_initial: Pat
     return model
 
 
-def _with_lora(model: Any, config: RunConfig, *, restore_pissa: bool) -> Any:
+def _with_lora(model: Any, config: RunConfig) -> Any:
     spec = config.adapter
-    refuse_misnamed(spec, _modules(model, config.model.id))
+    refuse_misnamed(config, _modules(model, config.model.id))
     wanted = lora_config(spec, model)
     wanted.revision = config.model.revision
     init = wanted.init_lora_weights
-    wanted.init_lora_weights = True if restore_pissa else init
+    wanted.init_lora_weights = True  # how the matrices start is decided afterwards
     try:
         adapted = get_peft_model(model, wanted)
     except ValueError as error:
@@ -165,7 +160,10 @@ def _modules(model: Any, model_id: str) -> Modules:
     everywhere += [f"{name}.{each}" for name, module in named if name.endswith(".experts") for each in former]
     everywhere += [name for name, _ in named if former and name.endswith(".gate")]
     others = [name for name, _ in named if name not in layers]
-    return Modules(model_id, (*layers, *everywhere), tuple(everywhere), tuple(others), text.num_hidden_layers)
+    packed = tuple(name for name, module in named if isinstance(module, Linear4bit | Linear8bitLt))
+    return Modules(
+        model_id, (*layers, *everywhere), tuple(everywhere), tuple(others), packed, depth=text.num_hidden_layers
+    )
 
 
 def _misfit(error: ValueError, model: Any, config: RunConfig) -> ModelError:
@@ -180,25 +178,6 @@ def _misfit(error: ValueError, model: Any, config: RunConfig) -> ModelError:
         f"adapter.target_modules = {config.adapter.target_modules!r} does not fit {config.model.id}: {first}",
         hint=f"Linear layers of this model: {', '.join(sorted(linear_names(model)))}.",
     )
-
-
-@torch.no_grad()
-def _restore_pissa(model: Any, folder: Path) -> None:
-    """Take the part that PiSSA moved into the matrices out of the weights, from what was kept when the run began.
-
-    The decomposition is randomized and differs between devices: a second one would leave other weights than those
-    that the checkpoints belong to. Same arithmetic as `LoraLayer.pissa_init` of PEFT 0.21, so the same weights.
-    """
-    kept = load_file(folder / "adapter_model.safetensors")
-    for name, layer in model.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
-        base = layer.get_base_layer().weight
-        for matrix in ("lora_A", "lora_B"):
-            getattr(layer, matrix)["default"].weight.data = kept[f"{name}.{matrix}.weight"].to(base.device)
-        part = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
-        rest = transpose(base.to(torch.float32), layer.fan_in_fan_out) - part
-        base.data = transpose(rest.to(base.dtype), layer.fan_in_fan_out)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""8-bit layers that keep nothing of their input for the backward pass.
+"""8-bit layers that keep nothing of their input for the backward pass, and their scales with DoRA.
 
 bitsandbytes 0.50 keeps the input of every 8-bit product as an attribute of the autograd context, where gradient
 checkpointing cannot drop it. Only the gradient of the weight needs it, and a base model's weights have none.
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitsandbytes.autograd import _functions
+from bitsandbytes.nn import Linear8bitLt
 
 
 def _without_inputs(product: Any) -> Any:
@@ -38,6 +39,22 @@ def drop_inputs() -> None:
     _functions.logger.setLevel(logging.ERROR)
     for name, product in _PRODUCTS.items():
         setattr(_functions, name, _without_inputs(product))
+
+
+def keep_scales(model: Any) -> None:
+    """Give each 8-bit layer its scales back before a product, where PEFT's DoRA dropped them.
+
+    On a CPU, PEFT 0.21 replaces the weight whenever DoRA takes its norm; the new one has no scales, which bitsandbytes
+    then takes over.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear8bitLt):
+            module.register_forward_pre_hook(_restore_scales)
+
+
+def _restore_scales(layer: Any, _: Any) -> None:
+    if layer.weight.CB is not None and layer.weight.SCB is None:
+        layer.weight.SCB = layer.state.SCB
 
 
 @contextmanager

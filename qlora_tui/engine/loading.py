@@ -92,6 +92,7 @@ def load_model(config: RunConfig, settings: Settings, tokenizer: Any) -> Any:
         traceback.print_exc()
         raise _explain(error, spec, "model") from error
     keep_training_layout(model)
+    eight_bit.keep_scales(model)
     name_parts_for_trl(model)
     model.added_rows = grow_embeddings(model, tokenizer)
     check_special_tokens(model, spec.id)

@@ -10,7 +10,7 @@ from transformers import set_seed
 from qlora_tui.config.contradictions import without_effect
 from qlora_tui.config.run import RunConfig
 from qlora_tui.data.prepare import Prepared, prepare
-from qlora_tui.engine import adapters, finish, foreign_tokenizer, loading, oom, outcome, stopping
+from qlora_tui.engine import adapters, finish, foreign_tokenizer, loading, oom, outcome, pissa, stopping
 from qlora_tui.engine.callbacks import RunCallback
 from qlora_tui.engine.packing import LEAKS, keeps_rows_apart
 from qlora_tui.engine.preflight import NoEstimateError, Preflight, preflight
@@ -119,7 +119,7 @@ def _train_on(work: Training, trackers: Trackers, tokenizer: Any, data: Prepared
     _estimate(work, data)
     model = _load(work, tokenizer, data)
     _check_disk(work, model)
-    finish.keep_initial_adapter(session.run, config, model)
+    pissa.keep_initial(session.run, config, model)
     config, trainer = _make_trainer(work, model, tokenizer, data)
     prompts = Prompts.of(tokenizer, config.data)
     callback = RunCallback(session, config.training, prompts, trackers, _steps_per_epoch(config, data))
@@ -251,7 +251,7 @@ def _load(work: Training, tokenizer: Any, data: Prepared) -> Any:
     longest = config.training.max_length_tokens if longest is None else max(longest, data.longest_eval_tokens)
     _warn_of_base(work, base, longest)
     base_bytes = loading.stored_bytes(base)
-    model = adapters.attach(base, config, work.settings, finish.initial_adapter(session.run))
+    model = adapters.attach(base, config, work.settings, pissa.initial(session.run))
     total, trainable, by_dtype, trainable_bytes = adapters.parameter_counts(model)
     if trainable == 0:
         raise ModelError("nothing is trainable", hint="Check adapter.target_modules and adapter.kind.")

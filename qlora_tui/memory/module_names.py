@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from qlora_tui.config.adapter import AdapterSpec
+from qlora_tui.config.run import RunConfig
 from qlora_tui.errors import ConfigError
 from qlora_tui.memory.targets import EXPERT_NAMES, is_chosen, is_named, is_saved, matcher, paths
 from qlora_tui.models.facts import ModelFacts, ModuleGroup
@@ -29,6 +30,9 @@ class Modules:
 
     others: tuple[str, ...]
     """All other modules: blocks, norms."""
+
+    quantized: tuple[str, ...]
+    """Layers that bitsandbytes replaces when the model is quantized."""
 
     depth: int
     """Number of layers of the language model."""
@@ -54,9 +58,11 @@ def of_facts(facts: ModelFacts) -> Modules | None:
     layers: list[str] = []
     everywhere: list[str] = []
     others: list[str] = []
+    quantized: list[str] = []
     for group in facts.modules:
         found = list(_paths(group, facts))
         (others if group.kind in _NOT_ADAPTED else layers).extend(found)
+        quantized += found if group.quantized else []
         if group.kind == "expert":
             former = EXPERT_NAMES.get(facts.model_type, ())
             everywhere += [f"{path.rpartition('.')[0]}.{name}" for path in found for name in former]
@@ -65,15 +71,40 @@ def of_facts(facts: ModelFacts) -> Modules | None:
     if facts.tied:
         others.append(_HEAD)
     others += _blocks([*layers, *others])
-    return Modules(facts.id, _once([*layers, *everywhere]), _once(everywhere), _once(others), facts.layers)
+    layers += everywhere
+    return Modules(facts.id, _once(layers), _once(everywhere), _once(others), _once(quantized), facts.layers)
 
 
-def refuse_misnamed(spec: AdapterSpec, modules: Modules) -> None:
-    """Raise ConfigError for the first entry that matches no module, naming the nearest one."""
+def refuse_misnamed(config: RunConfig, modules: Modules) -> None:
+    """Raise ConfigError for the first entry that matches no module, naming the nearest, or one of a wrong kind."""
+    spec = config.adapter
     if spec.kind == "full":
         return
     for wrong in misnamed(spec, modules):
         raise ConfigError(f"adapter.{wrong.key}: {wrong.entry} {wrong.problem} of {modules.model_id}", hint=wrong.hint)
+    if config.quantization.kind != "none":
+        _refuse_quantized(config, modules)
+
+
+def _refuse_quantized(config: RunConfig, modules: Modules) -> None:
+    """Packed weights of 4 or 8 bits cannot be trained in full."""
+    for name in config.adapter.modules_to_save:
+        packed = next((path for path in modules.quantized if _is_within(path, name)), None)
+        if packed is not None:
+            raise ConfigError(
+                f"adapter.modules_to_save: {name!r} holds {packed}, whose weights quantization.kind = "
+                f"{config.quantization.kind} packs: they cannot be trained in full",
+                hint=f"Remove {name!r}: it gets LoRA matrices already. Or set quantization.kind to none.",
+            )
+
+
+def _is_within(path: str, name: str) -> bool:
+    """Whether `modules_to_save` with `name` takes in a module, or one that holds it."""
+    while path:
+        if is_saved(path, [name]):
+            return True
+        path = path.rpartition(".")[0]
+    return False
 
 
 def misnamed(spec: AdapterSpec, modules: Modules) -> Iterator[Misnamed]:

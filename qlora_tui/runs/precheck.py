@@ -40,7 +40,7 @@ def check_module_names(config: RunConfig) -> None:
     except ModelError:
         return
     if modules is not None:
-        refuse_misnamed(config.adapter, modules)
+        refuse_misnamed(config, modules)
 
 
 def check(config: RunConfig, downloads: Sequence[Download]) -> None:

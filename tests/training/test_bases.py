@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from qlora_tui.config.overrides import resolve as configured
 from qlora_tui.data.rows import Turn
 from qlora_tui.data.spans import Conversation
-from qlora_tui.engine import adapters, finish, loading, oom
+from qlora_tui.engine import adapters, loading, oom, pissa
 from qlora_tui.engine.generate import answer
 from qlora_tui.engine.prompts import Prompts
 from qlora_tui.engine.resolve import Settings, resolve
@@ -266,11 +266,11 @@ def test_half_a_pissa_start_is_not_believed(save: Callable[[Any], Path], tmp_pat
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     model, _, config = ready(save(llama(vocab_size=16)), *UNQUANTIZED, "adapter.init=pissa")
-    assert finish.initial_adapter(run) is None
+    assert pissa.initial(run) is None
     model.save_pretrained(run.path / ".pissa-initial")
     (run.path / ".pissa-initial" / "adapter_model.safetensors").write_bytes(b"half")
-    assert finish.initial_adapter(run) is None
-    finish.keep_initial_adapter(run, config, model)
-    kept = finish.initial_adapter(run)
+    assert pissa.initial(run) is None
+    pissa.keep_initial(run, config, model)
+    kept = pissa.initial(run)
     assert kept is not None
     assert load_file(kept / "adapter_model.safetensors")
