@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from bitsandbytes.autograd import _functions
 from bitsandbytes.nn import Linear8bitLt
 from data_material import starter_tokenizer
+from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from training_material import Runs
 from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomForCausalLM
@@ -99,7 +101,8 @@ def test_attention_that_mixes_packed_rows_is_recognised(tmp_path: Path, family: 
     of_opt = {"ffn_dim": 32, "word_embed_proj_dim": 16} if family == "opt" else {}
     config = AutoConfig.for_model(family, vocab_size=len(starter_tokenizer()), **sizes, **of_opt)
     model = AutoModelForCausalLM.from_config(config)
-    assert not keeps_rows_apart(trainer(model, tmp_path))
+    fixed = family == "falcon" and Version(transformers.__version__) >= Version("5.24")
+    assert keeps_rows_apart(trainer(model, tmp_path)) == fixed
     assert any("training.packing is left out" in note for note in find(family).notes)
 
 
