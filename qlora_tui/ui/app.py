@@ -273,11 +273,15 @@ class Workbench(KeyRouting[None]):
     def on_theme_list_previewed(self, message: "ThemeList.Previewed") -> None:
         """Preview a theme while its list is open, and keep it when it was chosen."""
         if message.keep:
-            self.prefer(theme=message.theme)
-            self._preview(message.theme)
+            self.use_theme(message.theme)
             self.leave_dialogs()
         elif message.themes.is_attached and message.themes.screen is self.screen:
             self._preview(message.theme)
+
+    def use_theme(self, theme: str) -> None:
+        """Apply a theme, and keep it in the settings."""
+        self.prefer(theme=theme)
+        self._preview(theme)
 
     def _preview(self, theme: str) -> None:
         if theme in self.available_themes:

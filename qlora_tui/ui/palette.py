@@ -1,7 +1,7 @@
 """Entries of the command palette beyond the keys of the current place."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,8 @@ class Everything(Provider):
 
     async def startup(self) -> None:
         """Read the names, in a thread."""
-        here = self.app.current_mode
-        self._named = await asyncio.to_thread(lambda: list(everything(here)))
+        here, themes = self.app.current_mode, tuple(self.app.available_themes)
+        self._named = await asyncio.to_thread(lambda: list(everything(here, themes)))
 
     async def search(self, query: str) -> Hits:
         """Yield the matching entries."""
@@ -59,8 +59,11 @@ class Everything(Provider):
         return lambda: app.run_worker(one.act(app), group="palette", exclusive=True, exit_on_error=False)
 
 
-def everything(here: str) -> Iterator[Named]:
-    """Return all entries except the actions of the place `here`. Blocking: reads folders and imports screens."""
+def everything(here: str, themes: Collection[str] = ()) -> Iterator[Named]:
+    """Return all entries except the actions of the place `here`. Blocking: reads folders and imports screens.
+
+    `themes`: the names of the themes that the app can use.
+    """
     from qlora_tui import manual
     from qlora_tui.config import presets
     from qlora_tui.config.fields import fields
@@ -74,7 +77,9 @@ def everything(here: str) -> Iterator[Named]:
     for key, field in fields().items():
         yield Named(f"setting: {key}", _line(field.help), _field(key))
     for key, about in Settings.model_fields.items():
-        yield Named(f"setting: {key}", _line(about.description or ""), _preference)
+        yield Named(f"setting: {key}", _line(about.description or ""), _preference(key))
+    for name in themes:
+        yield Named(f"theme: {printable(name, one_line=True)}", "Use this theme from now on", _theme(name))
     for run in store.all_runs():
         name = printable(run.name, one_line=True)
         yield Named(f"run: {name}", "Show this run", _posting(partial(messages.RunRequested, run.name)))
@@ -135,8 +140,19 @@ def _field(key: str) -> Callable[["Workbench"], Awaitable[None]]:
     return act
 
 
-async def _preference(app: "Workbench") -> None:
-    await _at(app, "settings")
+def _preference(key: str) -> Callable[["Workbench"], Awaitable[None]]:
+    async def act(app: "Workbench") -> None:
+        screen: Any = await _at(app, "settings")
+        screen.show_field(key)
+
+    return act
+
+
+def _theme(name: str) -> Callable[["Workbench"], Awaitable[None]]:
+    async def act(app: "Workbench") -> None:
+        app.use_theme(name)
+
+    return act
 
 
 def _posting(make: Callable[[], Message]) -> Callable[["Workbench"], Awaitable[None]]:

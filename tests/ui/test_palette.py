@@ -6,9 +6,11 @@ from run_screen import until
 from screen_material import Settle
 from textual.widgets import Input, OptionList
 
+from qlora_tui import settings
 from qlora_tui.config.fields import fields
 from qlora_tui.ui import glossary, palette
 from qlora_tui.ui.app import Workbench
+from qlora_tui.ui.screens import settings as settings_place
 from qlora_tui.ui.screens.glossary import Glossary
 from qlora_tui.ui.screens.manual import Manual
 
@@ -27,6 +29,10 @@ def test_palette_lists_everything_by_name() -> None:
         assert name in names
 
 
+def test_every_workbench_setting_has_a_field() -> None:
+    assert settings_place._FIELDS.keys() == settings.Settings.model_fields.keys()
+
+
 def shown_page(app: Workbench) -> str | None:
     option = app.screen.query_one(OptionList).highlighted_option
     return option.id if option else None
@@ -41,6 +47,11 @@ def shown_page(app: Workbench) -> str | None:
         ("preset: guanaco-7b", lambda app: app.draft_source == "preset guanaco-7b"),
         ("manual: memory", lambda app: isinstance(app.screen, Manual) and shown_page(app) == "memory"),
         ("term: NF4", lambda app: isinstance(app.screen, Glossary)),
+        ("setting: refresh_hz", lambda app: app.focused is not None and app.focused.id == "refresh-hz"),
+        ("setting: animation", lambda app: app.focused is not None and app.focused.id == "animation"),
+        ("setting: theme", lambda app: app.focused is not None and app.focused.id == "themes"),
+        ("setting: keymap", lambda app: app.focused is not None and app.focused.id == "key-table"),
+        ("theme: paper", lambda app: app.theme == "paper" == settings.load().theme),
         ("runs: filter", lambda app: app.current_mode == "runs" and isinstance(app.focused, Input)),
     ],
 )  # fmt: skip
@@ -49,6 +60,6 @@ async def test_palette_entry_opens_its_target(typed: str, reached: object, settl
     app = Workbench(place="settings")
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
-        [one] = [one for one in palette.everything("settings") if one.name == typed]
+        [one] = [one for one in palette.everything("settings", app.available_themes) if one.name == typed]
         app.run_worker(one.act(app))
         await until(pilot, lambda: reached(app))  # type: ignore[operator]

@@ -22,6 +22,18 @@ from qlora_tui.ui.widgets.theme_list import ThemeList
 from qlora_tui.ui.widgets.vim import VimKeys
 
 
+_TABS = {"look": "#themes", "keys": "#key-table", "folders": "#folder-list"}
+"""The first field of each tab."""
+
+_FIELDS = {
+    "theme": ("look", "#themes"),
+    "refresh_hz": ("look", "#refresh-hz"),
+    "animation": ("look", "#animation"),
+    "keymap": ("keys", "#key-table"),
+}
+"""Tab and field of each setting."""
+
+
 class KeyTable(DataTable[Text], VimKeys):
     """Every key with what it does; enter changes it."""
 
@@ -167,12 +179,17 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
             self._set_key(str(table.ordered_rows[table.cursor_row].key.value), None)
 
     def action_tab(self, step: int) -> None:
-        """Another tab, with its first field focused."""
-        tabs = self.query_one(TabbedContent)
-        names = ["look", "keys", "folders"]
-        tabs.active = names[(names.index(tabs.active) + step) % len(names)]
-        first = {"look": "#themes", "keys": "#key-table", "folders": "#folder-list"}
-        self.call_after_refresh(self.query_one(first[tabs.active]).focus)
+        """Show another tab and focus its first field."""
+        names = list(_TABS)
+        self._open(names[(names.index(self.query_one(TabbedContent).active) + step) % len(names)])
+
+    def show_field(self, name: str) -> None:
+        """Show the tab of a setting and focus its field."""
+        self._open(*_FIELDS[name])
+
+    def _open(self, tab: str, field: str = "") -> None:
+        self.query_one(TabbedContent).active = tab
+        self.call_after_refresh(self.query_one(field or _TABS[tab]).focus)
 
     def action_back(self) -> None:
         """One step back: home."""
