@@ -17,7 +17,7 @@ from qlora_tui import settings as preferences
 from qlora_tui.errors import QloraError
 from qlora_tui.settings import Settings
 from qlora_tui.terminal import printable
-from qlora_tui.ui import messages, themes
+from qlora_tui.ui import load_history, messages, themes
 from qlora_tui.ui.commands import Commands
 from qlora_tui.ui.key_routing import KeyRouting
 from qlora_tui.ui.widgets.places_bar import PLACES
@@ -124,6 +124,8 @@ class Workbench(KeyRouting[None]):
         super().__init__()
         self.release_chat: Callable[[], None] = lambda: None
         """Frees the memory that the Chat place's model takes, for a run that is about to start. For a thread."""
+        self.loads = load_history.LoadHistory()
+        """Load of the machine, recorded in every place."""
         self._problem: QloraError | None = None
         self.set_reactive(Workbench.run_name, run)
         try:
@@ -139,6 +141,7 @@ class Workbench(KeyRouting[None]):
     def on_mount(self) -> None:
         self._complain_of_themes()
         self.set_interval(_THEME_WATCH_S, self._watch_themes)
+        self.set_interval(load_history.PERIOD_S, self._record_load)
         self.watch(self, "settings", self._apply_settings)
         self.screen_change_signal.subscribe(self, self._leave_preview)
         if self._problem is not None:
@@ -349,6 +352,12 @@ class Workbench(KeyRouting[None]):
         self.complain(error)
         if self.current_mode == "run":
             self.switch_mode(place)
+
+    @work(thread=True, exclusive=True, group="load", exit_on_error=False)
+    def _record_load(self) -> None:
+        from qlora_tui import hardware
+
+        self.loads.record(hardware.snapshot())
 
     @work(thread=True, group="bin", exit_on_error=False)
     def _purge_bin(self) -> None:

@@ -1,12 +1,14 @@
-"""Recent load of the machine while a run is on screen."""
+"""Recent load of the machine, recorded while the app is open."""
 
+import time
 from collections import deque
 from typing import NamedTuple
 
 from qlora_tui.hardware import Machine
 
+PERIOD_S = 1.0
 READINGS = 600
-"""Ten minutes at one reading a second."""
+"""Maximum number of readings: ten minutes at one reading per period."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -20,7 +22,24 @@ class Load(NamedTuple):
     """Load per GPU."""
 
 
-History = deque[Load]
+class LoadHistory:
+    """The newest readings, at most one per period. Threads may record and read at the same time."""
+
+    def __init__(self) -> None:
+        self._readings: deque[Load] = deque(maxlen=READINGS)
+        self._recorded_s = float("-inf")
+
+    def record(self, machine: Machine) -> None:
+        """Add a reading, unless the newest one is younger than a period."""
+        now_s = time.monotonic()
+        if now_s - self._recorded_s >= 0.9 * PERIOD_S:
+            self._recorded_s = now_s
+            self._readings.append(load_of(machine))
+
+    @property
+    def readings(self) -> tuple[Load, ...]:
+        """All readings, oldest first."""
+        return tuple(self._readings)
 
 
 def load_of(machine: Machine) -> Load:

@@ -23,7 +23,7 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.starter import demo
 from qlora_tui.ui.curves import Curves, Detail, curves, detail
 from qlora_tui.ui.damage_check import DamageCheck
-from qlora_tui.ui.load_history import READINGS, History, Load, load_of
+from qlora_tui.ui.load_history import Load, LoadHistory
 from qlora_tui.ui.log_tail import LogReader
 from qlora_tui.ui.run_view import LogTail, RunView
 
@@ -50,7 +50,7 @@ _BUSY_SHARE = 0.2
 class RunReader:
     """Follows one run until it is stopped. Everything but `stop` and `shown` runs in the thread of `follow`."""
 
-    def __init__(self, run: RunFolder, refresh_hz: float, history: History | None = None) -> None:
+    def __init__(self, run: RunFolder, refresh_hz: float, history: LoadHistory | None = None) -> None:
         self.run = run
         self._period_s = 1 / refresh_hz
         self._follower = Follower(run)
@@ -61,7 +61,7 @@ class RunReader:
         self._on_screen.set()
         self._shown_s = self._drawing_s = 0.0
         self._sensors_s = 0.0
-        self._history = History(maxlen=READINGS) if history is None else history
+        self._history = history or LoadHistory()
         self._loads: tuple[Load, ...] = ()
         self._machine: hardware.Machine | None = None
         self._worker_bytes: int | None = None
@@ -162,8 +162,8 @@ class RunReader:
             return
         self._sensors_s = now_s
         self._machine = hardware.snapshot()
-        self._history.append(load_of(self._machine))
-        self._loads = tuple(self._history)
+        self._history.record(self._machine)
+        self._loads = self._history.readings
         if self._estimate is None:
             self._estimate = StoredEstimate.of(read_plan(self.run))
         self._worker_bytes = _resident_bytes(self._follower.state.pid) if self._follower.alive else None

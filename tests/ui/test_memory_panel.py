@@ -4,14 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_material import step
-from run_screen import GIB, MACHINE
+from run_material import beginning, finished, step, training, written
+from run_screen import GIB, MACHINE, shown, until
 from textual.app import App, ComposeResult
 
+from qlora_tui import hardware
 from qlora_tui.memory.stored_estimate import StoredEstimate
 from qlora_tui.runs import events
 from qlora_tui.runs.events import AnyEvent
 from qlora_tui.runs.state import RunState, fold_all
+from qlora_tui.ui import load_history
+from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.load_history import load_of, sparkline
 from qlora_tui.ui.run_view import RunView
 from qlora_tui.ui.widgets.memory_panel import MemoryPanel
@@ -65,3 +68,27 @@ def test_the_load_before_now_is_drawn_in_the_width_there_is() -> None:
     assert len(drawn) <= 40 and drawn.count("█") == 1, "a peak stays in view"
     assert load_of(MACHINE).vram == (pytest.approx(7 / 24),)
     assert load_of(MACHINE).cpu == 0.25
+
+
+async def test_load_is_recorded_in_every_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Run place shows what happened before it was opened."""
+    monkeypatch.setattr(hardware, "snapshot", lambda: MACHINE)
+    monkeypatch.setattr(load_history, "PERIOD_S", 0.05)
+    written("one", [*beginning(), *training(50), finished()])
+    app = Workbench(place="settings")
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: len(app.loads.readings) >= 3)
+        monkeypatch.setattr(load_history, "PERIOD_S", 1e9)
+        await pilot.press("f4")
+        seen = await shown(pilot, app, lambda view: view.loads)
+        assert len(seen.loads) >= 3
+
+
+def test_history_is_bounded_and_evenly_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(load_history.time, "monotonic", lambda: now_s[0])
+    history = load_history.LoadHistory()
+    for _ in range(4 * load_history.READINGS):
+        now_s[0] += 0.5
+        history.record(MACHINE)
+    assert len(history.readings) == load_history.READINGS

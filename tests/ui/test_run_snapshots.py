@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from qlora_tui import hardware, settings
 from qlora_tui.runs import events, jobs
 from qlora_tui.settings import Settings
-from qlora_tui.ui import run_reader
+from qlora_tui.ui import load_history, run_reader
 from qlora_tui.ui.app import Workbench
 
 Snap = Callable[..., bool]
@@ -24,6 +24,7 @@ THEMES = ["ember", "paper"]
 def same_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sensors are read once, so that the number of readings does not depend on time."""
     monkeypatch.setattr(hardware, "snapshot", lambda: MACHINE)
+    monkeypatch.setattr(load_history, "PERIOD_S", 1e9)
     monkeypatch.setattr(run_reader, "_SENSORS_S", 1e9)
     monkeypatch.setattr(run_reader, "_RESTING_SENSORS_S", 1e9)
 

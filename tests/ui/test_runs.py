@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from run_material import beginning, finished, training, written
+from run_material import beginning, finished, step, training, written
+from run_screen import until
 from screen_material import Settle, words
 from textual.message import Message
 from textual.pilot import Pilot
@@ -393,3 +395,23 @@ async def test_damaged_run_is_shown_in_run(three_runs: dict[str, RunFolder]) -> 
             await pilot.pause(0.02)
         assert "run.toml is damaged" in words(app)
         assert "Finished: 200 steps" in words(app)
+
+
+async def test_zooming_the_comparison_reads_the_log_again(settle: Settle) -> None:
+    """Of a long run only buckets are kept; in view of a few steps you should see each of them."""
+    written("long", [*beginning(9_000), *(step(number) for number in range(1, 9_001)), finished(9_000)])
+    written("short", [*beginning(), *training(100), finished(100)])
+    app = Workbench(place="runs")
+    async with app.run_test(size=(160, 45)) as pilot:
+        await settle(pilot)
+        app.push_screen(Compare(["long", "short"]))
+        await until(pilot, lambda: app.screen.query("CurvePlot.-drawn"))
+        plot: Any = app.screen.query_one("#overlaid")
+        coarse = plot.drawn[0].curve.within(4_000, 4_200)
+        plot.window = (4_000, 4_200)
+        await until(pilot, lambda: len(plot.drawn[0].curve.within(4_000, 4_200).steps) > len(coarse.steps))
+        assert plot.drawn[0].curve.within(4_000, 4_200).steps[:202] == tuple(range(3_999, 4_201))
+        assert [line.name for line in plot.drawn] == ["long", "short"]
+        await pilot.press("v")
+        await pilot.pause()
+        assert plot.drawn[1].curve.steps == (50, 100)

@@ -1,6 +1,7 @@
 """Two or more runs beside each other: their losses in one plot, and the settings in which they differ."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on, work
@@ -10,6 +11,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import DataTable, Static
+from textual.worker import get_current_worker
 
 from qlora_tui.config.differences import differences
 from qlora_tui.errors import QloraError
@@ -19,8 +21,9 @@ from qlora_tui.runs.follow import Follower
 from qlora_tui.runs.jobs import Job
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
-from qlora_tui.ui.curves import curves
+from qlora_tui.ui.curves import Curves, Detail, curves, detail, is_coarse
 from qlora_tui.ui.widgets.key_line import KeyLine
+from qlora_tui.ui.widgets.plot_line import Line, Part, PlotZoomed
 from qlora_tui.ui.widgets.run_columns import shortened
 from qlora_tui.ui.widgets.vim import VimKeys
 
@@ -59,6 +62,17 @@ class Compared(Message):
         self.differing = differing
 
 
+class DetailRead(Message):
+    """The visible part of the plot was read in detail."""
+
+    def __init__(self, low: int, high: int, details: dict[str, Detail]) -> None:
+        super().__init__()
+        self.low = low
+        self.high = high
+        self.details = details
+        """Of the long runs, by name."""
+
+
 class Compare(Screen[None]):
     """Over the Runs place; escape goes back."""
 
@@ -76,6 +90,7 @@ class Compare(Screen[None]):
         self._names = names
         self._jobs: list[Job] = []
         self._followers: dict[str, Follower] = {}
+        self._detail: DetailRead | None = None
         self._evals = False
 
     def compose(self) -> ComposeResult:
@@ -134,16 +149,67 @@ class Compare(Screen[None]):
             table.add_row(Text("same settings"))
         table.cursor_coordinate = cursor
 
+    @on(PlotZoomed)
+    def _zoomed(self) -> None:
+        """Read the visible part of long runs again if their buckets are too coarse for it."""
+        window, known = self._window, self._detail
+        if window is None or (known is not None and _covers(known, window) and not self._coarse(known, window)):
+            return
+        if any(is_coarse(job.state.steps.width, window) for job in self._jobs):
+            margin = (window[1] - window[0]) / 4
+            self._read_detail(int(window[0] - margin), int(window[1] + margin) + 1)
+
+    @property
+    def _window(self) -> tuple[float, float] | None:
+        """The visible part of the plot; None: all of it."""
+        found: Any = self.query("CurvePlot")
+        window: tuple[float, float] | None = found.first().window if found else None
+        return window
+
+    @staticmethod
+    def _coarse(detail: DetailRead, window: tuple[float, float]) -> bool:
+        return any(is_coarse(each.width, window) for each in detail.details.values())
+
+    @work(thread=True, exclusive=True, group="detail", exit_on_error=False)
+    def _read_detail(self, low: int, high: int) -> None:
+        worker = get_current_worker()
+        found = {}
+        for name, follower in tuple(self._followers.items()):
+            state = follower.state
+            if state.steps.width > 1:
+                try:
+                    steps = follower.index.read(follower.run.events, low, high, lambda: worker.is_cancelled)
+                except QloraError as error:
+                    self.post_message(messages.Complained(error))
+                    return
+                found[name] = detail(low, high, steps, state.evals)
+        if not worker.is_cancelled:
+            self.post_message(DetailRead(low, high, found))
+
+    @on(DetailRead)
+    def _show_detail(self, message: DetailRead) -> None:
+        self._detail = message
+        self._plot()
+        self._zoomed()  # the part in view may have become smaller meanwhile
+
     def _plot(self) -> None:
         from qlora_tui.ui.widgets.curve_plot import CurvePlot
-        from qlora_tui.ui.widgets.plot_line import Line
 
+        drawn = {job.run.name: curves(job.state) for job in self._jobs}
+        part = None
+        if self._detail is not None:
+            parts = drawn | {name: found.curves for name, found in self._detail.details.items()}
+            part = Part(self._detail.low, self._detail.high, tuple(self._lines(parts)))
+        title = "evaluation loss" if self._evals else "training loss, smoothed"
+        self.query_one(CurvePlot).show(title, self._lines(drawn), part=part)
+
+    def _lines(self, drawn: Mapping[str, Curves]) -> list[Line]:
+        """One line for each run, by name."""
         lines = []
         for job, variable in zip(self._jobs, _VARIABLES, strict=False):
-            drawn = curves(job.state)
-            name = shortened("name", printable(job.run.name), _LEGEND_CELLS)
-            lines.append(Line(name, drawn.evals if self._evals else drawn.smoothed, variable))
-        self.query_one(CurvePlot).show("evaluation loss" if self._evals else "training loss, smoothed", lines)
+            found, name = drawn[job.run.name], shortened("name", printable(job.run.name), _LEGEND_CELLS)
+            lines.append(Line(name, found.evals if self._evals else found.smoothed, variable))
+        return lines
 
     def action_evals(self) -> None:
         """Plot evaluations instead of training steps, and back."""
@@ -154,6 +220,10 @@ class Compare(Screen[None]):
     def action_leave(self) -> None:
         """Back to the runs."""
         self.dismiss()
+
+
+def _covers(detail: DetailRead, window: tuple[float, float]) -> bool:
+    return detail.low <= window[0] and window[1] <= detail.high
 
 
 def _text(value: object) -> str:

@@ -18,7 +18,6 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui import run_actions
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.curves import Detail
-from qlora_tui.ui.load_history import READINGS, History
 from qlora_tui.ui.messages import ChatRequested
 from qlora_tui.ui.run_reader import RunReader
 from qlora_tui.ui.run_view import RunView
@@ -96,7 +95,6 @@ The time left includes the remaining evaluations, checkpoints and samples, based
     def __init__(self) -> None:
         super().__init__()
         self._reader: RunReader | None = None
-        self._history = History(maxlen=READINGS)
 
     def compose_place(self) -> ComposeResult:
         yield Static("Reading the runs...", id="run-missing", markup=False)
@@ -136,7 +134,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
             if run is None:
                 self.post_message(self.RunMissing(_NO_RUNS))
                 return
-            reader = RunReader(run, self.app.settings.refresh_hz, self._history)
+            reader = RunReader(run, self.app.settings.refresh_hz, self.app.loads)
             self.app.call_from_thread(self._take, reader)
             if not worker.is_cancelled:
                 reader.follow(lambda view: self.post_message(self.RunAdvanced(view, reader)))

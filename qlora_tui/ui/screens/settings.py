@@ -21,7 +21,6 @@ from qlora_tui.ui.widgets.ask_key import AskKey
 from qlora_tui.ui.widgets.theme_list import ThemeList
 from qlora_tui.ui.widgets.vim import VimKeys
 
-
 _TABS = {"look": "#themes", "keys": "#key-table", "folders": "#folder-list"}
 """The first field of each tab."""
 

@@ -12,7 +12,7 @@ _LABEL_COLUMNS = 5
 
 
 class HostPanel(RunStatic):
-    """Two bars with their history of up to 10 minutes while a run is on screen."""
+    """Two bars with their history of up to ten minutes."""
 
     BORDER_TITLE = "Host"
     DEFAULT_CSS = """
