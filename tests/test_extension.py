@@ -138,3 +138,12 @@ def test_changed_length_is_kept_for_later_resumes() -> None:
     assert run.load_config().training.epochs == 2, "run.toml keeps the original settings"
     with pytest.raises(ConfigError, match="already"):
         extension.plan(run, changed, ["training.epochs=3"])
+
+
+def test_extended_run_has_its_new_length_before_the_worker_plans_it() -> None:
+    _, state = ended()
+    assert state.plan is not None and state.plan.steps_per_epoch
+    longer = fold_all(state, [events.Extended(changes={"training.epochs": 3.0, "training.max_steps": None})])
+    assert longer.plan is not None and longer.plan.total_steps == 3 * state.plan.steps_per_epoch
+    by_steps = fold_all(state, [events.Extended(changes={"training.max_steps": 500})])
+    assert by_steps.plan is not None and by_steps.plan.total_steps == 500

@@ -13,6 +13,7 @@ from qlora_tui.memory.device import Device
 from qlora_tui.memory.stored_estimate import BEFORE_START
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.runs import jobs, store
+from qlora_tui.runs.extension import current_config
 from qlora_tui.runs.fingerprint import read_plan
 from qlora_tui.runs.freeze import frozen
 from qlora_tui.runs.pace import seconds_per_step
@@ -80,6 +81,7 @@ def _of_run(run: RunFolder, wanted: RunConfig, *, checkpointing: bool) -> Observ
         if not alike or run.events.stat().st_size > _LARGEST_LOG_BYTES:
             return None
         state = jobs.replay(run)
+        config = current_config(run, state)
     except (OSError, QloraError, StorageError):
         return None
     step_s, points = seconds_per_step(state), state.steps.points()

@@ -16,10 +16,7 @@ def line(event: events.AnyEvent) -> str | None:
         case events.Resolved():
             return f"{event.field} = {event.value}: {event.reason}"
         case events.ModelLoaded():
-            return (
-                f"{event.model}: {event.parameters:,} parameters in {memory(event.stored_bytes)}, "
-                f"{event.trainable_parameters:,} trainable ({event.trainable_parameters / event.parameters:.2%})"
-            )
+            return _model(event)
         case events.DatasetReady():
             rows = "streamed" if event.train_rows is None else f"{event.train_rows:,}"
             return f"{rows} training rows, {event.eval_rows:,} evaluation rows"
@@ -93,6 +90,16 @@ def losses(state: RunState) -> str:
 def number(value: float | None) -> str:
     """A loss or norm with four digits; a missing one was not a finite number."""
     return "not finite" if value is None else f"{value:.4g}"
+
+
+def _model(event: events.ModelLoaded) -> str:
+    """The base model and the adapter are counted apart, as everywhere else."""
+    trainable, base = event.trainable_parameters, event.parameters - event.trainable_parameters
+    stored = f"stored in {memory(event.stored_bytes)}"
+    if base <= 0:
+        return f"{event.model}: {trainable:,} parameters, all trainable, {stored}"
+    share = f"{trainable / event.parameters:.2%} of both"
+    return f"{event.model}: {base:,} frozen parameters, {stored}; {trainable:,} trainable ones ({share})"
 
 
 def short(text: str) -> str:

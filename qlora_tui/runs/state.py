@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, cast
@@ -275,7 +276,13 @@ def _replanned(state: RunState, event: events.Replanned) -> RunState:
 
 
 def _extended(state: RunState, event: events.Extended) -> RunState:
-    return state._replace(extended={**(state.extended or {}), **event.changes})
+    """The new length is known at once, although the worker plans it only after loading the model."""
+    plan, steps, epochs = (state.plan, *map(event.changes.get, ("training.max_steps", "training.epochs")))
+    if plan is not None:
+        if steps is None and epochs is not None and plan.steps_per_epoch is not None:
+            steps = math.ceil(epochs * plan.steps_per_epoch)
+        plan = plan.model_copy(update={"total_steps": steps or plan.total_steps})
+    return state._replace(extended={**(state.extended or {}), **event.changes}, plan=plan)
 
 
 def _stopped(state: RunState, event: events.Stopped) -> RunState:

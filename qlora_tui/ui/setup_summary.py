@@ -163,12 +163,13 @@ def beginnings() -> list[Beginning]:
 
 
 def load(beginning: Beginning) -> RunConfig:
-    """The configuration of a preset or a run. Raises QloraError."""
-    from qlora_tui.runs import store
+    """Return the configuration of a preset, or of a run as it trained last. Reads its log. Raises QloraError."""
+    from qlora_tui.runs import extension, jobs, store
 
     if beginning.kind == "preset":
         return presets.find(beginning.name).config
-    return store.find(beginning.name).load_config()
+    run = store.find(beginning.name)
+    return extension.current_config(run, jobs.replay(run))
 
 
 def name_problem(name: str) -> str:

@@ -75,6 +75,26 @@ async def test_foreign_text_is_inert_everywhere() -> None:
         assert "r resumes from the start" in head(app)
 
 
+async def test_way_back_is_visible_whatever_the_reason_is() -> None:
+    log = [*beginning(), *training(50)]
+    log.append(events.Failed(message="no room " * 200, hint="free some " * 200, where="saving", exit_code=11))
+    written("one", log)
+    app = Workbench(run="one")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await shown(pilot, app, is_whole)
+        await pilot.pause()
+        assert "Failed while saving: no room" in words(app) and "free some" in words(app)
+        assert "r resumes from the start." in words(app)
+
+
+async def test_without_a_name_the_run_that_trains_is_shown(waiting: store.RunFolder) -> None:
+    written("newer", [*beginning(), *training(50), finished()])
+    app = Workbench(place="run")
+    async with app.run_test(size=(80, 24)) as pilot:
+        seen = await shown(pilot, app, is_whole)
+        assert seen.name == waiting.name
+
+
 async def test_without_a_name_the_newest_run_is_shown() -> None:
     written("older", beginning())
     written("newer", beginning())

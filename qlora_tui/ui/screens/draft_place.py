@@ -180,7 +180,7 @@ class DraftPlace(Place):
         if chosen is None:
             return
         try:
-            self.begin_from(setup_summary.load(chosen), f"{chosen.kind} {chosen.name}")
+            self.begin_from(await asyncio.to_thread(setup_summary.load, chosen), f"{chosen.kind} {chosen.name}")
         except QloraError as error:
             self.app.complain(error)
 

@@ -33,7 +33,7 @@ _NO_RUNS = "There is no run yet. F3 sets one up."
 
 
 class RunPlace(Place):
-    """Shows `Workbench.run_name`, or the newest run."""
+    """Shows `Workbench.run_name`; by default the newest run that is training, else the newest run."""
 
     NAME = "run"
     CSS_PATH = ["../widgets/run_panel.tcss", "run.tcss"]
@@ -130,7 +130,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
     def _read(self, name: str | None) -> None:
         worker = get_current_worker()
         try:
-            run = store.find(name) if name else next(iter(store.all_runs()), None)
+            run = store.find(name) if name else _default_run()
             if run is None:
                 self.post_message(self.RunMissing(_NO_RUNS))
                 return
@@ -330,3 +330,9 @@ The time left includes the remaining evaluations, checkpoints and samples, based
             self.app.complain(
                 error if isinstance(error, QloraError) else QloraError(f"{type(error).__name__}: {error}")
             )
+
+
+def _default_run() -> RunFolder | None:
+    """Return the newest run that has a worker, else the newest run."""
+    runs = store.all_runs()
+    return next((run for run in runs if jobs.is_alive(run)), next(iter(runs), None))

@@ -1,5 +1,6 @@
 """How a run ended and what one can do now; while it runs, what was asked of it."""
 
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 from textual.reactive import var
 
@@ -15,12 +16,17 @@ _METRICS = {"train_loss": "mean loss"}
 """Metrics that have another name on the screen."""
 
 
+_REASON_LINES = 2.6
+"""How much of a reason or a hint is shown; words wrap, so it takes at most three lines."""
+
+_LEAST_REASON_CELLS = 60
+
+
 class RunOutcome(RunStatic):
-    """Nothing, or a few lines."""
+    """Nothing, or a few lines. A long reason is shortened, so that what to do about it is always visible."""
 
     DEFAULT_CSS = """
-    RunOutcome { height: auto; max-height: 4; padding: 0 1; display: none; }
-    RunOutcome.-damaged { max-height: 7; }
+    RunOutcome { height: auto; max-height: 10; padding: 0 1; display: none; }
     RunOutcome.-speaks { display: block; }
     """
 
@@ -39,11 +45,12 @@ class RunOutcome(RunStatic):
 
     def content_of(self, view: RunView) -> Content:
         asked = Content.styled(self.asked, "$warning")
-        damage = Content.styled(printable(" ".join(view.damage), one_line=True), "$error")
-        return Content("\n").join([line for line in (asked, damage, _outcome(view)) if line])
+        cells = max(int(_REASON_LINES * self.content_size.width), _LEAST_REASON_CELLS)
+        damage = Content.styled(_cut(printable(" ".join(view.damage), one_line=True), cells), "$error")
+        return Content("\n").join([line for line in (asked, damage, _outcome(view, cells)) if line])
 
 
-def _outcome(view: RunView) -> Content:
+def _outcome(view: RunView, reason_cells: int) -> Content:
     if view.silence is not None:
         return Content.styled(f"{view.silence}. ".capitalize() + view.silence.advice, "$warning")
     match view.status:
@@ -52,9 +59,9 @@ def _outcome(view: RunView) -> Content:
         case "finished":
             return _finished(view)
         case "failed":
-            return _failed(view)
+            return _failed(view, reason_cells)
         case "crashed":
-            return _crashed(view)
+            return _crashed(view, reason_cells)
         case "stopped" | "cancelled":
             return Content(f"{view.status.capitalize()} at step {view.state.step_number}. ") + _way_back(view)
         case "created":
@@ -114,21 +121,25 @@ def measured_against_estimate(view: RunView) -> str:
     return f"{said} ({off:+.1%})" + (f" for {estimate.covers}" if estimate.covers else "")
 
 
-def _failed(view: RunView) -> Content:
+def _failed(view: RunView, reason_cells: int) -> Content:
     failed = view.state.failed
     if failed is None:
         return Content("")
     where = f" while {failed.where}" if failed.where else ""
     text = f"Failed{where}: {failed.message}"
-    hint = f"{printable(failed.hint, one_line=True)} " if failed.hint else ""
-    return Content.assemble((printable(text, one_line=True), "$error"), "\n", hint, _way_back(view))
+    hint = f"{_cut(printable(failed.hint, one_line=True), reason_cells)}\n" if failed.hint else ""
+    return Content.assemble((_cut(printable(text, one_line=True), reason_cells), "$error"), "\n", hint, _way_back(view))
 
 
-def _crashed(view: RunView) -> Content:
+def _crashed(view: RunView, reason_cells: int) -> Content:
     stage = f" while {view.state.stage.stage}" if view.state.stage else ""
     said = [f"The worker died at step {view.state.step_number}{stage} without a final event."]
     if cause := crash_cause(view.log.lines):
         said.append(f" Its output says: {cause}")
     else:
         said.append(" Its output does not say why: the system may have ended it, as when memory runs out.")
-    return Content.assemble(("".join(said), "$error"), "\n", _way_back(view))
+    return Content.assemble((_cut("".join(said), reason_cells), "$error"), "\n", _way_back(view))
+
+
+def _cut(text: str, cells: int) -> str:
+    return text if cell_len(text) <= cells else f"{set_cell_size(text, cells - 1)}…"
