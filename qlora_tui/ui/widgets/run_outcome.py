@@ -41,7 +41,6 @@ class RunOutcome(RunStatic):
     def _say(self) -> None:
         super()._say()
         self.set_class(self.view is not None and bool(self.content_of(self.view)), "-speaks")
-        self.set_class(self.view is not None and bool(self.view.damage), "-damaged")
 
     def content_of(self, view: RunView) -> Content:
         asked = Content.styled(self.asked, "$warning")
