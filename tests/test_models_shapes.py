@@ -73,6 +73,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("stablelm", SMALL | {"use_qkv_bias": True, "qk_layernorm": True, "use_parallel_residual": True}),
     ("olmo2", SMALL),
     ("granite", SMALL | {"tie_word_embeddings": True}),
+    ("glm", SMALL | {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
+    ("glm4", SMALL | {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
     ("smollm3", SMALL | {"use_sliding_window": True, "sliding_window": 16}),
     ("cohere", SMALL | {"use_qk_norm": True}),
     ("cohere2", SMALL | {"num_hidden_layers": 9}),

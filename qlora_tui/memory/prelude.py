@@ -20,8 +20,11 @@ def prelude(
     plain: list[tuple[ModuleGroup, int]] = []
     for group in _in_order(facts):
         elements = group.weight_elements // group.count
-        if group.quantized and spec.is_four_bit:
-            _quantize(trace, elements, spec, loaded.plain)
+        if group.quantized and spec.kind != "none":
+            if spec.is_four_bit:
+                _quantize(trace, elements, spec, loaded.plain)
+            else:
+                _quantize_to_eight_bits(trace, elements, group.out_features, loaded.plain)
             if group.bias_elements:
                 trace.alloc(group.bias_elements * prepared.plain)
         else:
@@ -65,6 +68,14 @@ def _quantize(trace: Trace, elements: int, spec: QuantizationSpec, item_bytes: i
     for size in (size for sizes in parts.values() for size in sizes):
         trace.alloc(size)
     for tensor in (*absmax, whole):
+        trace.free(tensor)
+
+
+def _quantize_to_eight_bits(trace: Trace, elements: int, outputs: int, item_bytes: int) -> None:
+    whole, half = trace.alloc(elements * item_bytes), trace.alloc(2 * elements)
+    for size in (size for sizes in stored.eight_bit(elements, outputs).values() for size in sizes):
+        trace.alloc(size)
+    for tensor in (half, whole):
         trace.free(tensor)
 
 

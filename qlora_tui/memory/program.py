@@ -5,14 +5,15 @@ dimensions of a real model it gives that model's step.
 """
 
 import json
-import zipfile
+import lzma
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
+from qlora_tui.memory import composed
 from qlora_tui.memory.allocator import Trace
 from qlora_tui.memory.expansion import Expansion
 from qlora_tui.memory.recorded import GRADIENTS, Program, ProgramKey, from_json, sequence
@@ -67,29 +68,57 @@ class StepPeak:
     """Most bytes of each phase."""
 
 
-def find(family: str, key: ProgramKey, *, grouped: bool = True) -> Program | None:
-    """The program of a `model_type`, None when none is shipped. `grouped`: several heads share keys and values."""
+def find(family: str, key: ProgramKey, *, grouped: bool = True, wanted: frozenset[str] | None = None) -> Program | None:
+    """The program of a `model_type`, None when none is shipped. `grouped`: several heads share keys and values.
+
+    `wanted`: last names of the adapted linear layers, where they are not all that there are.
+    """
     eager = key.attention == "eager" or family in WITHOUT_SDPA
     key = replace(key, single=key.single and eager and family in FUSED_PROJECTION)
     if not grouped and family in _TELLS_GROUPS_APART:
         family += UNGROUPED
     if eager:
         key = replace(key, attention="eager", masked=False, windowed=False)  # Eager attention always builds its masks.
-    return named(_ALIKE.get(family, family), key.name)
+    family = _ALIKE.get(family, family)
+    return named(family, key.name) if wanted is None else _composed(family, key, wanted)
+
+
+@cache
+def _composed(family: str, key: ProgramKey, wanted: frozenset[str]) -> Program | None:
+    """The program of some linear layers. None where no recordings of all and of none are shipped, or they disagree."""
+    without = replace(key, targets="none", dropout=False)
+    every, none = named(family, key.name), named(family, without.name)
+    unsaved = None if key.checkpointing else named(family, replace(without, checkpointing=True).name)
+    if every is None or none is None or not (every.parts and none.parts and wanted):
+        return None
+    there = frozenset(composed.modules(every))
+    if wanted == there:
+        return every
+    try:
+        return composed.compose(every, none, wanted, unsaved) if wanted < there else None
+    except composed.CompositionError:
+        return None
 
 
 @cache
 def named(family: str, name: str) -> Program | None:
     """The program of that name in a family's archive, as `Program.family` and `Program.name` say."""
-    path = PROGRAMS / f"{family}.zip"
+    text = _archive(family).get(name)
+    return from_json(json.loads(text)) if text is not None else None
+
+
+@lru_cache(2)
+def _archive(family: str) -> Mapping[str, str]:
+    return texts(family)
+
+
+def texts(family: str) -> Mapping[str, str]:
+    """The JSON text of each program in a family's archive, by name."""
+    path = PROGRAMS / f"{family}.xz"
     if not path.is_file():
-        return None
-    with zipfile.ZipFile(path) as archive:
-        try:
-            text = archive.read(f"{name}.json")
-        except KeyError:
-            return None
-    return from_json(json.loads(text))
+        return {}
+    lines = lzma.decompress(path.read_bytes()).decode().splitlines()
+    return dict(line.split("\t", 1) for line in lines)
 
 
 def gradient_bytes(program: Program, dims: Mapping[str, int]) -> int:

@@ -16,22 +16,26 @@ optimizer's step.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qlora_tui.memory.symbols import SizeSymbols, charged_bytes
 
-FORMAT = 2
+FORMAT = 3
 MINIATURE_LAYERS = 6
 BLOCKS = ("E", "F0", "F1", "F2", "F3", "F4", "F5", "H", "G", "B5", "B4", "B3", "B2", "B1", "B0", "O")
 GRADIENTS = "gradients"
+
+Recipe = Literal["lean", "original"]
+Base = Literal["4bit", "8bit", "16bit"]
+"""How the weights of linear layers are stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramKey:
     """Which program: the switches that change what is allocated, not the sizes."""
 
-    recipe: Literal["lean", "original"] = "lean"
+    recipe: Recipe = "lean"
     checkpointing: bool = True
     dropout: bool = False
     """Whether adapter.dropout is above 0."""
@@ -47,8 +51,10 @@ class ProgramKey:
     """Whether the batch is one row. Eager attention of a fused projection then keeps all of it alive, for its values
     are a part of it; of several rows it keeps a copy of them alone."""
 
-    loss: Literal["tiled", "full"] = "tiled"
-    targets: Literal["all-linear"] = "all-linear"
+    targets: Literal["all-linear", "none"] = "all-linear"
+    """Which linear layers have an adapter. What a layer does without any is recorded to be put in its place."""
+
+    base: Base = "4bit"
 
     @property
     def name(self) -> str:
@@ -61,10 +67,14 @@ class ProgramKey:
                 self.attention
                 + ("-masked" if self.masked else "-windowed" if self.windowed else "")
                 + ("-single" if self.single else ""),
-                self.loss,
                 self.targets,
+                self.base,
             )
         )
+
+
+Part = tuple[str, bool, int]
+"""Name of an adapted linear layer, or "" for what is around them; whether it is recomputed; how many events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,11 @@ class Program:
     """For each tensor the index of its size and of its category."""
 
     blocks: Mapping[str, tuple[int, ...]]
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+    """Who makes the events of a block, in their order."""
+
+    reads: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """For each block the linear layers that run forward in it, with the number of their input."""
 
     @property
     def gradients(self) -> set[int]:
@@ -136,6 +151,11 @@ def from_json(data: Mapping[str, Any]) -> Program:
         categories=tuple(data["categories"]),
         tensors=tuple((size, category) for size, category in data["tensors"]),
         blocks=_absolute(data["blocks"]),
+        parts={
+            block: tuple((name, bool(again), count) for name, again, count in parts)
+            for block, parts in data["parts"].items()
+        },
+        reads={block: tuple((name, number) for name, number in reads) for block, reads in data["reads"].items()},
     )
 
 
@@ -150,6 +170,10 @@ def to_json(program: Program) -> dict[str, Any]:
         "categories": program.categories,
         "tensors": program.tensors,
         "blocks": _relative(program.blocks),
+        "parts": {
+            block: [(name, int(again), count) for name, again, count in parts] for block, parts in program.parts.items()
+        },
+        "reads": program.reads,
     }
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from qlora_tui.config.adapter import AdapterSpec
 from qlora_tui.config.run import RunConfig
 from qlora_tui.memory import closed_form, program, stored, trainable
 from qlora_tui.memory.adapted import adapted
@@ -11,6 +11,7 @@ from qlora_tui.memory.choices import Choices
 from qlora_tui.memory.full_weights import full_weights
 from qlora_tui.memory.layer_form import Step
 from qlora_tui.memory.program import Program, ProgramKey, StepPeak
+from qlora_tui.memory.recorded import Base
 from qlora_tui.memory.targets import targets
 from qlora_tui.memory.trainable import State, Trained
 from qlora_tui.models.facts import ModelFacts, MoeShape
@@ -25,6 +26,14 @@ _UNPADDED_BAND = 0.05
 
 _INT8_PRODUCT_BYTES = 6
 """Of one element of an 8-bit product: int32, and float16 once it is scaled."""
+
+_BASES: Mapping[str, Base] = {
+    "nf4": "4bit",
+    "fp4": "4bit",
+    "8bit": "8bit",
+    "none": "16bit",
+}
+"""What programs call a kind of quantization."""
 
 _OWN_KERNELS = frozenset({"flash_attention_2", "flash_attention_3", "flex_attention"})
 """Kinds of attention that need no mask of rows by columns."""
@@ -84,7 +93,7 @@ def measure(
     checkpointing: bool,
 ) -> Measured:
     """The peak of a step beside all that is stored."""
-    found = _program(config, facts, choices, batch, checkpointing)
+    found = recorded(config, facts, choices, batch, checkpointing)
     if found is not None:
         peak = program.evaluate(
             found, dims(config, facts, batch), accumulate=batch.accumulate, optimizer_step_bytes=state.step_bytes
@@ -144,17 +153,16 @@ def _window_shows(facts: ModelFacts, batch: Shape) -> bool:
     return window is not None and window <= batch.row_tokens
 
 
-def _program(
+def recorded(
     config: RunConfig, facts: ModelFacts, choices: Choices, batch: Shape, checkpointing: bool
 ) -> Program | None:
+    """The shipped program of a run's step, None where none fits."""
     adapter = config.adapter
     fits = (
         choices.on_gpu
-        and choices.weight_bytes == choices.compute_bytes == choices.adapter_bytes == 2
-        and config.quantization.is_four_bit
+        and choices.weight_bytes == choices.compute_bytes == 2
+        and choices.adapter_bytes == (4 if config.quantization.kind == "none" else 2)
         and adapter.kind == "lora"
-        and adapter.target_modules == "all-linear"
-        and not (adapter.exclude_modules or adapter.layers_to_transform or adapter.rank_pattern)
         and not adapter.dora
         and not adapter.modules_to_save
         and (facts.moe is None or facts.moe.moe_layers == facts.layers)
@@ -165,23 +173,44 @@ def _program(
     )
     if not fits or (facts.model_type in program.WITHOUT_SDPA and config.model.attention in _OWN_KERNELS):
         return None
+    wanted = _adapted_names(facts, adapter)
+    if wanted == frozenset():
+        return None
     key = program_key(config, facts, batch, checkpointing=checkpointing)
-    return program.find(facts.model_type, key, grouped=facts.heads != facts.kv_heads)
+    return program.find(facts.model_type, key, grouped=facts.heads != facts.kv_heads, wanted=wanted)
 
 
-def program_key(
-    config: RunConfig, facts: ModelFacts, batch: Shape, *, checkpointing: bool, loss: Literal["tiled", "full"] = "tiled"
-) -> ProgramKey:
+def _adapted_names(facts: ModelFacts, spec: AdapterSpec) -> frozenset[str] | None:
+    """Last names of the adapted linear layers; None for all of them, empty if not all layers of a model are alike."""
+    if spec.target_modules == "all-linear" and not (
+        spec.exclude_modules or spec.layers_to_transform or spec.rank_pattern
+    ):
+        return None
+    names: set[str] = set()
+    experts: set[str] = set()
+    for target in targets(facts, spec):
+        group = target.group
+        path, _, leaf = group.name.rpartition(".")
+        if target.count != group.count or target.rank != spec.rank or "*" not in group.name or group.vision:
+            return frozenset()
+        if group.kind == "expert":
+            experts.add(leaf)
+            leaf = path.rpartition(".")[2]
+        names.add(leaf)
+    return frozenset() if len(experts) == 1 else frozenset(names)
+
+
+def program_key(config: RunConfig, facts: ModelFacts, batch: Shape, *, checkpointing: bool) -> ProgramKey:
     """Which program is this run's."""
     return ProgramKey(
         recipe=config.training.recipe,
         checkpointing=checkpointing,
+        base=_BASES[config.quantization.kind],
         dropout=config.adapter.dropout > 0,
         attention="eager" if config.model.attention == "eager" else "sdpa",
         masked=masked(config, facts, batch),
         windowed=windowed(config, facts, batch),
         single=batch.rows == 1,
-        loss=loss,
     )
 
 

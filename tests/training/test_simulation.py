@@ -169,6 +169,23 @@ def test_libraries_are_put_back() -> None:
     assert (torch.nn.functional.dropout, torch.nn.Module._apply, torch.cuda.is_bf16_supported) == before
 
 
+def test_no_dimension_of_a_miniature_is_like_another_or_like_a_number_in_a_program() -> None:
+    """A size is named by its value: a dimension of 2 would be taken for any pair."""
+    from qlora_tui.engine.simulation import generate, miniature
+    from qlora_tui.memory.program import texts
+
+    for family in generate.FAMILIES:
+        numbers: set[int] = set()
+        for text in texts(family).values():
+            for _, names in json.loads(text)["symbols"]:
+                numbers |= {side for side in names if isinstance(side, int)}
+        for single in (False, True):
+            sizes = miniature.named_sizes(family, single=single)
+            assert min(sizes.values()) > 4
+            assert numbers.isdisjoint(sizes.values()), family
+            assert miniature.confused(family, single=single) == [], family
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("family", ["llama", "olmo2", "cohere2", "phi_ungrouped", "qwen3_moe"])
 def test_a_shipped_program_is_what_a_dry_run_gives_today(family: str) -> None:

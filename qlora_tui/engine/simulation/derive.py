@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import groupby
 from math import prod
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.simulation import miniature
-from qlora_tui.engine.simulation.ledger import Birth
+from qlora_tui.engine.simulation.ledger import Birth, Ledger
 from qlora_tui.engine.simulation.scratch import always_dequantize
 from qlora_tui.engine.simulation.simulate import Simulation, Workload, simulate
 from qlora_tui.memory.recorded import Program, ProgramKey
@@ -14,6 +15,7 @@ from qlora_tui.memory.symbols import BLOCK, CONSTANTS, SizeSymbols
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
 DROPOUT = 0.05
+_KINDS = {"4bit": "nf4", "8bit": "8bit", "16bit": "none"}
 _NEGLIGIBLE_BYTES = 1024
 """Sizes up to this may stay numbers, such as one norm for each adapter matrix."""
 
@@ -40,6 +42,7 @@ def run_config(family: str, key: ProgramKey) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"id": "miniature", "attention": key.attention},
+            "quantization": {"kind": _KINDS[key.base]},
             "adapter": {"rank": dims["r"], "dropout": DROPOUT if key.dropout else 0.0},
             "training": {
                 "recipe": key.recipe,
@@ -57,7 +60,8 @@ def derive(family: str, key: ProgramKey) -> Program:
     workload = Workload(
         tokens=miniature.dims(family, single=key.single)["S"],
         padded=key.masked,
-        full_loss=key.loss == "full",
+        by_module=True,
+        without_adapters=key.targets == "none",
     )
     with always_dequantize(), miniature.small_tiles():
         found = simulate(run_config(family, key), miniature.config(family, windowed=key.windowed), workload)
@@ -72,7 +76,9 @@ def _program(family: str, key: ProgramKey, found: Simulation) -> Program:
     symbols: dict[SizeSymbols, int] = {}
     categories: dict[str, int] = {}
     blocks: dict[str, list[int]] = {}
-    for event, phase in zip(ledger.events[found.step_began :], ledger.phases[found.step_began :], strict=True):
+    parts: dict[str, list[tuple[str, bool]]] = {}
+    began = found.step_began
+    for event, phase, part in zip(ledger.events[began:], ledger.phases[began:], ledger.modules[began:], strict=True):
         number = abs(event)
         if event > 0:
             birth = ledger.births[number - 1]
@@ -81,6 +87,7 @@ def _program(family: str, key: ProgramKey, found: Simulation) -> Program:
             tensors.append((size, categories.setdefault(birth.category, len(categories))))
         if number in numbers:
             blocks.setdefault(_block(phase), []).append(numbers[number] if event > 0 else -numbers[number])
+            parts.setdefault(_block(phase), []).append(part)
     return Program(
         family=family,
         name=key.name,
@@ -89,7 +96,18 @@ def _program(family: str, key: ProgramKey, found: Simulation) -> Program:
         categories=tuple(categories),
         tensors=tuple(tensors),
         blocks={name: tuple(events) for name, events in blocks.items()},
+        parts={name: tuple((*part, len(list(each))) for part, each in groupby(parts[name])) for name in parts},
+        reads=_reads(ledger, numbers, began),
     )
+
+
+def _reads(ledger: Ledger, numbers: Mapping[int, int], began: int) -> dict[str, tuple[tuple[str, int], ...]]:
+    """For each block the linear layers that ran forward in it, with the number of their input in the program."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for event, name, number in ledger.reads:
+        if event >= began and number in numbers:
+            found.setdefault(_block(ledger.phases[event]), []).append((name, numbers[number]))
+    return {block: tuple(reads) for block, reads in found.items()}
 
 
 def _block(phase: str) -> str:

@@ -39,7 +39,24 @@ MOST_TOKENS = 16384
 DEPTHS = (12, 18)
 """Layers of a model after its first round, in which it has all of its own."""
 
+SAMPLE = 40
+"""Cases of any model with any linear layers adapted."""
+
+_LATER: tuple[tuple[str, str, Any], ...] = (
+    ("THUDM/GLM-4-9B-0414", "on", "all-linear"),
+    ("THUDM/GLM-4-9B-0414", "off", ["gate_up_proj", "q_proj"]),
+    ("HuggingFaceTB/SmolLM3-3B", "on", ["q_proj", "down_proj"]),
+    ("Qwen/Qwen3-30B-A3B", "on", "all-linear"),
+)
 _SEED = 11
+_SAMPLE_SEED = 2026
+_SHARE_OF_LISTS = 0.7
+"""Cases of the sample that adapt some linear layers only."""
+
+_SAMPLED_FAMILIES = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "phi", "olmo2", "granite", "cohere",
+    "cohere2", "smollm3", "stablelm", "gpt_neox", "gpt2", "opt",
+)  # fmt: skip
 _GROUPS = (MODELS, FURTHER_MODELS, MIXTURES, PLAIN_MODELS)
 _CHECKPOINTING = ("on", "off", "on", "off")
 """In each round of the later groups, whose models take few cases, so that each has both."""
@@ -88,7 +105,47 @@ def cases() -> list[Case]:
                 ),
             }
         )
-    return found + [case | {"number": len(found) + more} for more, case in enumerate(_single_rows())]
+    found += [case | {"number": len(found) + more} for more, case in enumerate(_single_rows())]
+    found += [case | {"number": len(found) + more} for more, case in enumerate(_sample())]
+    found += [case | {"number": len(found) + more} for more, case in enumerate(_later_cases())]
+    return [case for case in found if case["loss"] == "tiled"]
+
+
+def _sample() -> Iterator[Case]:
+    """Any model of the catalogue that has programs, with any linear layers adapted, and any kind of base."""
+    choose = random.Random(_SAMPLE_SEED)  # noqa: S311 - a sample, no secret
+    known = [(model, source.config) for model in catalogue.ids() if (source := catalogue.find(model))]
+    models = [model for model, keys in known if keys["model_type"] in _SAMPLED_FAMILIES]
+    for _ in range(SAMPLE):
+        model, tokens = choose.choice(models), choose.choice((512, 1024, 2048, 4096))
+        kind, some = choose.choices(("nf4", "none", "8bit"), (5, 2, 2))[0], choose.random() < _SHARE_OF_LISTS
+        source = catalogue.find(model)
+        assert source is not None
+        leaves = {group.name.rpartition(".")[2] for group in assemble(source).linear_layers}
+        targets = choose.sample(sorted(leaves), choose.randint(1, len(leaves) - 1)) if some else "all-linear"
+        yield {
+            "model": model, "depth": choose.choice(DEPTHS), "tokens": min(tokens, _positions(source.config, tokens)),
+            "rows": choose.choice((1, 2, 4)), "packing": False, "attention": "sdpa", "loss": "tiled",
+            "accumulate": choose.choice((1, 16)), "rank": choose.choice((8, 16, 64)),
+            "dropout": choose.choice((0.0, 0.05)), "recipe": "lean", "checkpointing": choose.choice(("on", "off")),
+            "double_quantization": True, "optimizer": "paged_adamw_8bit", "kind": kind, "targets": targets,
+        }  # fmt: skip
+
+
+def _later_cases() -> Iterator[Case]:
+    """Families that came after the sample was drawn, and what it lacks of the others."""
+    for model, checkpointing, targets in _LATER:
+        yield {
+            "model": model, "depth": DEPTHS[0], "tokens": 1024, "rows": 2, "packing": False, "attention": "sdpa",
+            "loss": "tiled", "accumulate": 16, "rank": 16, "dropout": 0.0 if model in _WITHOUT_DROPOUT else 0.05,
+            "recipe": "lean", "checkpointing": checkpointing, "double_quantization": True,
+            "optimizer": "paged_adamw_8bit", "kind": "nf4", "targets": targets,
+        }  # fmt: skip
+
+
+def _positions(keys: Mapping[str, Any], tokens: int) -> int:
+    """Most tokens of a row where each position has an embedding of its own."""
+    return int(keys.get("n_positions") or keys.get("max_position_embeddings") or tokens)
 
 
 def _single_rows() -> Iterator[Case]:
@@ -105,8 +162,12 @@ def run_config(case: Case) -> RunConfig:
     return RunConfig.model_validate(
         {
             "model": {"id": case["model"], "attention": case["attention"]},
-            "quantization": {"double_quantization": case["double_quantization"]},
-            "adapter": {"rank": case["rank"], "dropout": case["dropout"]},
+            "quantization": {"double_quantization": case["double_quantization"], "kind": case.get("kind", "nf4")},
+            "adapter": {
+                "rank": case["rank"],
+                "dropout": case["dropout"],
+                "target_modules": case.get("targets", "all-linear"),
+            },
             "training": {
                 "recipe": case["recipe"],
                 "micro_batch_size": case["rows"],
@@ -126,7 +187,6 @@ def workload(case: Case) -> Workload:
         tokens=case["tokens"],
         padded=case["rows"] > 1 and not case["packing"],
         packed=case["packing"],
-        full_loss=case["loss"] == "full",
     )
 
 

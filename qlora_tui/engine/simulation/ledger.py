@@ -35,7 +35,15 @@ class Ledger:
     phases: list[str] = field(default_factory=list)
     """Phase of each event."""
 
+    modules: list[tuple[str, bool]] = field(default_factory=list)
+    """Of each event the linear layer that ran ("" for what is around them), and whether it was recomputed."""
+
+    reads: list[tuple[int, str, int]] = field(default_factory=list)
+    """Events before a linear layer ran, its name, and the number of its input."""
+
     phase: str = "load"
+    module: str = ""
+    recomputes: bool = False
     category: str | None = None
     """Overrides the category of what is made."""
 
@@ -64,6 +72,7 @@ class Ledger:
     def _event(self, event: int) -> None:
         self.events.append(event)
         self.phases.append(self.phase)
+        self.modules.append((self.module, self.recomputes))
 
     def reset_peak(self) -> None:
         self.peak_bytes, self.peak_event = self.level_bytes, len(self.events)

@@ -22,6 +22,7 @@ from qlora_tui.engine.eight_bit import keep_no_inputs
 from qlora_tui.engine.simulation import base_model, optimizer
 from qlora_tui.engine.simulation.cuda_paths import cuda_paths
 from qlora_tui.engine.simulation.ledger import Ledger
+from qlora_tui.engine.simulation.modules import ModuleMarks, adapted_names, take_adapters_away
 from qlora_tui.engine.simulation.phases import announce_layers
 from qlora_tui.engine.simulation.scratch import DEFAULT_GPU, Gpu
 from qlora_tui.engine.simulation.settings import GpuSettings, on_gpu
@@ -48,6 +49,12 @@ class Workload:
 
     real: bool = False
     """On real CPU tensors, to check the simulation; for tiny models."""
+
+    by_module: bool = False
+    """Whether the ledger tells which adapted linear layer runs."""
+
+    without_adapters: bool = False
+    """Adapters are taken away again, and the embedding's output needs a gradient: what a layer does without any."""
 
     full_loss: bool = False
     """The model's own loss on all logits, as trainers other than TRL's compute it."""
@@ -176,6 +183,7 @@ class Run:
         self.weights: list[torch.Tensor] = []
         self.states = optimizer.OptimizerStates()
         self._trainer: Any = None
+        self._marks: ModuleMarks | None = None
 
     def prepare(self, output: Path) -> None:
         """Load, attach the adapter, make the trainer and what is there from the second step on."""
@@ -188,6 +196,9 @@ class Run:
         if self._workload.full_loss:
             self._trainer.compute_loss = MethodType(Trainer.compute_loss, self._trainer)
         gc.collect()
+        names = adapted_names(model) if self._workload.by_module else []
+        if self._workload.without_adapters:
+            take_adapters_away(model, names)
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._tracker.summed = _trained_twice(model)
         adapted = self._config.adapter.kind == "lora"
@@ -202,6 +213,10 @@ class Run:
             if self._workload.gpu.multiprocessors:
                 self._tracker.take_workspace(thread)
         announce_layers(model, self._ledger, checkpointing=self._settings.gradient_checkpointing)
+        if names:
+            self._marks = ModuleMarks(self._ledger, self._tracker.number)
+            self._marks.watch(model, names)
+            self._tracker.on_operation = self._marks.operation
         backward = self._trainer.accelerator.backward
         self._trainer.accelerator.backward = lambda *args, **kwargs: self._backward(backward, *args, **kwargs)
 
@@ -209,7 +224,7 @@ class Run:
         """One optimizer step: of several micro-batches the first two, since every later one is like the second."""
         self._tell("step")
         micro_batches = min(2, self._config.training.gradient_accumulation_steps)
-        with observe():
+        with observe(), self._marks.recomputing() if self._marks else nullcontext():
             for number in range(micro_batches):
                 if number == micro_batches - 1:
                     self._ledger.reset_peak()

@@ -1,6 +1,7 @@
 """The dispatch mode that notes when each tensor storage is made and when it is gone."""
 
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,8 @@ class Tracker(TorchDispatchMode):
         self._numbers: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._workspaces: set[str] = set()
+        self.on_operation: Callable[[], None] = lambda: None
+        """Called before each operation."""
 
     def number(self, tensor: torch.Tensor) -> int | None:
         """Of a tensor's storage in the ledger."""
@@ -54,6 +57,7 @@ class Tracker(TorchDispatchMode):
         kwargs = kwargs or {}
         self.operations += 1
         name = func._schema.name
+        self.on_operation()
         if self._answers:
             func, args, kwargs, answer = _without_data(name, func, args, kwargs)
             if answer is not None:

@@ -24,6 +24,7 @@ from qlora_tui.engine.simulation.grid import Case  # noqa: E402
 from qlora_tui.engine.simulation.simulate import Simulation, simulate  # noqa: E402
 from qlora_tui.memory import program, step  # noqa: E402
 from qlora_tui.memory.allocator import Trace, rounded, smallest_capacity  # noqa: E402
+from qlora_tui.memory.choices import choose  # noqa: E402
 from qlora_tui.memory.device import card  # noqa: E402
 from qlora_tui.memory.estimate import estimate  # noqa: E402
 from qlora_tui.memory.program import PROGRAMS  # noqa: E402
@@ -71,10 +72,9 @@ def compare(case: Case, real: Case) -> Case:
     """The program of a case and the estimate beside its dry run. Raises LookupError when none is shipped."""
     config, (_, facts) = grid.run_config(case), grid.model(case)
     batch = step.shape(config, case["tokens"])
-    key = step.program_key(config, facts, batch, checkpointing=case["checkpointing"] == "on", loss=case["loss"])
-    shipped = program.find(facts.model_type, key, grouped=facts.heads != facts.kv_heads)
+    shipped = step.recorded(config, facts, choose(config, card(1024)), batch, case["checkpointing"] == "on")
     if shipped is None:
-        raise LookupError(f"{case['number']}: no program {facts.model_type} {key.name}")
+        raise LookupError(f"{case['number']}: no program of {facts.model_type}")
     dims = step.dims(config, facts, batch)
     began = time.perf_counter()
     peak = program.evaluate(
@@ -98,9 +98,8 @@ def compare(case: Case, real: Case) -> Case:
         "program_phase": peak.phase,
         "evaluate_ms": round(1000 * seconds, 2),
     }
-    if case["loss"] == "tiled":
-        whole = estimate(config, facts, card(1024), longest_tokens=case["tokens"], replay=True)
-        row["estimate_capacity"] = whole.need_bytes - whole.device.context_bytes
+    whole = estimate(config, facts, card(1024), longest_tokens=case["tokens"], replay=True)
+    row["estimate_capacity"] = whole.need_bytes - whole.device.context_bytes
     return row
 
 
@@ -124,12 +123,12 @@ def main() -> None:
     """Make the dry runs that are missing, compare them all, print the errors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cases", type=int, default=len(grid.cases()), help="only so many, from the first on")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first case")
     parser.add_argument("--store", action="store_true")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for case in grid.cases()[: chosen.cases]:
+    for case in (case for case in grid.cases() if case["number"] >= chosen.first):
         real = dry_run(case, chosen.folder)
         try:
             rows.append(compare(case, real))
