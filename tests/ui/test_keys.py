@@ -168,6 +168,24 @@ async def test_what_is_typed_right_after_a_key_that_searches_is_searched(state: 
         assert app.focused is app.screen.query_one(fields[state])
 
 
+@pytest.mark.parametrize(
+    ("place", "typed", "field"),
+    [
+        ("setup", ["slash"], "#model-search"),
+        ("home", ["f3", "slash"], "#model-search"),
+        ("settings", ["f10"], "#term-filter"),
+    ],
+)
+async def test_text_typed_ahead_of_an_opening_screen_is_kept(place: str, typed: list[str], field: str) -> None:
+    """Nothing is waited for: the place, its list or the dialog is still loading."""
+    app = Workbench(place=place)
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key in (*typed, *"gemma"):
+            app.post_message(events.Key(key, key_to_character(key)))
+        await until(pilot, lambda: app.screen.query(field) and app.screen.query_one(field, Input).value == "gemma")
+        assert app.focused is app.screen.query_one(field)
+
+
 async def test_the_glossary_is_searched_by_typing_and_moved_through_by_arrows(settle: Settle) -> None:
     app = Workbench(place="settings")
     async with app.run_test(size=(80, 24)) as pilot:
