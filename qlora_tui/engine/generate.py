@@ -66,9 +66,11 @@ def continuations(
 def autocast(model: Any) -> Any:
     """Mixed precision as in training, where the trainer switches it on for the forward pass of its own alone.
 
-    The original recipe needs it: its float32 norms feed a head in bfloat16.
+    The original recipe needs it: its float32 norms feed a head in bfloat16. So do modules trained in full, in float32:
+    a head among them counts as it was.
     """
-    dtype = model.get_output_embeddings().weight.dtype
+    head = model.get_output_embeddings()
+    dtype = getattr(head, "original_module", head).weight.dtype
     return torch.autocast(model.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 

@@ -36,9 +36,13 @@ class Settings:
     reasons: list[Resolved] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    float32_modules: bool = False
+    """Whether modules of the base are trained in full, in float32, among others in bfloat16."""
+
     @property
     def autocast_bf16(self) -> bool:
-        return self.device.type == "cuda" and self.compute_dtype == torch.bfloat16
+        mixed = self.device.type == "cuda" or (self.float32_modules and self.dtype == torch.bfloat16)
+        return mixed and self.compute_dtype == torch.bfloat16
 
     @property
     def autocast_fp16(self) -> bool:
@@ -67,6 +71,7 @@ def resolve(config: RunConfig, longest: Longest | None = None) -> Settings:
         optimizer=_optimizer(config, device, because),
         gradient_checkpointing=config.training.gradient_checkpointing == "on",
         reasons=reasons,
+        float32_modules=bool(config.adapter.modules_to_save) and config.adapter.kind == "lora",
     )
     if config.training.gradient_checkpointing == "auto":
         settings.gradient_checkpointing, reason = preflight.checkpointing(config, settings, longest)

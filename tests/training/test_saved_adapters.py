@@ -11,6 +11,7 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from test_bases import SIZE, WORDS, llama, logits, ready, save, shaken
+from test_finished_runs import trained_here
 from transformers import AutoModelForCausalLM
 
 from qlora_tui.engine import finish, pissa
@@ -168,3 +169,13 @@ def test_experts_refuse_pissa_before_training(save: Callable[[Any], Path]) -> No
     folder = save(transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZE, num_local_experts=2)))
     with pytest.raises(ModelError, match=r"adapter\.init = pissa cannot decompose .*experts"):
         ready(folder, "quantization.kind=none", "adapter.rank=4", "adapter.init=pissa")
+
+
+@pytest.mark.parametrize("name", ["norm", "lm_head"])
+def test_module_trained_in_full_beside_bfloat16_weights_trains_and_answers(name: str) -> None:
+    """It is trained in float32, so the rest of the forward pass needs mixed precision, on a CPU too."""
+    _, state = trained_here(
+        "one", "quantization.kind=none", "model.dtype=bfloat16", f"adapter.modules_to_save={name}",
+        "training.max_steps=1", "data.eval_rows=2", "training.prediction_rows=1", "training.prediction_max_tokens=4",
+    )  # fmt: skip
+    assert state.phase == "finished", state.failed
