@@ -242,7 +242,7 @@ def test_the_estimate_alone_is_close_to_the_smallest_capacity() -> None:
     rows = [row for row in grid() if "estimate_capacity" in row]
     errors = [abs(row["estimate_capacity"] / row["capacity"] - 1) for row in rows]
     assert statistics.median(errors) <= 0.01
-    assert max(errors) <= 0.05
+    assert max(errors) <= 0.06
 
 
 def test_whole_models_are_estimated_as_the_stored_table_says() -> None:
@@ -260,7 +260,7 @@ def test_whole_models_are_estimated_as_the_stored_table_says() -> None:
 def test_any_list_of_linear_layers_and_any_base_is_as_close() -> None:
     """The sample of the whole catalogue: adapters on some linear layers, bases of 4, 8 and 16 bits."""
     rows = [row for row in grid() if "targets" in row]
-    assert len(rows) >= 30
+    assert len(rows) >= 40
     assert {row["kind"] for row in rows} == {"nf4", "8bit", "none"}
     errors = [abs(row["program_peak"] / row["peak"] - 1) for row in rows]
     assert statistics.median(errors) <= 0.0001

@@ -31,13 +31,14 @@ def prelude(
             plain.append((group, trace.alloc((elements + group.bias_elements) * loaded.plain)))
     if prepared != loaded:
         plain = [(group, _cast(trace, group, held, 4)) for group, held in plain]
-    made = _adapt(trace, trained)
+    made = _adapt(trace, trained, loaded.plain)
     if prepared != loaded and prepared.table != 4:
         for group, held in plain:
             if group.kind in _TABLES:
                 _cast(trace, group, held, prepared.table)
     for weight, held in made:
-        _recast(trace, weight, held, weight.item_bytes)
+        if weight.item_bytes < 4:
+            _recast(trace, weight, held, weight.item_bytes)
     return trace
 
 
@@ -79,20 +80,21 @@ def _quantize_to_eight_bits(trace: Trace, elements: int, outputs: int, item_byte
         trace.free(tensor)
 
 
-def _adapt(trace: Trace, trained: list[Trained]) -> list[tuple[Trained, int]]:
+def _adapt(trace: Trace, trained: list[Trained], narrow_bytes: int) -> list[tuple[Trained, int]]:
     """PEFT makes both matrices of each adapted weight in float32, casts them to the weight's dtype, and back."""
     pairs = list(zip(trained[::2], trained[1::2], strict=False))
     made: list[tuple[Trained, int]] = []
     for layer in range(max((weight.count for weight in trained), default=0)):
         for pair in (pair for pair in pairs if layer < pair[0].count):
             wide = [(weight, trace.alloc(4 * weight.elements)) for weight in pair]
-            made += [_recast(trace, weight, held, weight.item_bytes) for weight, held in wide]
-    return [_recast(trace, weight, held, 4) for weight, held in made]
+            made += [
+                _recast(trace, weight, held, narrow_bytes) if narrow_bytes < 4 else (weight, held)
+                for weight, held in wide
+            ]
+    return [_recast(trace, weight, held, 4) if narrow_bytes < 4 else (weight, held) for weight, held in made]
 
 
 def _recast(trace: Trace, weight: Trained, held: int, item_bytes: int) -> tuple[Trained, int]:
-    if weight.item_bytes == 4:
-        return weight, held
     cast = trace.alloc(item_bytes * weight.elements)
     trace.free(held)
     return weight, cast
