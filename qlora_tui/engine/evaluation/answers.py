@@ -20,7 +20,7 @@ from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.chat_text import turn_end_text
 from qlora_tui.engine.evaluation import partial
 from qlora_tui.engine.evaluation.pair import Pair
-from qlora_tui.engine.evaluation.partial import Keep, forgotten
+from qlora_tui.engine.evaluation.partial import Keep, forgotten, interrupted_batch
 from qlora_tui.engine.prompts import Prompts
 from qlora_tui.errors import DataError, ModelError, RunConflictError
 from qlora_tui.evaluation import row_log
@@ -81,10 +81,12 @@ def measure(
     per_row: list[dict[str, Any]] = [{"question": row.question, "expected": row.answer} for row in rows]
     for side in pair.sides:
         with keep(side) as log, pair.side(side) as model:
-            rest = [row.conversation for row in rows[len(log.rows) :]]
-            for text in generate.answer(
+            start, kept = interrupted_batch(log, task.batch_rows)
+            rest = [row.conversation for row in rows[start:]]
+            answered = generate.answer(
                 model, pair.prompts, rest, max_tokens=task.max_tokens, batch_size=task.batch_rows
-            ):
+            )
+            for text in islice(answered, kept, None):
                 log.append({"answer": text})
                 progress(side, len(log.rows), len(rows))
             texts = [str(row["answer"]) for row in log.rows]

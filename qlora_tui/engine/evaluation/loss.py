@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from qlora_tui.config.run import RunConfig
 from qlora_tui.data.downloads import Consent
 from qlora_tui.data.prepare import prepare
 from qlora_tui.engine.evaluation.pair import Pair
-from qlora_tui.engine.evaluation.partial import Keep, forgotten
+from qlora_tui.engine.evaluation.partial import Keep, forgotten, interrupted_batch
 from qlora_tui.engine.session import finite
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation.tasks import LossTask
@@ -64,9 +65,9 @@ def measure(
     per_row: dict[str, list[dict[str, float | None]]] = {}
     for side in pair.sides:
         with keep(side) as log, pair.side(side) as model:
-            for trained, everything in _row_sums(
-                model, rows[len(log.rows) :], task.batch_rows, pair.tokenizer.pad_token_id
-            ):
+            start, kept = interrupted_batch(log, task.batch_rows)
+            measured = _row_sums(model, rows[start:], task.batch_rows, pair.tokenizer.pad_token_id)
+            for trained, everything in islice(measured, kept, None):
                 log.append({"trained": trained, "all": everything})
                 progress(side, len(log.rows), len(rows))
             sums = list(log.rows)

@@ -8,6 +8,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from peft import PeftModel
 from qlora_tui.engine.chat_model import context_max_tokens
 from qlora_tui.engine.evaluation.loss import token_nats
 from qlora_tui.engine.evaluation.pair import Pair
-from qlora_tui.engine.evaluation.partial import Keep, forgotten
+from qlora_tui.engine.evaluation.partial import Keep, forgotten, interrupted_batch
 from qlora_tui.errors import DataError
 from qlora_tui.evaluation.row_log import located_rows
 from qlora_tui.evaluation.tasks import MmluTask
@@ -63,8 +64,9 @@ def measure(
     chosen: dict[str, list[str]] = {}
     for side in pair.sides:
         with keep(side) as log, pair.side(side) as model:
-            rest = questions[len(log.rows) :]
-            for letter in letters(model, pair.tokenizer, rest, task.batch_rows, task.max_source_tokens):
+            start, kept = interrupted_batch(log, task.batch_rows)
+            chosen_letters = letters(model, pair.tokenizer, questions[start:], task.batch_rows, task.max_source_tokens)
+            for letter in islice(chosen_letters, kept, None):
                 log.append({"letter": letter})
                 progress(side, len(log.rows), len(questions))
             chosen[side] = [row["letter"] for row in log.rows]

@@ -51,6 +51,15 @@ def on_disk(run: RunFolder, task: Task, rows: Sequence[Any]) -> Keep:
     return lambda side: row_log.opened(_folder(run) / f"{task.name}.{side}.{identity}.jsonl")
 
 
+def interrupted_batch(log: Log, batch_rows: int) -> tuple[int, int]:
+    """Give the first row of the batch to continue with, and how many of its results are in the log.
+
+    The batch is measured again in full: in a batch of other rows, its results would differ in the last bits.
+    """
+    kept = len(log.rows) % batch_rows
+    return len(log.rows) - kept, kept
+
+
 def weights_identity(run: RunFolder, task: Task) -> str:
     """The same for as long as the adapter that the task measures is the same files."""
     return _digest(_weights(run, task))
