@@ -123,7 +123,8 @@ def test_stored_bytes_are_those_of_the_loaded_tensors(folder: Path, kind: str) -
 
 @pytest.mark.parametrize(
     "adapter",
-    ["adapter.target_modules=all-linear", r"adapter.target_modules=.*(q_proj|v_proj|c_attn|qkv_proj)", "adapter.dora=true",
+    ["adapter.target_modules=all-linear", r"adapter.target_modules=.*(q_proj|v_proj|c_attn|qkv_proj)",
+     "adapter.dora=true",
      "adapter.target_modules=.*layers\\.1.*(o|c)_proj|.*h\\.1\\.attn\\.c_.*", "training.recipe=original"],
 )  # fmt: skip
 def test_trained_tensors_are_counted_as_peft_makes_them(folder: Path, adapter: str) -> None:
