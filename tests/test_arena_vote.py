@@ -53,7 +53,7 @@ def voter(command: Cli, monkeypatch: pytest.MonkeyPatch, files: list[str], tmp_p
 
 def test_keys_become_votes_and_sources_are_told_at_the_end_only(voter: Voter) -> None:
     part = voter.vote("123s")
-    assert part.code == 0 and "3 votes kept" in part.err
+    assert part.code == 0 and "3 votes stored" in part.err
     assert "left\t" not in part.out and "wins" not in part.out
     assert [row["score"] for row in voter.rows()] == [1, 2, 3]
     rest = voter.vote("1" * QUESTIONS)
