@@ -26,4 +26,5 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where this test's runs, presets and caches lie."""
     folder = tmp_path / "home"
     monkeypatch.setenv("QLORA_TUI_HOME", str(folder))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # An engine program run inside a test process sets it.
     return folder

@@ -2,24 +2,25 @@
 
 from qlora_tui.engine import environment
 
-environment.prepare(allow_download=False)
+if __name__ == "__main__":  # Imported by a test, it must leave the environment alone.
+    environment.prepare(allow_download=False)
 
-import argparse  # noqa: E402
-import gc  # noqa: E402
-import json  # noqa: E402
-import lzma  # noqa: E402
-import re  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from itertools import product  # noqa: E402
+import argparse
+import gc
+import json
+import lzma
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 
-from qlora_tui import atomic  # noqa: E402
-from qlora_tui.engine.simulation import miniature  # noqa: E402
-from qlora_tui.engine.simulation.derive import derive  # noqa: E402
-from qlora_tui.memory.program import FUSED_PROJECTION, PROGRAMS, UNGROUPED, WITHOUT_SDPA, texts  # noqa: E402
-from qlora_tui.memory.recorded import Base, Program, ProgramKey, Recipe, to_json  # noqa: E402
-from qlora_tui.memory.targets import EXPERT_NAMES  # noqa: E402
+from qlora_tui import atomic
+from qlora_tui.engine.simulation import miniature
+from qlora_tui.engine.simulation.derive import derive
+from qlora_tui.memory.program import FUSED_PROJECTION, PROGRAMS, UNGROUPED, WITHOUT_SDPA, texts
+from qlora_tui.memory.recorded import Base, Program, ProgramKey, Recipe, to_json
+from qlora_tui.memory.targets import EXPERT_NAMES
 
 FAMILIES = (
     "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "phi3_ungrouped", "olmo2", "granite", "cohere",

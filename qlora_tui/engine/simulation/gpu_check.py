@@ -6,31 +6,32 @@ kernels; only the optimizer's states are made as optimizer.py says instead of by
 
 from qlora_tui.engine import environment
 
-environment.prepare(allow_download=False)
+if __name__ == "__main__":  # Imported by a test, it must leave the environment alone.
+    environment.prepare(allow_download=False)
 
-import argparse  # noqa: E402
-import gc  # noqa: E402
-import json  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from contextlib import nullcontext  # noqa: E402
-from dataclasses import fields  # noqa: E402
-from itertools import product  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import gc
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import fields
+from itertools import product
+from pathlib import Path
+from typing import Any
 
-import torch  # noqa: E402
+import torch
 
-from qlora_tui.config.run import RunConfig  # noqa: E402
-from qlora_tui.engine.resolve import resolve  # noqa: E402
-from qlora_tui.engine.simulation import base_model  # noqa: E402
-from qlora_tui.engine.simulation.hf_config import of_model  # noqa: E402
-from qlora_tui.engine.simulation.ledger import Ledger  # noqa: E402
-from qlora_tui.engine.simulation.scratch import Gpu  # noqa: E402
-from qlora_tui.engine.simulation.settings import GpuSettings  # noqa: E402
-from qlora_tui.engine.simulation.simulate import Run, Workload, simulate  # noqa: E402
-from qlora_tui.engine.simulation.tracking import Tracker  # noqa: E402
-from qlora_tui.memory.allocator import replay  # noqa: E402
+from qlora_tui.config.run import RunConfig
+from qlora_tui.engine.resolve import resolve
+from qlora_tui.engine.simulation import base_model
+from qlora_tui.engine.simulation.hf_config import of_model
+from qlora_tui.engine.simulation.ledger import Ledger
+from qlora_tui.engine.simulation.scratch import Gpu
+from qlora_tui.engine.simulation.settings import GpuSettings
+from qlora_tui.engine.simulation.simulate import Run, Workload, simulate
+from qlora_tui.engine.simulation.tracking import Tracker
+from qlora_tui.memory.allocator import replay
 
 MODELS = ("meta-llama/Llama-3.2-1B", "huggyllama/llama-7b")
 BIG = ("Qwen/Qwen2.5-14B", "huggyllama/llama-30b", "huggyllama/llama-65b")

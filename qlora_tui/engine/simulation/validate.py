@@ -7,27 +7,28 @@ summary, beside the programs.
 
 from qlora_tui.engine import environment
 
-environment.prepare(allow_download=False)
+if __name__ == "__main__":  # Imported by a test, it must leave the environment alone.
+    environment.prepare(allow_download=False)
 
-import argparse  # noqa: E402
-import gzip  # noqa: E402
-import json  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterable  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import gzip
+import json
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
 
-from qlora_tui import atomic  # noqa: E402
-from qlora_tui.engine.simulation import grid  # noqa: E402
-from qlora_tui.engine.simulation.derive import versions  # noqa: E402
-from qlora_tui.engine.simulation.grid import Case  # noqa: E402
-from qlora_tui.engine.simulation.simulate import Simulation, simulate  # noqa: E402
-from qlora_tui.memory import program, step  # noqa: E402
-from qlora_tui.memory.allocator import Trace, rounded, smallest_capacity  # noqa: E402
-from qlora_tui.memory.choices import choose  # noqa: E402
-from qlora_tui.memory.device import card  # noqa: E402
-from qlora_tui.memory.estimate import estimate  # noqa: E402
-from qlora_tui.memory.program import PROGRAMS  # noqa: E402
+from qlora_tui import atomic
+from qlora_tui.engine.simulation import grid
+from qlora_tui.engine.simulation.derive import versions
+from qlora_tui.engine.simulation.grid import Case
+from qlora_tui.engine.simulation.simulate import Simulation, simulate
+from qlora_tui.memory import program, step
+from qlora_tui.memory.allocator import Trace, rounded, smallest_capacity
+from qlora_tui.memory.choices import choose
+from qlora_tui.memory.device import card
+from qlora_tui.memory.estimate import estimate
+from qlora_tui.memory.program import PROGRAMS
 
 GRID = PROGRAMS / "grid.json"
 _PAIRS = (("program_peak", "peak"), ("program_capacity", "capacity"), ("estimate_capacity", "capacity"))
