@@ -124,7 +124,7 @@ def test_the_part_of_a_head_that_is_rotated_counts() -> None:
     for changed in ({"partial_rotary_factor": 0.4}, {}, {"rope_parameters": {"partial_rotary_factor": 1.0}}):
         facts = assemble(replace(known, config={**known.config, **changed}))
         batch = step.shape(config, 1024)
-        key = step.program_key(config, facts, batch, checkpointing=False)
+        key = step.program_key(config, facts, choose(config, card(80)), batch, checkpointing=False)
         dims = step.dims(config, facts, batch)
         trace = Trace()
         expand(shipped(key, "phi", grouped=False), dims, trace)
@@ -303,16 +303,12 @@ def test_a_linear_layer_that_a_family_lacks_has_no_program() -> None:
         {"rank_pattern": ["q_proj=4"]},
         {"modules_to_save": ["lm_head"]},
         {"dora": True},
-        {"kind": "full"},
     ],
 )
 def test_layers_that_differ_get_the_closed_form(changes: dict[str, Any]) -> None:
     known = catalogue.find("meta-llama/Llama-3.1-8B")
     assert known is not None
-    quantization = {"kind": "none"} if "kind" in changes else {}
-    config = RunConfig.model_validate(
-        {"model": {"id": "llama"}, "adapter": {"target_modules": ["q_proj"], **changes}, "quantization": quantization}
-    )
+    config = RunConfig.model_validate({"model": {"id": "llama"}, "adapter": {"target_modules": ["q_proj"], **changes}})
     assert estimate(config, assemble(known), card(24), longest_tokens=512).source == "closed form"
 
 

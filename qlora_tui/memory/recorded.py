@@ -27,8 +27,8 @@ BLOCKS = ("E", "F0", "F1", "F2", "F3", "F4", "F5", "H", "G", "B5", "B4", "B3", "
 GRADIENTS = "gradients"
 
 Recipe = Literal["lean", "original"]
-Base = Literal["4bit", "8bit", "16bit"]
-"""How the weights of linear layers are stored."""
+Base = Literal["4bit", "8bit", "16bit", "full16", "full32"]
+"""How the weights of linear layers are stored; "full": all weights are trained, stored with 16 or 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class ProgramKey:
     """Which linear layers have an adapter. What a layer does without any is recorded to be put in its place."""
 
     base: Base = "4bit"
+    tied: bool = False
+    """Whether the head is the embedding. Recorded where both are trained."""
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class ProgramKey:
                 + ("-masked" if self.masked else "-windowed" if self.windowed else "")
                 + ("-single" if self.single else ""),
                 self.targets,
-                self.base,
+                self.base + ("-tied" if self.tied else ""),
             )
         )
 
@@ -107,8 +109,18 @@ class Program:
 
     def accumulating(self) -> "Program":
         """The program of a micro-batch after the first: gradients exist already, new ones are added to them."""
-        gradients = self.gradients
-        return replace(self, blocks={name: tuple(_added(events, gradients)) for name, events in self.blocks.items()})
+        waiting = self._waiting_gradients
+        added = self.gradients - waiting
+        blocks = {name: tuple(_added(events, added)) for name, events in self.blocks.items()}
+        return replace(self, blocks=blocks | {"B0": (*blocks["B0"], *(-number for number in sorted(waiting)))})
+
+    @property
+    def _waiting_gradients(self) -> set[int]:
+        """Those that autograd holds to the end of the backward pass: the tied embedding's share from the head."""
+        if not self.name.endswith("-tied"):
+            return set()
+        made = {n for n in self.blocks["G"] if n in self.gradients}
+        return {n for n in made if "V" in self.symbols[self.tensors[n - 1][0]][1]}
 
     @property
     def owners(self) -> dict[int, str]:

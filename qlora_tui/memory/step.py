@@ -35,6 +35,9 @@ _BASES: Mapping[str, Base] = {
 }
 """What programs call a kind of quantization."""
 
+_FULL_BASES: Mapping[int, Base] = {2: "full16", 4: "full32"}
+"""What they call full finetuning, by bytes of a weight."""
+
 _OWN_KERNELS = frozenset({"flash_attention_2", "flash_attention_3", "flex_attention"})
 """Kinds of attention that need no mask of rows by columns."""
 
@@ -123,8 +126,15 @@ def dims(config: RunConfig, facts: ModelFacts, batch: Shape) -> dict[str, int]:
         "dq": int(config.quantization.double_quantization),
         "every": every or program.TAKES_TURNS.get(facts.model_type, 0),
         "rot": facts.rotary_dim or facts.head_dim,
+        "P": _positions(facts),
         **_of_experts(facts.moe),
     }
+
+
+def _positions(facts: ModelFacts) -> int:
+    """Rows of the table of positions, 0 where positions are rotated."""
+    tables = (each for each in facts.modules if each.name.rpartition(".")[2] in ("wpe", "embed_positions"))
+    return next((table.weight_elements // facts.hidden_size for table in tables), 0)
 
 
 def _of_experts(moe: MoeShape | None) -> dict[str, int]:
@@ -160,9 +170,8 @@ def recorded(
     adapter = config.adapter
     fits = (
         choices.on_gpu
-        and choices.weight_bytes == choices.compute_bytes == 2
-        and choices.adapter_bytes == (4 if config.quantization.kind == "none" else 2)
-        and adapter.kind == "lora"
+        and choices.compute_bytes == 2
+        and _trains_as_recorded(config, choices)
         and not adapter.dora
         and not adapter.modules_to_save
         and (facts.moe is None or facts.moe.moe_layers == facts.layers)
@@ -173,11 +182,17 @@ def recorded(
     )
     if not fits or (facts.model_type in program.WITHOUT_SDPA and config.model.attention in _OWN_KERNELS):
         return None
-    wanted = _adapted_names(facts, adapter)
+    wanted = None if adapter.kind == "full" else _adapted_names(facts, adapter)
     if wanted == frozenset():
         return None
-    key = program_key(config, facts, batch, checkpointing=checkpointing)
+    key = program_key(config, facts, choices, batch, checkpointing=checkpointing)
     return program.find(facts.model_type, key, grouped=facts.heads != facts.kv_heads, wanted=wanted)
+
+
+def _trains_as_recorded(config: RunConfig, choices: Choices) -> bool:
+    if config.adapter.kind == "full":
+        return config.quantization.kind == "none"
+    return choices.weight_bytes == 2 and choices.adapter_bytes == (4 if config.quantization.kind == "none" else 2)
 
 
 def _adapted_names(facts: ModelFacts, spec: AdapterSpec) -> frozenset[str] | None:
@@ -200,13 +215,17 @@ def _adapted_names(facts: ModelFacts, spec: AdapterSpec) -> frozenset[str] | Non
     return frozenset() if len(experts) == 1 else frozenset(names)
 
 
-def program_key(config: RunConfig, facts: ModelFacts, batch: Shape, *, checkpointing: bool) -> ProgramKey:
+def program_key(
+    config: RunConfig, facts: ModelFacts, choices: Choices, batch: Shape, *, checkpointing: bool
+) -> ProgramKey:
     """Which program is this run's."""
+    full = config.adapter.kind == "full"
     return ProgramKey(
-        recipe=config.training.recipe,
+        recipe="lean" if config.quantization.kind == "none" else config.training.recipe,
         checkpointing=checkpointing,
-        base=_BASES[config.quantization.kind],
-        dropout=config.adapter.dropout > 0,
+        base=_FULL_BASES[choices.weight_bytes] if full else _BASES[config.quantization.kind],
+        tied=full and facts.tied,
+        dropout=config.adapter.dropout > 0 and not full,
         attention="eager" if config.model.attention == "eager" else "sdpa",
         masked=masked(config, facts, batch),
         windowed=windowed(config, facts, batch),

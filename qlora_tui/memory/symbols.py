@@ -23,7 +23,7 @@ def dimensions(dims: Mapping[str, int]) -> dict[str, int]:
 
     These are h hidden, f MLP width, L layers, H heads, K key-value heads, d head size, V vocabulary, B rows, S tokens a
     row, r LoRA rank; optional dq, 1 (default) with double quantization, 0 without; every, each so many layers comes one
-    of the second kind; rot, the rotated features of a head where not all are; of a mixture E experts, t of them for
+    of the second kind; rot, the rotated features of a head where not all are; P, rows of the table of positions; of a mixture E experts, t of them for
     each token, m width of one, ms width of the shared one.
     """
     full = {"dq": 1, "every": 0, **dims}
@@ -41,6 +41,7 @@ def dimensions(dims: Mapping[str, int]) -> dict[str, int]:
         "d2": size // 2,
         "d3": 3 * size,
         "rot2": full["rot"] // 2,
+        "unrot": size - full["rot"],
         # A single group of keys and values is expanded to all heads without a copy.
         "g": heads // groups if groups > 1 else 1,
         "BH": rows * heads,
@@ -52,6 +53,7 @@ def dimensions(dims: Mapping[str, int]) -> dict[str, int]:
         "tok": min(scored, TOKEN_TILE),
         "tokL": 0 if scored <= TOKEN_TILE else min(scored - TOKEN_TILE, TOKEN_TILE),
         "ch": VOCABULARY_TILE,
+        "chL": full["V"] % VOCABULARY_TILE or VOCABULARY_TILE,
     }
     return full | _of_experts(full) if full.get("E") else full
 

@@ -143,3 +143,18 @@ def test_the_estimate_agrees_with_a_dry_run_of_a_real_shape(
     model: str, tied: bool, checkpointing: str, settings: tuple[str, ...]
 ) -> None:
     agree(*both(model, tied, 6, f"training.gradient_checkpointing={checkpointing}", *settings), share=0.06)
+
+
+@pytest.mark.parametrize("model", ["openai-community/gpt2", "facebook/opt-1.3b", "stabilityai/stablelm-2-1_6b"])
+@pytest.mark.parametrize("changed", [{"rows": 2, "checkpointing": "off", "dtype": "auto"}, {"dtype": "bfloat16"}])
+def test_full_finetuning_is_estimated_from_a_recording(model: str, changed: dict[str, Any]) -> None:
+    from qlora_tui.engine.simulation import grid
+    from qlora_tui.engine.simulation.simulate import simulate
+
+    case = next(case for case in grid.cases() if case["model"] == model and case.get("adapter") == "full")
+    case |= {"depth": 8, "tokens": 512, **changed}
+    config, (hf_config, facts) = grid.run_config(case), grid.model(case)
+    found = estimate(config, facts, card(80), longest_tokens=case["tokens"])
+    assert found.source != "closed form"
+    dry = simulate(config, hf_config, grid.workload(case))
+    assert found.peak_bytes == pytest.approx(max(dry.phase_peaks.values()), rel=0.02)

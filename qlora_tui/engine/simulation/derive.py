@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import groupby
 from math import prod
+from typing import Any
 
 from qlora_tui.config.run import RunConfig
 from qlora_tui.engine.simulation import miniature
@@ -15,7 +16,8 @@ from qlora_tui.memory.symbols import BLOCK, CONSTANTS, SizeSymbols
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
 DROPOUT = 0.05
-_KINDS = {"4bit": "nf4", "8bit": "8bit", "16bit": "none"}
+_KINDS = {"4bit": "nf4", "8bit": "8bit"}
+_DTYPES = {"full16": "bfloat16", "full32": "float32"}
 _NEGLIGIBLE_BYTES = 1024
 """Sizes up to this may stay numbers, such as one norm for each adapter matrix."""
 
@@ -41,9 +43,13 @@ def run_config(family: str, key: ProgramKey) -> RunConfig:
     dims = miniature.dims(family, single=key.single)
     return RunConfig.model_validate(
         {
-            "model": {"id": "miniature", "attention": key.attention},
-            "quantization": {"kind": _KINDS[key.base]},
-            "adapter": {"rank": dims["r"], "dropout": DROPOUT if key.dropout else 0.0},
+            "model": {"id": "miniature", "attention": key.attention, "dtype": _DTYPES.get(key.base, "auto")},
+            "quantization": {"kind": _KINDS.get(key.base, "none")},
+            "adapter": {
+                "kind": "full" if key.base in _DTYPES else "lora",
+                "rank": dims["r"],
+                "dropout": DROPOUT if key.dropout else 0.0,
+            },
             "training": {
                 "recipe": key.recipe,
                 "micro_batch_size": dims["B"],
@@ -64,8 +70,15 @@ def derive(family: str, key: ProgramKey) -> Program:
         without_adapters=key.targets == "none",
     )
     with always_dequantize(), miniature.small_tiles():
-        found = simulate(run_config(family, key), miniature.config(family, windowed=key.windowed), workload)
+        found = simulate(run_config(family, key), _model_config(family, key), workload)
     return _program(family, key, found)
+
+
+def _model_config(family: str, key: ProgramKey) -> Any:
+    config = miniature.config(family, windowed=key.windowed)
+    if key.base in _DTYPES:
+        config.tie_word_embeddings = key.tied
+    return config
 
 
 def _program(family: str, key: ProgramKey, found: Simulation) -> Program:

@@ -29,6 +29,7 @@ FAMILIES = (
     "mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
 BASES: tuple[Base, ...] = ("4bit", "8bit", "16bit")
+FULL: tuple[Base, ...] = ("full32", "full16")
 _UNMARKED = '"parts":{}'
 """In a program that does not tell which linear layer runs."""
 
@@ -45,6 +46,9 @@ def keys(family: str) -> list[ProgramKey]:
     kinds = eager if plain in WITHOUT_SDPA else fused
     found = [key for base in BASES for key in _each(family, kinds, base)]
     found += [replace(key, targets="none") for key in found if not key.dropout]
+    if family not in EXPERT_NAMES:
+        switches = product(kinds, FULL, (True, False), (True, False))
+        found += [replace(kind, base=base, checkpointing=on, tied=tied) for kind, base, on, tied in switches]
     return found if kinds is eager else [*found, *_each(family, eager, "4bit")]
 
 

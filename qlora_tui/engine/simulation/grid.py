@@ -48,7 +48,14 @@ _LATER: tuple[tuple[str, str, Any], ...] = (
     ("HuggingFaceTB/SmolLM3-3B", "on", ["q_proj", "down_proj"]),
     ("Qwen/Qwen3-30B-A3B", "on", "all-linear"),
 )
+_FULLY_TRAINED = (
+    "HuggingFaceTB/SmolLM2-135M", "Qwen/Qwen2.5-0.5B", "Qwen/Qwen3-0.6B", "google/gemma-3-1b-pt", "google/gemma-2-2b",
+    "microsoft/Phi-3-mini-4k-instruct", "microsoft/phi-2", "allenai/OLMo-2-0425-1B", "ibm-granite/granite-3.1-2b-base",
+    "HuggingFaceTB/SmolLM3-3B", "stabilityai/stablelm-2-1_6b", "EleutherAI/pythia-1.4b", "openai-community/gpt2",
+    "facebook/opt-1.3b", "bigscience/bloom-1b7", "google/gemma-2b", "meta-llama/Llama-3.2-1B",
+)  # fmt: skip
 _SEED = 11
+_FULL_SEED = 3
 _SAMPLE_SEED = 2026
 _SHARE_OF_LISTS = 0.7
 """Cases of the sample that adapt some linear layers only."""
@@ -108,6 +115,7 @@ def cases() -> list[Case]:
     found += [case | {"number": len(found) + more} for more, case in enumerate(_single_rows())]
     found += [case | {"number": len(found) + more} for more, case in enumerate(_sample())]
     found += [case | {"number": len(found) + more} for more, case in enumerate(_later_cases())]
+    found += [case | {"number": len(found) + more} for more, case in enumerate(_full_cases())]
     return [case for case in found if case["loss"] == "tiled"]
 
 
@@ -143,6 +151,22 @@ def _later_cases() -> Iterator[Case]:
         }  # fmt: skip
 
 
+def _full_cases() -> Iterator[Case]:
+    """Full finetuning of small models of each sampled family."""
+    choose = random.Random(_FULL_SEED)  # noqa: S311 - a sample, no secret
+    for model in _FULLY_TRAINED * 2:
+        source = catalogue.find(model)
+        assert source is not None
+        yield {
+            "model": model, "depth": DEPTHS[0], "tokens": min(1024, _positions(source.config, 1024)),
+            "rows": choose.choice((1, 2, 4)), "packing": False, "attention": "sdpa", "loss": "tiled",
+            "accumulate": choose.choice((1, 16)), "rank": 16, "dropout": 0.0, "recipe": "lean",
+            "checkpointing": choose.choice(("on", "off")), "double_quantization": True,
+            "optimizer": choose.choice(("adamw_torch_fused", "paged_adamw_32bit", "paged_adamw_8bit")),
+            "kind": "none", "adapter": "full", "dtype": choose.choice(("auto", "bfloat16")),
+        }  # fmt: skip
+
+
 def _positions(keys: Mapping[str, Any], tokens: int) -> int:
     """Most tokens of a row where each position has an embedding of its own."""
     return int(keys.get("n_positions") or keys.get("max_position_embeddings") or tokens)
@@ -161,9 +185,10 @@ def run_config(case: Case) -> RunConfig:
     """The case as a run's configuration."""
     return RunConfig.model_validate(
         {
-            "model": {"id": case["model"], "attention": case["attention"]},
+            "model": {"id": case["model"], "attention": case["attention"], "dtype": case.get("dtype", "auto")},
             "quantization": {"double_quantization": case["double_quantization"], "kind": case.get("kind", "nf4")},
             "adapter": {
+                "kind": case.get("adapter", "lora"),
                 "rank": case["rank"],
                 "dropout": case["dropout"],
                 "target_modules": case.get("targets", "all-linear"),

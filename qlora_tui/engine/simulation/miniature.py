@@ -30,6 +30,8 @@ _AS_WIDE: Mapping[str, int] = {"h": 1960, "d": 56}
 """Dimensions of the families whose heads together are as wide as the model: of these and of the next."""
 
 _UNROTATED = ("gpt2", "opt", "bloom")
+_POSITIONS: Mapping[str, tuple[str, int]] = {"gpt2": ("n_positions", 0), "opt": ("max_position_embeddings", 2)}
+"""Families with an embedding for each position: its setting, and by how many its rows are more."""
 _ROTATED_IN_PART = ("gpt_neox", "phi", "stablelm")
 
 _PAIRS_ROTATED = ("glm", "glm4")
@@ -77,6 +79,8 @@ def dims(family: str, *, single: bool = False) -> Mapping[str, int]:
         found["rot"] = 24
     if family.removesuffix(UNGROUPED) == "bloom":
         found["f"] = 4 * found["h"]
+    if family.removesuffix(UNGROUPED) in _POSITIONS:
+        found["P"] = 1303
     if family in _MIXTURES:
         found.update(_MIXTURE)
     return found
@@ -93,7 +97,12 @@ def symbols_of_values(family: str, *, single: bool = False) -> dict[int, str]:
 def named_sizes(family: str, *, single: bool = False) -> dict[str, int]:
     """The dimensions of a family's miniature that a tensor may have as a side: all but those that are 1."""
     full = dimensions(dims(family, single=single))
-    full |= {"tok": TOKEN_TILE, "tokL": full["n1"] - TOKEN_TILE, "ch": VOCABULARY_TILE}
+    full |= {
+        "tok": TOKEN_TILE,
+        "tokL": full["n1"] - TOKEN_TILE,
+        "ch": VOCABULARY_TILE,
+        "chL": full["V"] % VOCABULARY_TILE,
+    }
     return {name: value for name, value in full.items() if name not in _SCALARS and value != 1}
 
 
@@ -110,6 +119,9 @@ def config(family: str, *, windowed: bool) -> Any:
     extra = dict(_EXTRA.get(family, {}))
     if "rot" in sizes:
         extra["partial_rotary_factor"] = sizes["rot"] / sizes["d"]
+    if family in _POSITIONS:
+        setting, more = _POSITIONS[family]
+        extra[setting] = sizes["P"] - more
     if family in WINDOWED:
         extra["layer_types"] = [_LAYER_TYPES[kind] for kind in WINDOWED[family]]
         extra["sliding_window"] = SHORT_WINDOW if windowed else LONG_WINDOW
