@@ -21,6 +21,7 @@ from qlora_tui.cli.data_inspect import (
 from qlora_tui.cli.data_options import Columns, IgnoreColumns, Split
 from qlora_tui.cli.options import Json, Settings, Yes
 from qlora_tui.cli.output import write_json, write_table
+from qlora_tui.data import checked_rows
 from qlora_tui.errors import DataError
 from qlora_tui.terminal import narrate, printable
 
@@ -62,18 +63,12 @@ def check(
         "training.loss_on": loss_on,
     }
     found = _checked([*(settings or []), *options(given), *map(column_setting, column or [])], rows, yes=yes)
-    failed = [row for row in found["rows"] if not row["passes"]]
     if as_json:
         write_json(found)
     else:
         _write(found)
-    if failed:
-        first = failed[0]
-        raise DataError(
-            f"{len(failed)} of {len(found['rows'])} rows fail; the first: {first['origin']}: {first['status']}"
-            + (f", {first['problem']}" if first["problem"] else ""),
-            hint="Fix the rows, or choose another template with data.template.",
-        )
+    if problem := checked_rows.failure(found["rows"]):
+        raise DataError(problem, hint=checked_rows.HINT)
 
 
 def _checked(overrides: list[str], rows: int, *, yes: bool) -> dict[str, Any]:
@@ -102,20 +97,9 @@ def _write(found: dict[str, Any]) -> None:
     headings = ["row", "result", "as read", "trained", "asked", "problem"]
     table = []
     for row in found["rows"]:
-        said = "\n".join(f"{turn['role']}: {_content(turn)}" for turn in row["turns"]) or (row["text"] or "")
-        cells = (said, row["trained"], row["prompt"], row["problem"])
-        result = f"{row['status']}, {row['trained_tokens']:,} of {row['tokens']:,} tokens trained"
-        table.append([row["origin"], result, *map(_shown, cells)])
+        cells = (checked_rows.as_read(row), row["trained"], row["prompt"], row["problem"])
+        table.append([row["origin"], checked_rows.result(row), *map(_shown, cells)])
     write_table(headings, table)
-
-
-def _content(turn: dict[str, Any]) -> str:
-    calls = [call.get("function", call).get("name", "") for call in turn.get("tool_calls") or ()]
-    parts = [turn.get("reasoning_content") and f"(reasoning) {turn['reasoning_content']}", turn["content"]]
-    parts += [f"(call of {name})" for name in calls]
-    if turn.get("untrained"):
-        parts.append("(not trained)")
-    return " ".join(part for part in parts if part)
 
 
 def _shown(text: str) -> str:

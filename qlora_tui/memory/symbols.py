@@ -23,7 +23,8 @@ def dimensions(dims: Mapping[str, int]) -> dict[str, int]:
 
     These are h hidden, f MLP width, L layers, H heads, K key-value heads, d head size, V vocabulary, B rows, S tokens a
     row, r LoRA rank; optional dq, 1 (default) with double quantization, 0 without; every, each so many layers comes one
-    of the second kind; rot, the rotated features of a head where not all are; P, rows of the table of positions; of a mixture E experts, t of them for
+    of the second kind; rot, the rotated features of a head where not all are; P, rows of the
+    table of positions; of a mixture E experts, t of them for
     each token, m width of one, ms width of the shared one.
     """
     full = {"dq": 1, "every": 0, **dims}

@@ -21,12 +21,14 @@ _LONGEST_LINE_BYTES = 1 << 28
 class Inspection:
     """One look at the data of a configuration. Ended by leaving `events`, whatever the reason."""
 
-    def __init__(self, config: RunConfig, *, shown_rows: int, quick: bool) -> None:
+    def __init__(self, config: RunConfig, *, shown_rows: int, quick: bool, check: bool = False) -> None:
+        """`check`: report only how the shown rows are trained and prompted."""
         self._request = {
             "config": config.model_dump(mode="json"),
             "shown_rows": shown_rows,
             "quick": quick,
-            "picks": True,
+            "picks": not check,
+            "check": check,
         }
         self._child: asyncio.subprocess.Process | None = None
 

@@ -26,6 +26,7 @@ TOGETHER = (
     {"glossary", "list"},
     {"manual", "list"},
     {"load", "list"},
+    {"check", "list"},
     {"theme", "list"},
 )
 """First parts of the ids of bindings that can be active at the same time."""

@@ -1,7 +1,7 @@
 """Setup: the draft of a run in four sections, and beside them whether it fits. Every edit of the draft passes here."""
 
 import asyncio
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -73,6 +73,11 @@ once. `F8` applies the first advice, `c` prices another card, such as 8GB or 2x2
         ),
         Binding("c", "card", "Card", id="setup.card", tooltip="Price another card, such as 8GB or 2x24GB", show=False),
         Binding("r", "name", "Name the run", id="setup.name", tooltip="What the run will be called", show=False),
+        Binding("i", "data('count')", "Count all", id="data.count", tooltip="Count every row as training would"),
+        Binding(
+            "v", "data('check')", "Check rows", id="data.check", tooltip="Compare rows as read, trained and prompted"
+        ),
+        Binding("x", "data('cancel')", "Stop", id="data.cancel", tooltip="Stop reading the data", show=False),
         Binding("escape", "leave", "Back", id="setup.leave", tooltip="Out of the field, then out of Setup", show=False),
     ]
 
@@ -283,6 +288,16 @@ once. `F8` applies the first advice, `c` prices another card, such as 8GB or 2x2
         fields = f"#section-{section} SettingField > Select, #section-{section} SettingField > Input"
         self.query(first or fields).first().focus(scroll_visible=False)
         self.query_one(f"#section-{section}").scroll_home(animate=False)
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what acts on the data while its section is open."""
+        return action != "data" or self._open == "data"
+
+    def action_data(self, name: Literal["count", "check", "cancel"]) -> None:
+        """Count all rows, check the first ones, or stop reading."""
+        section = self.query_one(DataSection)
+        {"count": section.count, "check": section.check, "cancel": section.cancel}[name]()
 
     def action_step(self, by: int) -> None:
         """The section after or before this one."""

@@ -5,11 +5,10 @@ The rows are looked at in a child process, so nothing here reads data; `Inspecti
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.message import Message
@@ -23,6 +22,7 @@ from qlora_tui.terminal import printable
 from qlora_tui.ui.inspection import Event, Inspection
 from qlora_tui.ui.messages import ConfigEdited
 from qlora_tui.ui.pricing import Counted
+from qlora_tui.ui.screens.check_rows import CheckRows
 from qlora_tui.ui.widgets.column_field import ColumnsForm
 from qlora_tui.ui.widgets.data_picker import DataPicker
 from qlora_tui.ui.widgets.download_question import DownloadQuestion
@@ -53,15 +53,12 @@ class DataSection(VerticalScroll):
         #data-evidence { height: auto; padding: 0 1; }
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("i", "count", "Count all", id="data.count", tooltip="Look at every row as training would"),
-        Binding("x", "cancel", "Stop looking", id="data.cancel", tooltip="End the look into the data", show=False),
-    ]
     HELP = """\
 ## Data
 
 A known set, a file or folder, or a hub id. Its first rows are looked at as soon as it is chosen: what format they
-have and why, how many tokens, and which of them are trained. `i` counts every row, `x` stops that.
+have and why, how many tokens, and which of them are trained. `i` counts every row, `x` stops that. `v` compares the
+first rows as read, as trained and as prompted.
 """
 
     class Measured(Message):
@@ -90,6 +87,7 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         yield Static("", id="data-stage", markup=False)
         with Horizontal(id="data-actions"):
             yield Button("Count all rows (i)", id="data-count", compact=True)
+            yield Button("Check rows (v)", id="data-check", compact=True)
             yield Button("Stop (x)", id="data-cancel", compact=True)
         yield DownloadQuestion()
         yield ReadingList()
@@ -130,11 +128,15 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
             self._pause.stop()
         self._pause = self.set_timer(_PAUSE_S, lambda: self._begin(quick=True))
 
-    def action_count(self) -> None:
+    def count(self) -> None:
         """Look at every row."""
         self._begin(quick=False)
 
-    def action_cancel(self) -> None:
+    def check(self) -> None:
+        """Compare the first rows as read, as trained and as prompted."""
+        self.app.push_screen(CheckRows(self._config))
+
+    def cancel(self) -> None:
         """End the look into the data."""
         self.workers.cancel_group(self, "inspection")
         self._rest("stopped")
@@ -249,9 +251,11 @@ have and why, how many tokens, and which of them are trained. `i` counts every r
         event.stop()
         match event.button.id:
             case "data-count":
-                self.action_count()
+                self.count()
+            case "data-check":
+                self.check()
             case "data-cancel":
-                self.action_cancel()
+                self.cancel()
 
     @on(DataPicker.Typed)
     def _typed(self, message: DataPicker.Typed) -> None:
