@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Cli, command, fake_worker  # noqa: F401
@@ -580,6 +582,24 @@ async def test_the_run_shows_the_estimate_that_setup_showed(
         assert (stored.full_bytes, stored.covers) == (shown.estimate.full_bytes, shown.covers)
         estimated = f"estimate {memory(shown.estimate.full_bytes)}"
         await until(pilot, lambda: any(estimated in str(panel.visual) for panel in app.screen.query(MemoryPanel)))
+
+
+async def test_text_typed_ahead_of_a_dialog_goes_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over a slow connection: the presets are still read when the name is typed, whose letters are keys of Setup."""
+    beginnings = setup_summary.beginnings
+
+    def slow() -> Any:
+        time.sleep(0.3)
+        return beginnings()
+
+    monkeypatch.setattr(setup_summary, "beginnings", slow)
+    app = workbench()
+    async with app.run_test(size=WIDE) as pilot:
+        await priced(pilot, app)
+        await pilot.press("ctrl+o", *"starter")
+        await until(pilot, lambda: [line.value for line in app.screen.query(Input)] == ["starter"])
+        await pilot.press("escape", "c", *"8GB")
+        await until(pilot, lambda: [line.value for line in app.screen.query(Input)] == ["8GB"])
 
 
 @pytest.mark.long

@@ -16,6 +16,7 @@ from qlora_tui.chat import offers, transcript
 from qlora_tui.chat.offers import Offer
 from qlora_tui.errors import QloraError
 from qlora_tui.runs import store
+from qlora_tui.ui.key_routing import DIALOG
 from qlora_tui.ui.screens.session_place import SessionPlace
 from qlora_tui.ui.widgets.chat_choices import ChatChoices
 from qlora_tui.ui.widgets.conversation_view import ConversationView
@@ -287,7 +288,7 @@ conversation stays, and the next question loads the model again.
         else:
             self.query_one(Prompt).focus()
 
-    @work(exit_on_error=False)
+    @work(group=DIALOG, exclusive=True, exit_on_error=False)
     async def action_open(self) -> None:
         """Choose one of the run's saved conversations and go on with it."""
         session = self._idle_session()

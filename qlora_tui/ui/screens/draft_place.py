@@ -15,6 +15,7 @@ from qlora_tui.errors import QloraError
 from qlora_tui.ui import setup_summary
 from qlora_tui.ui.downloads import missing_downloads
 from qlora_tui.ui.drafting import Edits
+from qlora_tui.ui.key_routing import DIALOG
 from qlora_tui.ui.messages import ConfigEdited, StartRequested
 from qlora_tui.ui.pricing import Price
 from qlora_tui.ui.screens.place import Place
@@ -160,7 +161,7 @@ class DraftPlace(Place):
         """The command for a shell, with the name of the run where it was given one."""
         return [*self.command.shell_lines(), *([f"--name {shlex.quote(self.run_title)}"] if self.run_title else [])]
 
-    @work(group="dialog", exclusive=True)
+    @work(group=DIALOG, exclusive=True)
     async def action_command(self) -> None:
         """Show the command and the TOML."""
         from qlora_tui.config.toml_file import to_toml
@@ -171,7 +172,7 @@ class DraftPlace(Place):
         toml = to_toml(self.app.draft, sparse=True).strip() or "# Every setting has its default."
         self.app.push_screen(ShowCommand(self.shell_lines, toml))
 
-    @work(group="dialog", exclusive=True)
+    @work(group=DIALOG, exclusive=True)
     async def action_load(self) -> None:
         """Begin from a preset or a run."""
         from qlora_tui.ui.screens.setup_dialogs import LoadDraft
@@ -184,7 +185,7 @@ class DraftPlace(Place):
         except QloraError as error:
             self.app.complain(error)
 
-    @work(group="dialog", exclusive=True)
+    @work(group=DIALOG, exclusive=True)
     async def action_save(self) -> None:
         """Save the draft as a preset."""
         from qlora_tui.ui.screens.setup_dialogs import SavePreset
@@ -207,7 +208,7 @@ class DraftPlace(Place):
         self.show_draft()
         self.notify(f"Saved: {path}", markup=False)
 
-    @work(group="dialog", exclusive=True)
+    @work(group="start", exclusive=True)
     async def action_start(self) -> None:
         """Start the run: after a yes where it does not fit or something has to be downloaded."""
         from qlora_tui.runs.missing import sentence

@@ -18,6 +18,7 @@ from qlora_tui.runs.store import RunFolder
 from qlora_tui.ui import run_actions
 from qlora_tui.ui.app import Workbench
 from qlora_tui.ui.curves import Detail
+from qlora_tui.ui.key_routing import DIALOG
 from qlora_tui.ui.messages import ChatRequested
 from qlora_tui.ui.run_reader import RunReader
 from qlora_tui.ui.run_view import RunView
@@ -216,7 +217,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
         """Ask the run to end with a checkpoint."""
         self._request("stop_and_save", "Asked to stop; it writes a checkpoint first.")
 
-    @work(exclusive=True, group="question")
+    @work(exclusive=True, group=DIALOG)
     async def action_cancel(self) -> None:
         """Ask whether the run is to be thrown away from its last checkpoint on."""
         view = self.view
@@ -228,7 +229,7 @@ The time left includes the remaining evaluations, checkpoints and samples, based
         ):
             self._run_in_thread("Cancelling.", lambda run: jobs.cancel(run, self._say_from_thread))
 
-    @work(exclusive=True, group="question")
+    @work(exclusive=True, group=DIALOG)
     async def action_resume(self) -> None:
         """Start a worker on this run's folder again; asks first where the way the run ended needs an answer."""
         from qlora_tui.runs.missing import sentence

@@ -19,6 +19,7 @@ from qlora_tui.runs.shelf import Glimpse, Shelf
 from qlora_tui.terminal import printable
 from qlora_tui.ui import messages
 from qlora_tui.ui.downloads import missing_downloads
+from qlora_tui.ui.key_routing import DIALOG
 from qlora_tui.ui.screens.place import Place
 from qlora_tui.ui.widgets.ask_text import AskText
 from qlora_tui.ui.widgets.confirm import Confirm
@@ -209,14 +210,14 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             self._look()
         return True
 
-    @work(exclusive=True, group="ask")
+    @work(exclusive=True, group=DIALOG)
     async def action_rename(self) -> None:
         """Ask for another name."""
         name = self._table.current
         if name is not None:
             await self._ask(f"Rename {name}", name, lambda text: _rename(name, text))
 
-    @work(exclusive=True, group="ask")
+    @work(exclusive=True, group=DIALOG)
     async def action_tag(self) -> None:
         """Ask for the tags."""
         glimpse = self._table.current_glimpse
@@ -255,7 +256,7 @@ not this program is open: `qlora-tui queue list` shows it from any shell.
             if await self._attempt(restore_last):
                 self.notify(f"{restored[0].name} is restored." if restored else "The bin is empty.", markup=False)
 
-    @work(exclusive=True, group="ask")
+    @work(exclusive=True, group=DIALOG)
     async def action_empty_bin(self) -> None:
         """Ask, then free the disk."""
         found = await asyncio.to_thread(deleted.entries)

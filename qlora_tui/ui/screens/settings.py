@@ -16,6 +16,7 @@ from qlora_tui import paths
 from qlora_tui.errors import UsageError
 from qlora_tui.settings import Settings, file
 from qlora_tui.ui import keys, messages
+from qlora_tui.ui.key_routing import DIALOG
 from qlora_tui.ui.screens.place import Place
 from qlora_tui.ui.widgets.ask_key import AskKey
 from qlora_tui.ui.widgets.theme_list import ThemeList
@@ -141,7 +142,7 @@ What is kept here belongs to you and this machine. What belongs to a run is in S
     def _change_key(self, event: DataTable.RowSelected) -> None:
         self._ask_key(str(event.row_key.value))
 
-    @work(exclusive=True, group="ask")
+    @work(exclusive=True, group=DIALOG)
     async def _ask_key(self, binding_id: str) -> None:
         key = await self.app.push_screen_wait(AskKey(binding_id))
         if key is None:

@@ -20,6 +20,7 @@ from qlora_tui.errors import QloraError
 from qlora_tui.models.facts import ModelFacts
 from qlora_tui.terminal import printable
 from qlora_tui.ui import pricing, setup_summary
+from qlora_tui.ui.key_routing import DIALOG
 from qlora_tui.ui.messages import PlaceRequested
 from qlora_tui.ui.pricing import Price
 from qlora_tui.ui.screens.draft_place import RUN_NAME, DraftPlace
@@ -241,7 +242,7 @@ once. `F8` applies the first advice, `c` prices another card, such as 8GB or 2x2
         self.edit(advice.edits, apart=True)
         self.notify(advice.text, title="Applied. Press Ctrl+Z to undo.", markup=False)
 
-    @work(group="dialog", exclusive=True)
+    @work(group=DIALOG, exclusive=True)
     async def action_card(self) -> None:
         """Price another card instead of this machine."""
 
