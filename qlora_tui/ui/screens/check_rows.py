@@ -60,6 +60,8 @@ class CheckRows(ModalScreen[None]):
         self._config = config
         self._inspection: Inspection | None = None
         self._rows: list[dict[str, Any]] = []
+        self._notes: list[str] = []
+        self._failed = False
 
     def compose(self) -> ComposeResult:
         with Vertical(id="check-box") as box:
@@ -82,26 +84,36 @@ class CheckRows(ModalScreen[None]):
                 self._receive(event)
         except QloraError as error:
             self._fail(error.message, error.hint)
+        if not self._rows and not self._failed:
+            self._fail("The rows were not checked: the process ended without a result.", "")
 
     def _receive(self, event: Event) -> None:
         match event["event"]:
             case "download":
                 question = f"{event['what']} is not on this machine: {event['size']} would go to {event['to']}"
                 self.query_one(DownloadQuestion).ask(question)
+            case "source":
+                self._notes = event["notes"]
             case "check":
+                self._notes += event["notes"]
                 self._show(event["rows"])
             case "error":
                 self._fail(event["message"], event["hint"])
 
     def _show(self, rows: list[dict[str, Any]]) -> None:
         self._rows = rows
-        self._say(checked_rows.counts(rows), failed=any(not row["passes"] for row in rows))
+        said = [
+            f"{checked_rows.counts(rows)} (the first {_ROWS} are checked)",
+            *(f"note: {one}" for one in self._notes),
+        ]
+        self._say("\n".join(said), failed=any(not row["passes"] for row in rows))
         listed = self.query_one(CheckedRows)
         listed.set_options(Option(_line(row)) for row in rows)
         listed.highlighted = next((at for at, row in enumerate(rows) if not row["passes"]), 0 if rows else None)
         listed.focus()
 
     def _fail(self, message: str, hint: str) -> None:
+        self._failed = True
         self._say(f"{message}\n{hint}".strip(), failed=True)
 
     def _say(self, text: str, *, failed: bool) -> None:
@@ -147,7 +159,7 @@ def _line(row: dict[str, Any]) -> Content:
 
 def _texts(row: dict[str, Any]) -> Content:
     texts = [("Result", checked_rows.result(row)), ("Problem", row["problem"] or "none")]
-    texts += [("As read", checked_rows.as_read(row)), *((title, row[key]) for key, title in _VIEWS)]
+    texts += [("As read", checked_rows.as_read(row)), *((title, row[key] or "none") for key, title in _VIEWS)]
     parts = [Content.assemble((title, "bold"), "\n", printable(_shortened(text)), "\n") for title, text in texts]
     return Content("\n").join(parts)
 
