@@ -26,6 +26,9 @@ class Abilities:
     system: bool
     """Whether a system turn is rendered."""
 
+    late_system: bool
+    """Whether system turns after the first turn are rendered in their places."""
+
     tools: bool
     """Whether tool calls and tool results are rendered."""
 
@@ -90,7 +93,14 @@ def abilities(name: str, tokenizer: Tokenizer) -> Abilities:
 
 def _named_abilities(name: str) -> Abilities:
     named = NAMED[name]
-    return Abilities(system=True, tools=False, reasoning=False, alternates=named.alternates, context=named.context)
+    return Abilities(
+        system=True,
+        late_system=not named.alternates,
+        tools=False,
+        reasoning=False,
+        alternates=named.alternates,
+        context=named.context,
+    )
 
 
 def _abilities(tokenizer: Tokenizer, jinja: str) -> Abilities:
@@ -98,6 +108,7 @@ def _abilities(tokenizer: Tokenizer, jinja: str) -> Abilities:
     told = [Turn(role="user", content="q1q", context="c1c"), _DIALOGUE[1]]
     return Abilities(
         system=_renders(tokenizer, jinja, [_turn("system", "s1s"), *_DIALOGUE], ["s1s"]),
+        late_system=_probe_late_system(tokenizer, jinja),
         tools=_probe_tools(tokenizer, jinja),
         reasoning=_renders(tokenizer, jinja, [_DIALOGUE[0], _THOUGHT], ["t1t", "a1a"]),
         alternates=not _renders(tokenizer, jinja, [_DIALOGUE[0], *_DIALOGUE], ["a1a"]),
@@ -227,6 +238,21 @@ def _probe_stop(tokenizer: Tokenizer, jinja: str) -> bool:
     start, end = rendered.answers[-1]
     answer = rendered.text[start:end].rstrip()
     return any(answer.endswith(token) for token in _known_tokens(tokenizer) if token.strip())
+
+
+def _probe_late_system(tokenizer: Tokenizer, jinja: str) -> bool:
+    """Whether second and later system turns leave what comes before them as it is without them."""
+    before = [_turn("system", "s1s"), *_DIALOGUE[:2]]
+    for turns, at in (([*before, _turn("system", "s2s"), *_DIALOGUE[2:]], 3), ([before[0], *before], 1)):
+        try:
+            whole, start = render_text(tokenizer, jinja, [Conversation(turns), Conversation(turns[:at])])
+        except TemplateLimitError:
+            raise
+        except _TEMPLATE_ERRORS:
+            return False
+        if not whole.startswith(start) or turns[at]["content"] not in whole[len(start) :]:
+            return False
+    return True
 
 
 def _probe_tools(tokenizer: Tokenizer, jinja: str) -> bool:

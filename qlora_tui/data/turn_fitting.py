@@ -16,8 +16,9 @@ def fit_turns(
 ) -> list[Turn]:
     """The turns as the template can express them.
 
-    A system turn the template does not know goes in front of the next user turn; tools, their calls and results
-    become JSON text in the turns; turns of one role in a row are joined where the template demands alternation.
+    A system turn the template does not know goes in front of the next user turn, or becomes one before an answer;
+    tools, their calls and results become JSON text in the turns; turns of one role in a row are joined where the
+    template demands alternation.
     """
     fitted = list(turns)
     if system_prompt and not any(turn["role"] == "system" for turn in fitted):
@@ -31,7 +32,7 @@ def fit_turns(
         fitted = [_with_context_inside(turn) for turn in fitted]
     if not template.tools:
         fitted = [_tools_as_text(turn) for turn in fitted]
-    if not template.system or template.alternates:
+    if not template.system or template.alternates or not template.late_system:
         fitted = _fold_systems(fitted, keep_first=template.system)
     return _alternate(fitted) if template.alternates else fitted
 
@@ -104,11 +105,13 @@ def _fold_systems(turns: list[Turn], *, keep_first: bool) -> list[Turn]:
     for index, turn in enumerate(turns):
         if turn["role"] == "system" and not (keep_first and index == 0):
             waiting += turn["content"] + "\n\n"
-        elif waiting and turn["role"] == "user":
-            fitted.append(Turn(**{**turn, "content": waiting + turn["content"]}))
-            waiting = ""
-        else:
-            fitted.append(turn)
+            continue
+        if waiting and turn["role"] == "user":
+            turn = Turn(**{**turn, "content": waiting + turn["content"]})
+        elif waiting:  # The answer is prompted with this text, so it cannot go to a later turn.
+            fitted.append(Turn(role="user", content=waiting.rstrip("\n")))
+        waiting = ""
+        fitted.append(turn)
     if waiting:
         fitted.append(Turn(role="user", content=waiting.rstrip("\n")))
     return fitted
@@ -131,6 +134,6 @@ def _alternate(turns: list[Turn]) -> list[Turn]:
             fitted.append(turn)
     first = 1 if fitted and fitted[0]["role"] == "system" else 0
     # Templates that alternate start with the user; an opening line of the assistant has no question to answer.
-    if len(fitted) > first and fitted[first]["role"] == "assistant":
+    if fitted and (len(fitted) == first or fitted[first]["role"] == "assistant"):
         fitted.insert(first, Turn(role="user", content=""))
     return fitted
