@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 import pytest
-from data_material import CHATML, ask, columns, texts, with_template
+from data_material import CHATML, ask, columns, starter_tokenizer, texts, with_template
 from transformers.utils import chat_template_utils
 
 from qlora_tui.data.lengths import Limits
@@ -35,6 +35,20 @@ def test_an_open_answer_is_ended_where_it_ends_and_not_after_the_line(rows: list
     [(text, found)] = texts(resolve("auto", tokenizer), tokenizer, [rows])
     assert found.replace(" ", "") == trained
     assert "Hello</s>\n" in text or len(rows) > 2
+
+
+def test_the_end_of_an_empty_answer_follows_its_prompt_directly() -> None:
+    tokenizer = with_template(LINES)
+    [(text, _)] = texts(resolve("auto", tokenizer), tokenizer, [ask("Hi", "")])
+    assert text.endswith("</s>\n")
+
+
+def test_an_opening_answer_without_a_token_before_it_is_a_reported_loss() -> None:
+    tokenizer = starter_tokenizer()
+    encoder = Recipe(tokenizer, resolve("plain", tokenizer), Rules(Limits(100))).encoder()
+    opening, usual = encoder.encode(columns([[{"role": "assistant", "content": "Welcome!"}], ask("Hi", "Hello")]))
+    assert opening.loss == "the first token of the first answer"
+    assert not usual.loss
 
 
 def test_an_opening_line_of_the_assistant_is_trained_as_its_answers_are() -> None:

@@ -19,7 +19,7 @@ from qlora_tui.data.spans import Conversation, Rendered
 from qlora_tui.data.tally import Tally
 from qlora_tui.data.templates import ChatTemplate, render_rows, stop_ids
 from qlora_tui.data.text_markers import conversation_markers, text_markers
-from qlora_tui.data.tokenizer import Tokenizer, opening_id
+from qlora_tui.data.tokenizer import Tokenizer, encode, opening_id
 from qlora_tui.data.turn_fitting import fit_turns
 from qlora_tui.data.turns import unpacked
 from qlora_tui.errors import DataError
@@ -66,7 +66,7 @@ class EncodedRow:
     """Whether every answer that is trained is blank."""
 
     loss: str = ""
-    """A part of a turn that the template left out, in words."""
+    """The parts of turns that are not trained, in words."""
 
     marker: str = ""
     """A string of turn-marking kind found in the row's own text."""
@@ -161,7 +161,8 @@ class RowEncoder:
             answers = [turn for turn in one.turns if turn["role"] == "assistant" and not turn.get("untrained")]
             ended = self._with_stop(encoded[index], found.rendered)
             row = self._finish(ended, origins[place], marker, answered=bool(answers))
-            rows.append(replace(row, empty=self._is_empty(answers), loss=found.loss))
+            loss = found.loss or self._unpredicted(ended)
+            rows.append(replace(row, empty=self._is_empty(answers), loss=loss))
         return rows
 
     def _check(self, one: Conversation, whole: Rendered, origin: str) -> "_Checked | None":
@@ -172,8 +173,8 @@ class RowEncoder:
         lost = losses(one.turns, whole)
         refused = [loss for loss in lost if self._is_refused(loss, one.turns)]
         if refused:
-            dropped = " and ".join(map(str, refused[:_SHOWN_LOSSES]))
-            self._refuse(DataError(f"{origin}: the chat template drops {dropped}", hint=_LOSS_HINT), origin)
+            problem = f"{origin}: the chat template drops {_listed(refused)}"
+            self._refuse(DataError(problem, hint=_LOSS_HINT), origin)
             return None
         replies = [turn for turn in one.turns if turn["role"] == "assistant"]
         untrained: frozenset[int] = frozenset()
@@ -185,7 +186,12 @@ class RowEncoder:
                 self._refuse(DataError(problem, hint=_LOSS_HINT), origin)
                 return None
             untrained = frozenset(at for at, turn in enumerate(replies) if turn.get("untrained"))
-        return _Checked(replace(whole, untrained=untrained), str(lost[0]) if lost else "")
+        return _Checked(replace(whole, untrained=untrained), _listed(lost))
+
+    def _unpredicted(self, encoded: Encoded) -> str:
+        """Return the loss of an answer that begins the text: its first token follows nothing, so it is no target."""
+        starts = encoded.answers and encoded.answers[-1 if self.rules.loss_on == "last-response" else 0][0] == 0
+        return "the first token of the first answer" if starts and self.rules.loss_on != "everything" else ""
 
     def _is_refused(self, loss: Loss, turns: Sequence[Turn]) -> bool:
         """Return whether training on a row with this loss would teach an incomplete answer. Others are reported."""
@@ -241,9 +247,14 @@ class RowEncoder:
         # An empty answer has no tokens, so it has no place among those that have.
         empty = first == end or not encoded.answers
         earlier = encoded.answers if empty else encoded.answers[:-1]
-        start, stop = (len(encoded.ids), len(encoded.ids)) if empty else encoded.answers[-1]
+        start, stop = encoded.answers[-1] if not empty else (self._end_of(rendered.text[:end], encoded.ids),) * 2
         ids = [*encoded.ids[:stop], *self._stop, *encoded.ids[stop:]]
         return Encoded(ids, (*earlier, (start, stop + len(self._stop))))
+
+    def _end_of(self, prompt: str, ids: list[int]) -> int:
+        """Return where an empty answer after `prompt` belongs: before what the template writes after it."""
+        asked: list[int] = encode(self.tokenizer, [prompt])[0].ids
+        return len(asked) if ids[: len(asked)] == asked else len(ids)
 
     def _finish(
         self,
@@ -280,6 +291,11 @@ class RowEncoder:
             marker=marker.group() if marker else "",
             dropped=dropped,
         )
+
+
+def _listed(lost: Sequence[Loss]) -> str:
+    named = " and ".join(map(str, lost[:_SHOWN_LOSSES]))
+    return f"{named} and {len(lost) - _SHOWN_LOSSES} more" if len(lost) > _SHOWN_LOSSES else named
 
 
 def _is_trained(labels_of_row: list[int]) -> bool:
