@@ -55,8 +55,9 @@ screenshots: $(INSTALLED_DEV) ## Draw the pictures of the screens again; look at
 	$(BIN)/python -m pytest -n 0 -m "long or not long" tests/ui -k snapshots --snapshot-update
 	cp 'tests/ui/__snapshots__/test_run_snapshots/test_finished[ember-160x45].svg' qlora_tui/manual/workbench.svg
 
-manual: $(INSTALLED_DEV) ## Write the reference of all settings into the manual.
+manual: $(INSTALLED_DEV) ## Write the reference of all settings and the results of chat templates into the manual.
 	$(BIN)/python -m tests.settings_reference
+	PYTHONPATH=tests $(BIN)/python -m template_matrix
 
 programs: $(INSTALLED_DEV) ## Record the memory of training steps again, for the installed libraries.
 	PYTHONHASHSEED=0 $(BIN)/python -m qlora_tui.engine.simulation.generate # transformers iterates over sets

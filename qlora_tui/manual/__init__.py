@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 ORDER = (
-    "install", "quickstart", "data", "memory", "training", "runs", "evaluation", "arena", "workbench", "configuration",
-    "scripting", "troubleshooting", "speed",
+    "install", "quickstart", "data", "templates", "memory", "training", "runs", "evaluation", "arena", "workbench",
+    "configuration", "scripting", "troubleshooting", "speed",
 )  # fmt: skip
 """Names of the pages, in reading order."""
 
