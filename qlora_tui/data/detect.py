@@ -40,6 +40,9 @@ class Detection:
     unused_text: list[str] = field(default_factory=list)
     """Unused columns with text that is not in the used columns."""
 
+    unused_keys: list[str] = field(default_factory=list)
+    """Keys of turns that are not read."""
+
 
 class UnclearFormatError(DataError):
     """A person has to say what the columns hold."""
@@ -61,7 +64,16 @@ def detect(rows: list[Row], wanted: Format, given: ColumnMap, label: str, ignore
     rows = [{name: value for name, value in row.items() if name not in ignored} for row in rows] if ignored else rows
     found = _reading(rows, wanted, given, label)
     used = set(found.columns.model_dump(exclude_none=True).values())
-    return replace(found, unused=unused_columns(rows, used), unused_text=unused_text(rows, used))
+    unused, text = unused_columns(rows, used), unused_text(rows, used)
+    return replace(found, unused=unused, unused_text=text, unused_keys=_unused_keys(rows, found.columns.messages))
+
+
+def _unused_keys(rows: list[Row], turns: str | None) -> list[str]:
+    """Return the keys of turns that hold something and are not read, the most frequent first."""
+    if turns is None:
+        return []
+    (profile,) = profiles([{turns: row.get(turns)} for row in rows]).values()
+    return [key for key, _ in profile.unused_keys.most_common()]
 
 
 def _reading(rows: list[Row], wanted: Format, given: ColumnMap, label: str) -> Detection:
@@ -131,7 +143,7 @@ def _with_column(best: Candidate, left: list[str], rows: list[Row]) -> list[Sett
     found: list[Settings] = []
     if mapped.system is None and len({repr(row.get(mapped.prompt)) for row in rows}) == 1:
         found.append(_pair_settings("two-column", prompt=name, response=mapped.response, system=mapped.prompt))
-    if mapped.context is None:
+    if mapped.context is None and all(isinstance(row.get(name), str | None) for row in rows):
         found.append(_pair_settings("alpaca", prompt=mapped.prompt, context=name, response=mapped.response))
     return found
 

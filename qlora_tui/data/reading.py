@@ -20,6 +20,7 @@ MAX_ROW_CHARACTERS = 32 << 20
 """A row with more text is bad. Text in which a tokenizer shows no border is tokenized at once, which takes about two
 hundred bytes for each of its own."""
 
+_SHOWN_KEYS = 8
 _SAMPLE_CHARACTERS = 4 << 20
 """Rows of megabytes show what they are after a few."""
 
@@ -55,6 +56,8 @@ class Reading:
         notes = [f"rows are read as {shape}" for shape in shapes]
         if detection.unused:
             notes.append(f"columns that are not trained: {', '.join(detection.unused)}")
+        if detection.unused_keys:
+            notes.append(f"keys of turns that are not trained: {_named(detection.unused_keys)}")
         warnings = [
             f"column {name!r} contains text that is not trained; to accept this, set "
             f"data.ignore_columns = {json.dumps([name])}"
@@ -102,6 +105,10 @@ class Reading:
             "its content would not be trained",
             hint=f"Set {use}data.ignore_columns = {json.dumps([name for name, _ in found])}.",
         )
+
+
+def _named(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN_KEYS]) + (" and others" if len(keys) > _SHOWN_KEYS else "")
 
 
 def _bounded(row: NormalRow) -> NormalRow:

@@ -35,6 +35,8 @@ ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _WEIGHT_KEYS = ("weight", "train")
+_ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
+_CALL_KEYS = {*_ARGUMENT_KEYS, "name", "description", "id", "call_id", "index", "type", "strict"}
 KNOWN_KEYS = {
     *ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *_WEIGHT_KEYS, "name", "tool_calls", "function_call", "tool_call_id",
 }  # fmt: skip
@@ -184,8 +186,8 @@ def _stored_turn(item: Any, what: str) -> StoredTurn:
     role = ROLES.get(role_name.strip().lower()) if isinstance(role_name, str) else None
     if role is None:
         raise RowError(f"{what}: unknown role {describe(role_name)} (known: {_MAX_SHOWN_ROLES})")
-    content = next((item[key] for key in CONTENT_KEYS if item.get(key) is not None), None)
-    calls = item.get("tool_calls") or item.get("function_call")
+    content = _only(item, CONTENT_KEYS, what)
+    calls = _only(item, ("tool_calls", "function_call"), what)
     if role_name == "function_call" and isinstance(content, str):
         calls, content = _parsed(content, what), ""
     if content is None and not calls:
@@ -204,8 +206,17 @@ def _stored_turn(item: Any, what: str) -> StoredTurn:
 
 
 def _reasoning(item: dict[str, Any], what: str) -> str | None:
-    key = next((key for key in REASONING_KEYS if item.get(key)), None)
-    return None if key is None else clean_text(item[key], f"{what}, {key}")
+    reasoning = _only(item, REASONING_KEYS, what)
+    return clean_text(reasoning, f"{what}, reasoning") if reasoning else None
+
+
+def _only(item: dict[str, Any], keys: tuple[str, ...], what: str) -> Any:
+    """Return the value that `keys` hold; an empty one, or None, if all are empty. Raises RowError if two differ."""
+    held = [key for key in keys if item.get(key) is not None]
+    said = [key for key in held if item[key] not in ("", [], {})]
+    if any(item[key] != item[said[0]] for key in said):
+        raise RowError(f"{what}: {' and '.join(said)} differ, and only one can be trained")
+    return item[(said or held)[0]] if held else None
 
 
 def _is_untrained(item: dict[str, Any], what: str) -> bool | None:
@@ -249,7 +260,10 @@ def _call(call: Any, what: str) -> dict[str, Any]:
     function = call.get("function", call)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError(f"{what}: a tool call without the name of its function")
-    arguments = function.get("arguments", function.get("parameters"))
+    unread = [key for key, value in function.items() if key not in _CALL_KEYS and value not in (None, "", [], {})]
+    if unread:
+        raise RowError(f"{what}: {unread[0]!r} in the call of {function['name']!r} would not be trained")
+    arguments = _only(function, _ARGUMENT_KEYS, what)
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
