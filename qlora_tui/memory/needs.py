@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qlora_tui.memory import cards
-from qlora_tui.memory.phases import PHASES, REPLAY_DOUBT, UNCERTAIN, Phase, Run
+from qlora_tui.memory.phases import PHASES, UNCERTAIN, Phase, Run
 from qlora_tui.memory.terms import Term, total
 
 _CONTEXT_DOUBT_BYTES = 150 << 20
@@ -66,7 +66,7 @@ class Needs:
         """By how much less than its need a phase may do."""
         need, terms = self.bytes[phase], self.terms[phase]
         if self.replayed:
-            return _doubt(self.run, terms) + _share(self.run, need, REPLAY_DOUBT)
+            return _doubt(self.run, terms) + _share(self.run, need, self.run.replay_uncertainty)
         return _doubt(self.run, terms) + need - total(terms)
 
 
@@ -103,7 +103,7 @@ def survives(run: Run, free_bytes: int) -> bool:
 def above(run: Run, terms: list[Term], need: int, replayed: bool) -> int:
     """By how much more than `need` a phase may take: the stored bytes are exact, the rest is not."""
     usual = run.fragmentation
-    return _doubt(run, terms) + _share(run, need, REPLAY_DOUBT if replayed else usual.high - usual.usual)
+    return _doubt(run, terms) + _share(run, need, run.replay_uncertainty if replayed else usual.high - usual.usual)
 
 
 def _doubt(run: Run, terms: list[Term]) -> int:

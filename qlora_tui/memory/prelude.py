@@ -13,9 +13,12 @@ _TABLES = ("embedding", "head")
 
 
 def prelude(
-    facts: ModelFacts, spec: QuantizationSpec, loaded: Dtypes, prepared: Dtypes, trained: list[Trained]
+    facts: ModelFacts, spec: QuantizationSpec, loaded: Dtypes, prepared: Dtypes, adapter: list[Trained]
 ) -> Trace:
-    """The base model quantized as it loads, made ready, and given its adapter. `prepared`: dtypes in training."""
+    """The base model quantized as it loads, made ready, and given its adapter. `prepared`: dtypes in training.
+
+    `adapter`: its weights, none in full finetuning.
+    """
     trace = Trace()
     plain: list[tuple[ModuleGroup, int]] = []
     for group in _in_order(facts):
@@ -31,7 +34,7 @@ def prelude(
             plain.append((group, trace.alloc((elements + group.bias_elements) * loaded.plain)))
     if prepared != loaded:
         plain = [(group, _cast(trace, group, held, 4)) for group, held in plain]
-    made = _adapt(trace, trained, loaded.plain)
+    made = _adapt(trace, adapter, loaded.plain)
     if prepared != loaded and prepared.table != 4:
         for group, held in plain:
             if group.kind in _TABLES:
@@ -80,11 +83,11 @@ def _quantize_to_eight_bits(trace: Trace, elements: int, outputs: int, item_byte
         trace.free(tensor)
 
 
-def _adapt(trace: Trace, trained: list[Trained], narrow_bytes: int) -> list[tuple[Trained, int]]:
+def _adapt(trace: Trace, adapter: list[Trained], narrow_bytes: int) -> list[tuple[Trained, int]]:
     """PEFT makes both matrices of each adapted weight in float32, casts them to the weight's dtype, and back."""
-    pairs = list(zip(trained[::2], trained[1::2], strict=False))
+    pairs = list(zip(adapter[::2], adapter[1::2], strict=False))
     made: list[tuple[Trained, int]] = []
-    for layer in range(max((weight.count for weight in trained), default=0)):
+    for layer in range(max((weight.count for weight in adapter), default=0)):
         for pair in (pair for pair in pairs if layer < pair[0].count):
             wide = [(weight, trace.alloc(4 * weight.elements)) for weight in pair]
             made += [

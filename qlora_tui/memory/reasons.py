@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from qlora_tui.memory.module_names import Misnamed, misnamed, of_facts
-from qlora_tui.memory.phases import REPLAY_DOUBT, Run
+from qlora_tui.memory.phases import Run
 from qlora_tui.memory.trainable import PAGED_ELEMENTS
 
 
@@ -36,7 +36,7 @@ def _reasons(run: Run, replayed: bool) -> Iterator[str]:
     elif not run.device.context_measured:
         yield "The CUDA context is assumed, ± 150 MiB; `--probe` measures it on the card itself."
     if replayed and step.program is not None:
-        yield f"Fragmentation comes from a replay of PyTorch's caching allocator, ± {REPLAY_DOUBT:.0%}."
+        yield f"Fragmentation comes from a replay of PyTorch's caching allocator, ± {run.replay_uncertainty:.0%}."
     else:
         usual, high = run.fragmentation.usual, run.fragmentation.high
         yield f"Fragmentation is assumed: {usual:.0%} of what is allocated, {high:.0%} at most."
