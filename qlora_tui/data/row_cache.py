@@ -20,7 +20,7 @@ from qlora_tui.data.turns import StoredTurn
 from qlora_tui.errors import StorageError
 from qlora_tui.regular_files import read_bytes
 
-VERSION = 6
+VERSION = 7
 """Raised when rows would be stored differently, so that older caches are not read."""
 
 _ROWS_FILE, _META_FILE = "rows.arrow", "meta.json"
