@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from training_material import Runs
 
-from qlora_tui.runs import jobs
+from qlora_tui.runs import jobs, store
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +16,20 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def answers_elsewhere(request: pytest.FixtureRequest, home: Path) -> Iterator[None]:
+    """Open every run that a test finished in plain transformers and PEFT, which must answer the same."""
+    yield
+    finished = [run for run in store.all_runs() if (run.adapter / "README.md").is_file()]
+    if not finished or request.node.get_closest_marker("damages_the_run"):
+        return
+    import elsewhere
+
+    for run in finished:
+        if jobs.replay(run).phase == "finished" and elsewhere.is_here(run):
+            elsewhere.compare(run)
 
 
 @pytest.fixture
