@@ -35,7 +35,7 @@ def encoded(folder: Path, row: Row, template: str, **rules: Any) -> tuple[PreTra
     path.write_text(json.dumps(row) + "\n")
     dataset = load_source(SourceSpec(source=str(path))).dataset
     chosen = resolve("chatml" if template == "chatml" else "auto", tokenizer)
-    recipe = Recipe(tokenizer, chosen, Rules(Limits(max_tokens=4000), **rules))
+    recipe = Recipe(tokenizer, chosen, Rules(Limits(max_tokens=40_000), **rules))
     return tokenizer, recipe.encoder().encode(dataset[:])[0]
 
 
@@ -57,6 +57,23 @@ def test_an_answer_marked_as_untrained_is_masked(tmp_path: Path, template: str, 
     text = trained(tmp_path, {"messages": turns}, template)
     assert "GOOD" in text
     assert "BAD" not in text
+
+
+@pytest.mark.parametrize("template", ["chatml", "qwen3", "llama3_1", "gemma3", "gptoss"])
+@pytest.mark.parametrize("bad", ["BAD", "BAD " * 9000])
+def test_an_untrained_answer_is_masked_also_where_everything_is_trained(
+    tmp_path: Path, template: str, bad: str
+) -> None:
+    turns = [said("user", "Hi"), said("assistant", bad, weight=0), said("user", "No"), said("assistant", "GOOD")]
+    text = trained(tmp_path, {"messages": turns}, template, loss_on="everything")
+    assert "GOOD" in text and "No" in text
+    assert "BAD" not in text
+
+
+@pytest.mark.parametrize("template", ["chatml", "qwen3", "llama3_1", "gptoss"])
+def test_an_untrained_last_answer_leaves_nothing_for_the_last_response(tmp_path: Path, template: str) -> None:
+    turns = [said("user", "Hi"), said("assistant", "EARLIER"), said("user", "No"), said("assistant", "BAD", weight=0)]
+    assert encoded(tmp_path, {"messages": turns}, template, loss_on="last-response")[1].dropped == "no answer"
 
 
 def test_a_conversation_without_a_trained_answer_is_dropped(tmp_path: Path) -> None:

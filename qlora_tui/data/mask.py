@@ -8,12 +8,13 @@ it has when the model is asked, and the answer starts with a token the model can
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from qlora_tui.data.long_text import is_long, stretches
 from qlora_tui.data.spans import Rendered, Span
 from qlora_tui.data.tokenizer import Tokenizer, encode
 
+_Part = Literal["prompt", "answer", "untrained"]
 IGNORED = -100
 """The label that the loss skips."""
 
@@ -23,6 +24,9 @@ class Encoded:
     ids: list[int]
     answers: tuple[Span, ...]
     """Token span of each trained answer: first token, and one past the last."""
+
+    untrained: tuple[Span, ...] = ()
+    """Token spans of answers that are not trained, whatever else is."""
 
 
 def encode_rendered(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encoded]:
@@ -43,8 +47,8 @@ def _encode_whole(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Encode
     for index, (row, encoding) in enumerate(zip(rows, encode(tokenizer, [row.text for row in rows]), strict=True)):
         ids = encoding.ids
         spans = [_token_span(encoding, len(ids), span) for span in row.answers]
-        answers = tuple(span for at, span in enumerate(spans) if span is not None and at not in row.untrained)
-        encoded.append(Encoded(ids, answers))
+        found = [(span, at in row.untrained) for at, span in enumerate(spans) if span is not None]
+        encoded.append(Encoded(ids, *(tuple(span for span, off in found if off is kind) for kind in (False, True))))
         if any(_straddles(encoding, tokens, span) for tokens, span in zip(spans, row.answers, strict=True) if tokens):
             straddling.append(index)
     pieces = _encode_in_pieces(tokenizer, [rows[index] for index in straddling])
@@ -84,36 +88,35 @@ def _encode_in_pieces(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[En
     encoded: list[Encoded] = []
     for pieces in cut:
         ids: list[int] = []
-        answers: list[Span] = []
-        for index, (_, is_answer) in enumerate(pieces):
+        spans: dict[_Part, list[Span]] = {"prompt": [], "answer": [], "untrained": []}
+        for index, (_, part) in enumerate(pieces):
             start = len(ids)
             ids += next(later) if index else next(first).ids
-            if is_answer:
-                answers.append((start, len(ids)))
-        encoded.append(Encoded(ids, tuple(answers)))
+            spans[part].append((start, len(ids)))
+        encoded.append(Encoded(ids, tuple(spans["answer"]), tuple(spans["untrained"])))
     return encoded
 
 
 def _encode_long(tokenizer: Tokenizer, row: Rendered) -> Encoded:
     ids: list[int] = []
-    answers: list[Span] = []
+    spans: dict[_Part, list[Span]] = {"prompt": [], "answer": [], "untrained": []}
     before = ""
-    for text, is_answer in _pieces(row):
+    for text, part in _pieces(row):
         start = len(ids)
         for stretch in stretches(tokenizer, text):
             ids += _encode_middles(tokenizer, [(before, stretch)])[0] if before else encode(tokenizer, [stretch])[0].ids
             before = stretch
-        if is_answer and len(ids) > start:
-            answers.append((start, len(ids)))
-    return Encoded(ids, tuple(answers))
+        if len(ids) > start:
+            spans[part].append((start, len(ids)))
+    return Encoded(ids, tuple(spans["answer"]), tuple(spans["untrained"]))
 
 
-def _pieces(row: Rendered) -> list[tuple[str, bool]]:
-    """Return the segments between the boundaries of the answers, and whether each is a trained answer."""
+def _pieces(row: Rendered) -> list[tuple[str, _Part]]:
+    """Return the segments between the boundaries of the answers, and what each is."""
     borders = [0, *(at for span in row.answers for at in span), len(row.text)]
     between = enumerate(pairwise(borders))
     return [
-        (row.text[start:end], index % 2 == 1 and index // 2 not in row.untrained)
+        (row.text[start:end], "prompt" if index % 2 == 0 else "untrained" if index // 2 in row.untrained else "answer")
         for index, (start, end) in between
         if start < end
     ]
@@ -148,7 +151,10 @@ def _last_of(markers: tuple[str, ...], text: str) -> str:
 def labels(encoded: Encoded, *, loss_on: str) -> list[int]:
     """The labels of one row for `training.loss_on`. The first token is never a target: nothing predicts it."""
     if loss_on == "everything":
-        return [IGNORED, *encoded.ids[1:]] if encoded.ids else []
+        row = list(encoded.ids)
+        for start, end in encoded.untrained:
+            row[start:end] = [IGNORED] * (end - start)
+        return [IGNORED, *row[1:]] if row else []
     row = [IGNORED] * len(encoded.ids)
     for start, end in encoded.answers[-1:] if loss_on == "last-response" else encoded.answers:
         row[start:end] = encoded.ids[start:end]

@@ -158,7 +158,7 @@ class RowEncoder:
                 rows.append(EncodedRow(origins[place], 0, dropped="refused"))
                 continue
             marker = next(filter(None, (self._in_turns.search(turn["content"]) for turn in one.turns)), None)
-            answers = [turn for turn in one.turns if turn["role"] == "assistant" and not turn.get("untrained")]
+            answers = self._trained_answers(one.turns)
             ended = self._with_stop(encoded[index], found.rendered)
             row = self._finish(ended, origins[place], marker, answered=bool(answers))
             loss = found.loss or self._unpredicted(ended)
@@ -179,10 +179,12 @@ class RowEncoder:
         replies = [turn for turn in one.turns if turn["role"] == "assistant"]
         untrained: frozenset[int] = frozenset()
         if any(turn.get("untrained") for turn in replies):
+            if self.rules.loss_on != "everything" and not self._trained_answers(one.turns):
+                return _Checked(replace(whole, untrained=frozenset(range(len(whole.answers)))), _listed(lost))
             if self.rules.loss_on == "last-response":
                 replies = replies[-len(whole.answers) :]
             if len(replies) != len(whole.answers):
-                problem = f"{origin}: the chat template merges a trained answer with an untrained one"
+                problem = f"{origin}: an untrained answer cannot be told from the trained text of this chat template"
                 self._refuse(DataError(problem, hint=_LOSS_HINT), origin)
                 return None
             untrained = frozenset(at for at, turn in enumerate(replies) if turn.get("untrained"))
@@ -206,8 +208,12 @@ class RowEncoder:
             raise error
         self.bad.add(BadRow(origin, error.message.removeprefix(f"{origin}: ")))
 
-    def _is_empty(self, answers: list[Turn]) -> bool:
-        trained = answers[-1:] if self.rules.loss_on == "last-response" else answers
+    def _trained_answers(self, turns: Sequence[Turn]) -> list[Turn]:
+        replies = [turn for turn in turns if turn["role"] == "assistant"]
+        last_only = self.rules.loss_on == "last-response"
+        return [turn for turn in (replies[-1:] if last_only else replies) if not turn.get("untrained")]
+
+    def _is_empty(self, trained: list[Turn]) -> bool:
         return bool(trained) and not any(turn["content"].strip() or turn.get("tool_calls") for turn in trained)
 
     def _conversation(self, messages: Sequence[dict[str, Any]], tools: str | None) -> Conversation:
@@ -249,7 +255,7 @@ class RowEncoder:
         earlier = encoded.answers if empty else encoded.answers[:-1]
         start, stop = encoded.answers[-1] if not empty else (self._end_of(rendered.text[:end], encoded.ids),) * 2
         ids = [*encoded.ids[:stop], *self._stop, *encoded.ids[stop:]]
-        return Encoded(ids, (*earlier, (start, stop + len(self._stop))))
+        return replace(encoded, ids=ids, answers=(*earlier, (start, stop + len(self._stop))))
 
     def _end_of(self, prompt: str, ids: list[int]) -> int:
         """Return where an empty answer after `prompt` belongs: before what the template writes after it."""
