@@ -198,7 +198,7 @@ def _device(gpu: str, strategy: str | None, config: "RunConfig") -> "Device":
     machine = hardware.snapshot()
     found = device.automatic(machine, config.model.device) if gpu == "auto" else device.parse(gpu, machine)
     if gpu == "auto" and found.kind == "cpu" and config.model.device == "auto":
-        narrate("note: no NVIDIA GPU here, so this is about RAM; ask about a card with --gpu 24GB")
+        narrate("note: no NVIDIA GPU found, so the estimate is of RAM; add --gpu 24GB to estimate a GPU")
     if strategy is None:
         return found
     if found.count == 1:

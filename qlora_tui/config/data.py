@@ -117,10 +117,10 @@ class DataSpec(SourceSpec):
     """Seed of the train/evaluation split."""
 
     max_train_rows: int | None = Field(default=None, ge=1)
-    """Keep only so many training rows, in order."""
+    """Number of training rows to keep, from the first."""
 
     max_eval_rows: int | None = Field(default=None, ge=1)
-    """Keep only so many evaluation rows, in order."""
+    """Number of evaluation rows to keep, from the first."""
 
     template: Template = "auto"
     """How turns become text. "auto": the model's own template, else "chatml" if it has its tokens, else "guanaco"."""

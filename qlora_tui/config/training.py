@@ -92,7 +92,7 @@ class TrainingSpec(Spec):
     """Seed of adapter initialisation, data order and dropout."""
 
     eval_every_steps: int | None = Field(default=None, ge=1)
-    """Evaluate every so many steps. Empty: once at the end when there is evaluation data."""
+    """Evaluate every N steps. Empty: once at the end when there is evaluation data."""
 
     save_every_steps: int = Field(default=250, ge=1)
     """Number of steps between resumable checkpoints. A checkpoint is also written when the last one is ten minutes old,
@@ -105,13 +105,13 @@ class TrainingSpec(Spec):
     """Finish with the weights of the lowest evaluation loss instead of the last ones. Needs evaluation data."""
 
     early_stopping_evals: int | None = Field(default=None, ge=1)
-    """Stop after so many evaluations without improvement. Needs evaluation data."""
+    """Stop after N evaluations without improvement. Needs evaluation data."""
 
     sample_prompts: list[str] = Field(default_factory=list)
     """Fixed prompts answered during training, so one sees the model learn."""
 
     sample_every_steps: int | None = Field(default=None, ge=1)
-    """Answer the sample prompts every so many steps. Empty: at each evaluation and at the end."""
+    """Answer the sample prompts every N steps. Empty: at each evaluation and at the end."""
 
     sample_max_tokens: int = Field(default=64, ge=1)
     """Longest sample answer in tokens."""

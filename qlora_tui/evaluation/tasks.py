@@ -20,7 +20,7 @@ class _Task(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     limit: Annotated[int, Field(ge=1)] | None = None
-    """At most so many rows or questions, the first ones."""
+    """Largest number of rows or questions, from the first."""
 
     batch_rows: Annotated[int, Field(ge=1)] = 8
     """Rows computed at once."""

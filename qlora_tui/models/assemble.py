@@ -18,7 +18,7 @@ _CONTEXT_KEYS = ("context", "max_position_embeddings", "n_positions", "seq_lengt
 _ROPE_KEYS = ("rope_scaling", "rope_parameters")
 _ROTARY_KEYS = ("partial_rotary_factor", "rotary_pct")
 _DTYPE_UNSAID = "float32"
-_ENCODER_DECODER = "An encoder-decoder model: what is known of it is shown, but causal fine-tuning cannot load it."
+_ENCODER_DECODER = "An encoder-decoder model: its facts are shown, but it cannot be fine-tuned here."
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,9 @@ def _remarks(source: Source, family: Family | None, dimensions: Dimensions, arch
     notes += family.notes
     assumed = sorted(f"{key} ({value})" for key, value in dimensions.assumed.items() if type(value) is int)
     if assumed:
-        notes.append(f"config.json leaves out {', '.join(assumed)}; transformers assumes what is in brackets.")
+        notes.append(f"config.json leaves out {', '.join(assumed)}; transformers uses the defaults in brackets.")
     if family.moe:
         notes.append("Fused experts are not quantized: transformers keeps them in their own dtype.")
     if source.tensors is None:
-        notes.append("Counted from config.json alone; the weights were not looked at.")
+        notes.append("Counted from config.json; the weight files were not read.")
     return notes

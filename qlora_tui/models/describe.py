@@ -47,7 +47,7 @@ def _from_catalogue(spec: ModelSpec, error: ModelError) -> ModelFacts:
         raise _with_nearest(spec, error) from error
     facts = assemble(known)
     hint = error.hint if isinstance(error, GatedModelError) else ""
-    return replace(facts, notes=(*facts.notes, f"Not asked on the hub: {error.message}. {hint}".strip()))
+    return replace(facts, notes=(*facts.notes, f"The hub was not asked: {error.message}. {hint}".strip()))
 
 
 def _with_nearest(spec: ModelSpec, error: ModelError) -> ModelError:

@@ -130,7 +130,7 @@ def _weights_note(safetensors: bool, pickled: bool) -> tuple[str, ...]:
     if safetensors:
         return ()
     if not pickled:
-        return ("There are no weights yet: it cannot be trained as it is.",)
+        return ("The folder has no weights, so the model cannot be trained.",)
     return ("The weights are stored as pickle: loading them needs model.allow_pickle = true.",)
 
 

@@ -35,7 +35,7 @@ _BIN_EVERY_S = 3600.0
 
 
 def _place(name: str) -> Callable[[], Screen[None]]:
-    """A factory that imports a place when somebody goes there, which keeps the first frame quick."""
+    """A factory that imports a place when it is opened, which keeps the first frame quick."""
 
     def make() -> Screen[None]:
         screen: Screen[None] = getattr(import_module(f"qlora_tui.ui.screens.{name}"), f"{name.capitalize()}Place")()
@@ -100,13 +100,13 @@ class Workbench(KeyRouting[None]):
         Binding(
             "f11", "screenshot", "Screenshot", id="workbench.screenshot", tooltip="Save the screen as SVG", show=False
         ),
-        Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs go on without the workbench"),
+        Binding("ctrl+q", "quit", "Quit", id="workbench.quit", tooltip="Leave; runs continue without the workbench"),
         Binding("q", "home_or_leave", "Back", id="workbench.back", tooltip="Back to Home; from Home, quit", show=False),
     ]
 
     settings: var[Settings] = var(Settings())
     chosen_draft: var["RunConfig | None"] = var(None)
-    """What `draft` is once somebody has chosen or edited one."""
+    """What `draft` is once the user has chosen or edited one."""
     draft_source: var[str] = var("preset starter")
     """Where the draft comes from, for people."""
     run_name: var[str | None] = var(None)
@@ -119,7 +119,7 @@ class Workbench(KeyRouting[None]):
     """Run and checkpoint that the Chat place is to load next."""
 
     def __init__(self, *, run: str | None = None, place: str = "home") -> None:
-        # A place that nobody asked for is not made: Home would read every run only to be left at once.
+        # A place that was not requested is not made: Home would read every run only to be left at once.
         vars(self).update(DEFAULT_MODE="run" if run else place)
         super().__init__()
         self.release_chat: Callable[[], None] = lambda: None

@@ -1,4 +1,4 @@
-"""What the widgets of a run show: one immutable value, made by the reader and by nobody else."""
+"""What the widgets of a run show: one immutable value, made by the reader alone."""
 
 from __future__ import annotations
 

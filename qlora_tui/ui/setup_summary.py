@@ -122,7 +122,7 @@ def preset_of(source: str) -> str | None:
 
 
 def suggested_run_name(config: RunConfig, source: str) -> str:
-    """What the run is called when nobody names it."""
+    """Default name of the run."""
     from qlora_tui.runs.creation import suggested_name
 
     return suggested_name(config, preset_of(source))

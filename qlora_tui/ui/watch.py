@@ -30,8 +30,8 @@ class WatchApp(TerminalApp[bool]):
     ENABLE_COMMAND_PALETTE = False
     INLINE_PADDING = 0
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+c,q,escape", "leave", "Leave; the run goes on", id="watch.leave", priority=True,
-                tooltip="Back to the shell; the run goes on"),
+        Binding("ctrl+c,q,escape", "leave", "Leave; the run continues", id="watch.leave", priority=True,
+                tooltip="Back to the shell; the run continues"),
         *PANEL_BINDINGS,
     ]  # fmt: skip
 
@@ -93,7 +93,7 @@ class WatchApp(TerminalApp[bool]):
             self.exit(True)
 
     def action_leave(self) -> None:
-        """Back to the shell; the run goes on."""
+        """Back to the shell; the run continues."""
         self._reader.stop()
         self.exit(False)
 

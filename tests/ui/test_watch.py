@@ -76,7 +76,7 @@ def read_until(terminal: int, words: bytes) -> bytes:
 
 def test_a_terminal_that_can_shows_the_panel_and_ctrl_c_leaves_it(waiting: store.RunFolder) -> None:
     process, ours = in_terminal("xterm-256color", "watch", "one")
-    read_until(ours, b"Leave; the run goes on")
+    read_until(ours, b"Leave; the run continues")
     os.write(ours, b"\x03")
     read_until(ours, b"one continues in the background")
     assert process.wait(30) == 0
@@ -102,7 +102,7 @@ def test_the_workbench_does_not_open_on_a_terminal_that_cannot_show_it() -> None
 
 def test_the_outcome_stays_below_the_prompt(waiting: store.RunFolder) -> None:
     process, ours = in_terminal("xterm-256color", "watch", "one")
-    read_until(ours, b"Leave; the run goes on")
+    read_until(ours, b"Leave; the run continues")
     kill(waiting)
     read_until(ours, b"error: the worker of one died at step 1")
     assert process.wait(30) == 1

@@ -40,7 +40,7 @@ class RunPlace(Place):
     CSS_PATH = ["../widgets/run_panel.tcss", "run.tcss"]
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "save", "Save now", id="run.save", tooltip="Write a checkpoint now; the run goes on"),
+        Binding("s", "save", "Save now", id="run.save", tooltip="Write a checkpoint now; the run continues"),
         Binding("t", "stop", "Stop and save", id="run.stop", tooltip="Write a checkpoint and end; it can be resumed"),
         Binding("c", "cancel", "Cancel", id="run.cancel", tooltip="End the run without a checkpoint; asks first"),
         Binding("r", "resume", "Resume", id="run.resume", tooltip="Continue from the newest whole checkpoint"),

@@ -44,7 +44,7 @@ class ColumnField(SettingField):
             self.call_after_refresh(self._fill)
             return
         with select.prevent(Select.Changed):
-            if list(names) != self._offered:  # What somebody has opened stays as it is.
+            if list(names) != self._offered:  # An open list stays as it is.
                 self._offered = list(names)
                 shown = ((Content(printable(name, one_line=True)), name) for name in names)
                 select.set_options([(_BY_ITSELF, ""), *shown])
@@ -61,7 +61,7 @@ class ColumnField(SettingField):
 
 
 class ColumnsForm(SettingsForm):
-    """All of them, folded away until somebody has to choose."""
+    """All of them, folded until a column must be chosen."""
 
     FIELD: ClassVar[type[SettingField]] = ColumnField
 

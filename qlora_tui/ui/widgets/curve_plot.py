@@ -32,7 +32,7 @@ _FRAME_COLUMNS = 2
 
 
 class CurvePlot(Container, can_focus=True):
-    """Draws the lines it was given by `show`. The part in view follows the run until somebody zooms or pans."""
+    """Draws the lines it was given by `show`. The part in view follows the run until the user zooms or pans."""
 
     DEFAULT_CSS = """
     CurvePlot {

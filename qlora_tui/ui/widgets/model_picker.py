@@ -72,7 +72,7 @@ class ModelSearch(Input):
 
 
 class ModelPicker(Vertical):
-    """Shows choices and posts what somebody wants of them; looking for models is the screen's work."""
+    """Shows choices and posts what the user wants of them; looking for models is the screen's work."""
 
     DEFAULT_CSS = """
     ModelPicker {

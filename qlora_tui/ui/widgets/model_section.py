@@ -16,7 +16,7 @@ from qlora_tui.ui.widgets.model_picker import ModelPicker
 from qlora_tui.ui.widgets.settings_form import SettingsForm, remaining
 
 PAUSE_S = 0.4
-"""Nobody is asked while somebody types."""
+"""Seconds without a key before the hub is asked."""
 
 _SEARCHED_CHARACTERS = 3
 

@@ -29,7 +29,7 @@ class Step:
 
 
 def next_step(glimpses: "tuple[Glimpse, ...]") -> Step:
-    """The obvious step for somebody with these runs, newest first."""
+    """Return the suggested next step for these runs, newest first."""
     for glimpse in glimpses:
         if glimpse.live:
             return Step("watch", "Watch it train", f"{glimpse.name} is {glimpse.status}.", glimpse.name)

@@ -48,7 +48,7 @@ class Pricer(Widget):
             self.facts = facts
 
     class Unpriced(Message):
-        """Why nobody can say what the draft needs."""
+        """Why the draft cannot be estimated."""
 
         def __init__(self, reason: str) -> None:
             super().__init__()

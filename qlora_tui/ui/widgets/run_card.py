@@ -24,7 +24,7 @@ class RunCard(Vertical, can_focus=True):
     HELP = """
 ### A run
 The curve is the training **loss** from the first step to the last. Enter opens the run, live or ended: everything it
-said is in its folder. The worker does not need this program; it goes on when you quit.
+said is in its folder. The worker does not need this program; it continues when you quit.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open run", id="card.open", tooltip="Show this run"),

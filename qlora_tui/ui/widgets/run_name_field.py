@@ -49,7 +49,7 @@ class RunNameField(Horizontal):
         yield Static(_NOTE, classes="note", markup=False)
 
     def suggest(self, name: str) -> None:
-        """Say what the run will be called when nobody names it."""
+        """Show the default name of the run."""
         self.query_one(Input).placeholder = name
 
     def show(self, name: str, problem: str) -> None:

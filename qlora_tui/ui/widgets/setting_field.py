@@ -123,7 +123,7 @@ class SettingField(Horizontal):
     def _stays(self, editor: Input, means_this: Callable[[str], Any]) -> bool:
         """Whether the editor keeps its text: it means the same, or what is shown was typed a few keys ago.
 
-        The draft answers after the next keys were pressed, where somebody types fast or the machine is busy.
+        The draft answers after the next keys were pressed, when the user types fast or the machine is busy.
         """
         for place, text in enumerate(self._typed):
             if means_this(text):
