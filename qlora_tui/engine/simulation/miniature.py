@@ -95,7 +95,7 @@ def symbols_of_values(family: str, *, single: bool = False) -> dict[int, str]:
 
 
 def named_sizes(family: str, *, single: bool = False) -> dict[str, int]:
-    """The dimensions of a family's miniature that a tensor may have as a side: all but those that are 1."""
+    """The dimensions of a family's miniature that a tensor may have as a side: those above 1."""
     full = dimensions(dims(family, single=single))
     full |= {
         "tok": TOKEN_TILE,
@@ -103,7 +103,7 @@ def named_sizes(family: str, *, single: bool = False) -> dict[str, int]:
         "ch": VOCABULARY_TILE,
         "chL": full["V"] % VOCABULARY_TILE,
     }
-    return {name: value for name, value in full.items() if name not in _SCALARS and value != 1}
+    return {name: value for name, value in full.items() if name not in _SCALARS and value > 1}
 
 
 def confused(family: str, *, single: bool = False) -> list[tuple[str, str]]:
