@@ -64,6 +64,13 @@ def test_late_column_named_explicitly_is_trained(tmp_path: Path) -> None:
     assert len(load(source, ignore_columns=["input"]).dataset) == 250
 
 
+def test_late_columns_that_are_not_trained_are_named_also_from_the_cache(tmp_path: Path) -> None:
+    source = late(tmp_path / "rows.jsonl", "label", "good")
+    for _ in range(2):
+        notes = load(source).notes
+        assert "columns of later rows that are not trained: label (first in rows.jsonl:231)" in notes
+
+
 def test_late_text_of_any_name_stops_the_load_and_metadata_does_not(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column 'passage' first appears here"):
         load(late(tmp_path / "text.jsonl", "passage", "The lamp is in the hall."))

@@ -9,6 +9,9 @@ KEPT = 100
 """So many bad rows are remembered one by one; the rest are only counted."""
 
 
+_SHOWN_COLUMNS = 8
+
+
 class RowError(ValueError):
     """Why one row cannot be used; becomes a BadRow where the row's place is known."""
 
@@ -34,6 +37,21 @@ class BadRows:
     count: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows that are intentionally not trained, by reason."""
+
+    late_columns: dict[str, str] = field(default_factory=dict)
+    """Where columns first appear that are not trained and that the rows used to detect the format lack."""
+
+    def late_notes(self) -> list[str]:
+        """Name those columns."""
+        named = ", ".join(
+            f"{name} (first in {where})" for name, where in list(self.late_columns.items())[:_SHOWN_COLUMNS]
+        )
+        more = len(self.late_columns) - _SHOWN_COLUMNS
+        return (
+            [f"columns of later rows that are not trained: {named}" + (f" and {more:,} more" if more > 0 else "")]
+            if named
+            else []
+        )
 
     def left_out_reasons(self) -> list[str]:
         """Number of rows that are intentionally not trained, and why."""

@@ -90,7 +90,7 @@ def load_source(
     else:
         dataset = _cached(reading, key, on_progress)
     bad = reading.bad
-    notes = [*source.notes, *reading.notes]
+    notes = [*source.notes, *reading.notes, *bad.late_notes()]
     found, columns = reading.detection, reading.columns
     warnings = [*reading.warnings, *bad.left_out_reasons()]
     return Loaded(
@@ -166,6 +166,7 @@ def _cached(reading: Reading, key: str, on_progress: Progress | None) -> Any:
             reading.bad.add(row)
         reading.bad.count = met.count
         reading.bad.left_out = met.left_out
+        reading.bad.late_columns = met.late_columns
     else:
         path = row_cache.write(key, reading.rows(_reading_progress(reading.source, on_progress)), reading.bad)
     dataset = datasets.Dataset.from_file(str(path))

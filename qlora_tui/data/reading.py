@@ -95,8 +95,10 @@ class Reading:
         """Raise for a column that the sample did not have and that would be read, or should be, if it had."""
         new = {name: value for name, value in row.items() if name not in known}
         found = late_columns(new, row, self.detection, self.source.spec.format, self.source.spec.columns)
-        known.update(name for name, value in new.items() if value not in (None, "", [], {}))
+        present = [name for name, value in new.items() if value not in (None, "", [], {})]
+        known.update(present)
         if not found:
+            self.bad.late_columns |= {str(name): where for name in present}
             return
         name, kind = found[0]
         use = f"data.columns.{kind} = {json.dumps(name)}, or " if kind is not None else ""

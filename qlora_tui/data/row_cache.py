@@ -49,6 +49,7 @@ def find(key: str) -> tuple[Path, BadRows] | None:
     try:
         meta = json.loads(read_bytes(home / _META_FILE))
         bad = BadRows(True, [BadRow(**row) for row in meta["bad_rows"]], meta["bad_count"], Counter(meta["left_out"]))
+        bad.late_columns = dict(meta["late_columns"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not (home / _ROWS_FILE).is_file():
@@ -73,7 +74,12 @@ def write(key: str, rows: Iterable[dict[str, Any]], bad: BadRows) -> Path:
         with handle:
             _write_rows(handle, rows)
         kept = [asdict(row) for row in bad.rows]
-        meta = {"bad_rows": kept, "bad_count": bad.count, "left_out": dict(bad.left_out)}
+        meta = {
+            "bad_rows": kept,
+            "bad_count": bad.count,
+            "left_out": dict(bad.left_out),
+            "late_columns": bad.late_columns,
+        }
         with _errors():
             (temporary / _META_FILE).write_text(json.dumps(meta), encoding="utf-8")
             _publish(temporary, folder() / key)
