@@ -11,6 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.app import App
 from textual.color import Color
+from textual.css.query import NoMatches
 from textual.filter import DimFilter, LineFilter, Monochrome, NoColor, monochrome_style
 from textual.worker import WorkerFailed
 
@@ -106,7 +107,12 @@ class TerminalApp(App[ReturnType]):
         return themes.stand_ins(self.current_theme)
 
     def _handle_exception(self, error: Exception) -> None:
-        """End the app. Textual would print a traceback with every local variable, and forget the return code."""
+        """End the app. Textual would print a traceback with every local variable, and forget the return code.
+
+        A widget that is mounted while the app ends may miss children that are already removed: that is no crash.
+        """
+        if self._exit and isinstance(error, NoMatches):
+            return
         self._return_code = 1
         if self.crash is None:
             self.crash = error.error if isinstance(error, WorkerFailed) else error

@@ -391,10 +391,8 @@ async def test_damaged_run_is_shown_in_run(three_runs: dict[str, RunFolder]) -> 
     damage_settings(three_runs["beta"])
     app = Workbench(run="beta")
     async with app.run_test(size=(160, 40)) as pilot:
-        while "adapter_model.safetensors is damaged" not in words(app):
-            await pilot.pause(0.02)
-        assert "run.toml is damaged" in words(app)
-        assert "Finished: 200 steps" in words(app)
+        for said in ("adapter_model.safetensors is damaged", "run.toml is damaged", "Finished: 200 steps"):
+            await until(pilot, lambda said=said: said in words(app))  # type: ignore[misc]
 
 
 async def test_zooming_the_comparison_reads_the_log_again(settle: Settle) -> None:

@@ -37,7 +37,7 @@ def columns(app: Workbench) -> dict[str, Select[str]]:
 
 
 def offered(select: Select[str]) -> list[str]:
-    return [str(option.prompt) for option in select.query_one(OptionList).options]
+    return [str(option.prompt) for shown in select.query(OptionList) for option in shown.options]
 
 
 async def test_who_asks_and_who_answers_is_picked_from_the_columns_that_there_are(
