@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command_line import Cli, command
 
 from qlora_tui.errors import ExitCode
@@ -28,6 +29,24 @@ def test_data_check_shows_the_row_the_trained_text_and_the_prompt(tmp_path: Path
     assert row["trained"] == "GOOD<|im_end|>"
     assert row["prompt"].endswith("<|im_start|>user\nNo<|im_end|>\n<|im_start|>assistant\n")
     assert [turn["content"] for turn in row["turns"]] == ["Hi", "BAD", "No", "GOOD"]
+
+
+@pytest.mark.parametrize("key", [{"weight": "0"}, {"train": "false"}, {"weight": 0.5}])
+def test_data_check_fails_for_a_row_that_cannot_be_read(tmp_path: Path, command: Cli, key: Row) -> None:
+    path = tmp_path / "rows.jsonl"
+    bad = [said("user", "Hi"), said("assistant", "BAD", **key)]
+    path.write_text(
+        json.dumps({"messages": [said("user", "Hi"), said("assistant", "Hello.")]})
+        + "\n"
+        + json.dumps({"messages": bad})
+        + "\n"
+    )
+    result = command("data", "check", str(path), "--json")
+    assert result.code == ExitCode.DATA
+    assert [(row["origin"], row["status"]) for row in json.loads(result.out)["rows"]] == [
+        ("rows.jsonl:2", "refused"),
+        ("rows.jsonl:1", "equal"),
+    ]
 
 
 def test_data_check_fails_without_a_trained_answer(tmp_path: Path, command: Cli) -> None:

@@ -65,7 +65,8 @@ def inspect(
     progress = _throttled(emit)
     # Bad rows do not keep the rest from being seen; the full pass reports them as the run would.
     read = read_rows(config.data, skip_bad_rows=True, streaming=quick or config.data.streaming, consent=consent)
-    rows = next(batches(read.rows, most_rows=FIRST_ROWS, most_characters=FIRST_CHARACTERS), [])
+    first_rows = shown_rows if check else FIRST_ROWS
+    rows = next(batches(read.rows, most_rows=first_rows, most_characters=FIRST_CHARACTERS), [])
     rows += islice(read.rows, max(0, shown_rows - len(rows)))
     emit("source", _source(read, len(rows)))
     tokenizer = load_tokenizer(config.model, consent)
@@ -74,9 +75,10 @@ def inspect(
     changed = foreign_tokenizer.difference_from_file(tokenizer, place, config.model.revision)
     notes = [*recipe.template.notes, *([changed] if changed else [])]
     if check:
-        from qlora_tui.engine.row_check import check_rows
+        from qlora_tui.engine.row_check import check_rows, unreadable
 
-        checks = [{**asdict(one), "passes": one.passes} for one in check_rows(recipe, _batch(rows[:shown_rows]))]
+        found = [*map(unreadable, read.bad.rows), *check_rows(recipe, _batch(rows[:shown_rows]))]
+        checks = [{**asdict(one), "passes": one.passes} for one in found]
         emit("check", {"template": recipe.template.name, "notes": notes, "rows": checks})
         return
     whole_text = bool(rows) and all(row["text"] is not None for row in rows)

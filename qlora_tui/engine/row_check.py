@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from qlora_tui.data.bad_rows import BadRow
 from qlora_tui.data.mask import IGNORED
 from qlora_tui.data.recipe import Recipe
 from qlora_tui.data.rows import Turn
@@ -41,6 +42,11 @@ class RowCheck:
     def passes(self) -> bool:
         """Whether the row is trained and prompted unchanged, or its loss is one that training reports."""
         return self.status in {"equal", "loss reported"}
+
+
+def unreadable(row: BadRow) -> RowCheck:
+    """Return the check of a row that cannot be read: training would refuse it, or skip it where that is allowed."""
+    return RowCheck(row.where, "refused", row.reason, [], None, "", "", 0, 0)
 
 
 def check_rows(recipe: Recipe, batch: dict[str, list[Any]]) -> Iterator[RowCheck]:
