@@ -1,4 +1,4 @@
-"""`data check` shows rows as read, as trained and as prompted; no template changes a row silently."""
+"""`data check` shows rows as read, as trained and as prompted."""
 
 import json
 from pathlib import Path
