@@ -30,7 +30,7 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = Path(sys.executable).parent
     monkeypatch.setenv("PATH", str(program), prepend=":")
-    (tmp_path / "alpaca.jsonl").write_text(f"{json.dumps(ROW)}\n" * 8)
+    (tmp_path / "my-data.jsonl").write_text(f"{json.dumps(ROW)}\n" * 8)
     for command in COMMANDS[2:]:
         done = subprocess.run(["sh", "-ec", command], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0 or command in NEEDS_A_NETWORK, f"{command}\n{done.stderr}"

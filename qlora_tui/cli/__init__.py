@@ -43,10 +43,10 @@ _INTERRUPTED = 130
 _COMPLETION = "_QLORA_TUI_COMPLETE"
 
 app = Noun(
-    "Fine-tune language models in 4-bit from the terminal.",
+    "Fine-tune language models in 4-bit from the terminal. Without a command, opens the workbench.",
     name="qlora-tui",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 configuration, 4 not found, 5 conflict, 6 does not fit, "
-    "7 out of memory, 8 cancelled, 9 model, 10 data, 11 storage, 12 environment, 13 a tight fit.",
+    "7 out of memory, 8 cancelled, 9 model, 10 data, 11 storage, 12 environment, 13 may just fit.",
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     invoke_without_command=True,

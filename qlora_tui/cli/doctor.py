@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check the machine, the libraries and the connection.
+    """Check hardware, libraries and network access.
 
     The exit code is 12 when training is not possible.
     """

@@ -13,7 +13,7 @@ from qlora_tui.terminal import narrate
 
 Split = Annotated[str | None, typer.Option("--split", help="Split of the dataset, such as test or train[:100].")]
 
-app = Noun("Measure a run compared with its base model.")
+app = Noun("Evaluate a run against its base model.")
 
 
 @app.command()

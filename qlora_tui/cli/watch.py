@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command()(watch)
-    app.command("attach", help="The same as watch.")(watch)
+    app.command("attach", help="Follow a run (alias of watch).")(watch)
 
 
 def watch(name: Run, as_json: JsonEvents = False) -> None:

@@ -14,7 +14,7 @@ from qlora_tui.terminal import narrate
 if TYPE_CHECKING:
     from qlora_tui.arena.ratings import Rating
 
-app = Noun("Judge answers, vote on them blind, and rank the models.")
+app = Noun("Judge answers, vote blind, and rank models.")
 judge_command.register(app)
 
 Ratings = Annotated[
