@@ -108,7 +108,7 @@ def duration(
         now_s *= seen.step_s / accumulation / then_s
         basis = f"as run {seen.run} took on this machine"
     elif speed is not None:
-        basis = "measured on single layers here; may be off by a factor of two, by more on a busy machine"
+        basis = "measured on single layers here; may be off by a factor of three, by more on a busy machine"
     else:
         return None
     evaluation_s = now_s * _forward_share(config, checkpointing) * work.eval_tokens / per_micro_batch

@@ -504,7 +504,7 @@ async def test_a_large_model_on_a_cpu_does_not_merely_fit(monkeypatch: pytest.Mo
         setup(app).adopt("meta-llama/Llama-2-13b-hf", 4096)
         await until(pilot, lambda: text(app, "#fit-answer").startswith("FITS, BUT TAKES ABOUT "))
         assert "DAYS" in text(app, "#fit-answer")
-        assert "off by a factor of two" in text(app, "#fit-work")
+        assert "off by a factor of three" in text(app, "#fit-work")
 
 
 async def test_the_time_follows_an_earlier_run_of_the_same_model() -> None:
