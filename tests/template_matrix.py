@@ -46,7 +46,7 @@ TRL = (
 OWN = ("glm4", "mistral_v1", "mistral_v3", "phi4", "zephyr")
 TEMPLATES = (*(f"named {name}" for name in NAMED), *TRL, *(f"{name} *" for name in OWN))
 
-SIGNS = {"equal": "=", "loss reported": "r", "refused": "x", "not trained": "-", "trimmed": "~", "silent": "!"}
+SIGNS = {"equal": "=", "loss reported": "r", "refused": "x", "not trained": "-", "silent": "!"}
 FIRST_TOKEN = "the first token of the first answer"
 _MARKERS = re.compile(r"<[|｜][^|｜<>{}\s]+[|｜]>|</?[a-z_]+>|\[/?[A-Z_]{3,}\]")
 _THINKING = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
@@ -97,8 +97,6 @@ def _cell(recipe: Recipe, row: Row, folder: Path) -> Cell:
     unsaid = [text for text, report in differences if not report or report not in found.problem]
     if unsaid or found.status == "asked differently":
         return Cell("silent", "; ".join(unsaid) or found.problem)
-    if found.status == "equal" and _is_trimmed(recipe, row, *piece):
-        return Cell("trimmed")
     return Cell(found.status, found.problem)
 
 
@@ -106,11 +104,6 @@ def _trained(recipe: Recipe, ids: list[int], labels: list[int]) -> list[str]:
     """The text of each run of trained tokens."""
     runs = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
     return [recipe.tokenizer.decode([token for token, _ in run]) for is_trained, run in runs if is_trained]
-
-
-def _is_trimmed(recipe: Recipe, row: Row, ids: list[int], labels: list[int]) -> bool:
-    trained = "".join(_trained(recipe, ids, labels))
-    return any(not _is_in(turn["content"], trained) for turn in _answers(row) if not _THINKING.match(turn["content"]))
 
 
 def _answers(row: Row) -> list[Row]:
@@ -148,6 +141,9 @@ def _differences(recipe: Recipe, row: Row, ids: list[int], labels: list[int]) ->
             if not _is_in(part, trained if is_trained else whole):
                 begins = labels[1] != IGNORED  # The answer is the beginning of the text.
                 yield f"the {kind} of turn {at} is missing", FIRST_TOKEN if begins else f"the {kind} of turn {at}"
+            whole_part = turn["content"] if kind == "text" and not _THINKING.match(turn["content"]) else part
+            if is_trained and _is_in(part, trained) and not any(_is_in(whole_part, run) for run in runs):
+                yield f"white space around turn {at} is missing", "white space around an answer"
             if part and not is_trained and _is_in(part, trained):
                 yield f"the {kind} of turn {at} is trained", ""
     tokens = [*recipe.tokenizer.get_added_vocab(), recipe.tokenizer.eos_token]
@@ -195,7 +191,6 @@ model.
 
 - `=`: every text, reasoning and tool call of the trained answers is in the trained tokens, no other text of the
   conversation is trained, each prompt is the start of the row, and the end of each answer is trained.
-- `~`: the same, but the template removes white space around answers.
 - `r`: a part is not trained, and the loss is reported before training.
 - `x`: the row is refused with the reason.
 

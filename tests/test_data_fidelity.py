@@ -81,6 +81,16 @@ def test_a_conversation_without_a_trained_answer_is_dropped(tmp_path: Path) -> N
     assert encoded(tmp_path, {"messages": turns}, "chatml")[1].dropped == "no answer"
 
 
+@pytest.mark.parametrize(("template", "trimmed"), [("chatml", False), ("llama3_1", True), ("gemma3", True)])
+def test_white_space_that_a_template_removes_around_an_answer_is_counted(
+    tmp_path: Path, template: str, trimmed: bool
+) -> None:
+    _, row = encoded(tmp_path, {"messages": [said("user", "Hi"), said("assistant", " Hello.\n")]}, template)
+    assert row.trimmed is trimmed
+    _, row = encoded(tmp_path, {"messages": [said("user", " Hi "), said("assistant", "Hello.")]}, template)
+    assert not row.trimmed
+
+
 def test_fractional_turn_weight_is_refused(tmp_path: Path) -> None:
     turns = [said("user", "Hi"), said("assistant", "Half", weight=0.5)]
     with pytest.raises(DataError, match=r"turn 2: weight is the number 0.5"):

@@ -30,15 +30,34 @@ class Loss:
 def losses(turns: Sequence[Turn], rendered: Rendered) -> list[Loss]:
     """Return the parts of `turns` missing in `rendered`. Answers are searched in their spans, other turns anywhere."""
     answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
-    # A template that joins answers, or of which only the last could be found, is held to the whole text.
-    spans = dict(zip(answers, rendered.answers, strict=True)) if len(answers) == len(rendered.answers) else {}
     found = []
-    for index, turn in enumerate(turns):
-        start, end = spans.get(index, (0, len(rendered.text)))
-        text = rendered.text[start:end]
+    for index, (turn, text) in enumerate(_places(turns, rendered)):
         for part in _missing(turn, text):
             found.append(Loss(index + 1, part, bool(answers) and index < answers[-1]))
     return found
+
+
+def is_trimmed(turns: Sequence[Turn], rendered: Rendered) -> bool:
+    """Return whether the template removes white space at the ends of a trained answer."""
+    answers = [
+        (turn["content"], text)
+        for turn, text in _places(turns, rendered)
+        if turn["role"] == "assistant" and not turn.get("untrained") and not _THINKING.match(turn["content"])
+    ]
+    return any(
+        content != content.strip() and _is_in(content, text) and not _contains(content, text)
+        for content, text in answers
+    )
+
+
+def _places(turns: Sequence[Turn], rendered: Rendered) -> Iterator[tuple[Turn, str]]:
+    """Yield each turn with the text to search it in."""
+    answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    # A template that joins answers, or of which only the last could be found, is held to the whole text.
+    spans = dict(zip(answers, rendered.answers, strict=True)) if len(answers) == len(rendered.answers) else {}
+    for index, turn in enumerate(turns):
+        start, end = spans.get(index, (0, len(rendered.text)))
+        yield turn, rendered.text[start:end]
 
 
 def _missing(turn: Turn, text: str) -> Iterator[Literal["text", "reasoning", "tool call"]]:
@@ -56,11 +75,13 @@ def _missing(turn: Turn, text: str) -> Iterator[Literal["text", "reasoning", "to
 
 
 def _is_in(said: str, text: str) -> bool:
-    """Return whether `text` contains `said`, literally or JSON-escaped."""
+    """Return whether `text` contains `said` without the white space around it, literally or JSON-escaped."""
     said = said.strip()
-    if not said or said in text:
-        return True
-    return any(json.dumps(said, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True))
+    return not said or _contains(said, text)
+
+
+def _contains(said: str, text: str) -> bool:
+    return said in text or any(json.dumps(said, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True))
 
 
 def _leaves(value: Any) -> Iterator[str]:

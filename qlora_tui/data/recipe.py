@@ -13,7 +13,7 @@ from qlora_tui.data.row_encoder import RowEncoder, Rules
 from qlora_tui.data.templates import ChatTemplate, resolve
 from qlora_tui.data.tokenizer import Tokenizer, fingerprint, require_fast
 
-VERSION = 6
+VERSION = 7
 """Raised when the same input would become other tokens or labels, so that older caches are not read."""
 
 

@@ -231,6 +231,8 @@ def warnings(tally: Tally, selection: Selection | None = None) -> list[str]:
             f"{tally.lossy_rows:,} {of_all} lose content in the chat template, such as {tally.first_loss} "
             f"in {tally.first_lossy_origin}"
         )
+    if tally.trimmed_rows:
+        found.append(f"{tally.trimmed_rows:,} {of_all} lose white space around answers in the chat template")
     found += _fitted(tally, of_all)
     if tally.marked_rows:
         found.append(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from qlora_tui.data.bad_rows import BadRow, BadRows
 from qlora_tui.data.batches import parts
-from qlora_tui.data.fidelity import Loss, losses
+from qlora_tui.data.fidelity import Loss, is_trimmed, losses
 from qlora_tui.data.lengths import Limits, Piece, fit
 from qlora_tui.data.mask import IGNORED, Encoded, encode_rendered, encode_texts, labels
 from qlora_tui.data.rows import Turn
@@ -67,6 +67,9 @@ class EncodedRow:
 
     loss: str = ""
     """The parts of turns that are not trained, in words."""
+
+    trimmed: bool = False
+    """Whether the template removes white space at the ends of a trained answer."""
 
     marker: str = ""
     """A string of turn-marking kind found in the row's own text."""
@@ -162,7 +165,9 @@ class RowEncoder:
             ended = self._with_stop(encoded[index], found.rendered)
             row = self._finish(ended, origins[place], marker, answered=bool(answers))
             loss = found.loss or self._unpredicted(ended)
-            rows.append(replace(row, empty=self._is_empty(answers), loss=loss))
+            rows.append(
+                replace(row, empty=self._is_empty(answers), loss=loss, trimmed=is_trimmed(one.turns, found.rendered))
+            )
         return rows
 
     def _check(self, one: Conversation, whole: Rendered, origin: str) -> "_Checked | None":

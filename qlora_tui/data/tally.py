@@ -49,6 +49,9 @@ class Tally:
     empty_rows: int = 0
     """Kept rows whose trained answers are all blank: of them only the end token is trained."""
 
+    trimmed_rows: int = 0
+    """Rows with white space around a trained answer that the template removes."""
+
     lossy_rows: int = 0
     """Kept rows with content that the template dropped."""
 
@@ -120,6 +123,7 @@ class Tally:
                 self.refused_rows += 1
             case _:
                 self.empty_rows += row.empty
+                self.trimmed_rows += row.trimmed
                 if row.loss:
                     self._count_loss(row)
                 self.split_rows += len(row.pieces) > 1

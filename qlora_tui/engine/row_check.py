@@ -76,10 +76,12 @@ def _check(recipe: Recipe, row: dict[str, list[Any]]) -> RowCheck:
     problems = [f"{encoded.cut_tokens:,} tokens are cut"] if encoded.cut_tokens else []
     if encoded.loss:
         problems.append(f"the chat template drops {encoded.loss}")
+    if encoded.trimmed:
+        problems.append("the chat template removes white space around an answer")
     asked = "" if text is not None else _difference(recipe, row, turns)
     if asked:
         problems.append(asked)
-    status: Status = "asked differently" if asked else "loss reported" if encoded.loss else "equal"
+    status: Status = "asked differently" if asked else "loss reported" if encoded.loss or encoded.trimmed else "equal"
     return replace(found, status=status, problem="; ".join(problems), prompt=_prompt(recipe, row, turns))
 
 

@@ -589,7 +589,7 @@ async def test_text_typed_ahead_of_a_dialog_goes_to_it(monkeypatch: pytest.Monke
     beginnings = setup_summary.beginnings
 
     def slow() -> Any:
-        time.sleep(0.3)
+        time.sleep(0.3)  # A slow disk: the names of the presets come after the keys.
         return beginnings()
 
     monkeypatch.setattr(setup_summary, "beginnings", slow)
