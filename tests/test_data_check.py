@@ -49,6 +49,15 @@ def test_data_check_fails_for_a_row_that_cannot_be_read(tmp_path: Path, command:
     ]
 
 
+def test_data_check_reads_the_columns_of_all_rows(tmp_path: Path, command: Cli) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"Where is {number}?", "response": f"At {number}."} for number in range(300)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "system": "Be short."}]))
+    result = command("data", "check", str(path))
+    assert result.code == ExitCode.DATA
+    assert "rows.jsonl:301: column 'system' first appears here" in result.err
+
+
 def test_data_check_fails_without_a_trained_answer(tmp_path: Path, command: Cli) -> None:
     path = tmp_path / "rows.jsonl"
     good = {"messages": [said("user", "Hi"), said("assistant", "Hello")]}

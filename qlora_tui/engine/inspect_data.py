@@ -32,6 +32,7 @@ from qlora_tui.data.recipe import Recipe, recipe_of
 from qlora_tui.data.red_flags import RedFlags
 from qlora_tui.data.report import warnings
 from qlora_tui.data.row_encoder import Batch
+from qlora_tui.data.sources import is_on_hub
 from qlora_tui.data.statistics import numbers
 from qlora_tui.data.token_cache import stored_flags
 from qlora_tui.data.tokenizer import Tokenizer
@@ -68,6 +69,10 @@ def inspect(
     first_rows = shown_rows if check else FIRST_ROWS
     rows = next(batches(read.rows, most_rows=first_rows, most_characters=FIRST_CHARACTERS), [])
     rows += islice(read.rows, max(0, shown_rows - len(rows)))
+    if check and not is_on_hub(config.data.source):
+        # Columns that first appear in later rows, and rows that cannot be read, stop training wherever they are.
+        for _ in read.rows:
+            pass
     emit("source", _source(read, len(rows)))
     tokenizer = load_tokenizer(config.model, consent)
     recipe = recipe_of(config, tokenizer)
